@@ -1,0 +1,53 @@
+"""Errors for people: every message says what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FlowpruneError(Exception):
+    """Base of every error this package raises on purpose; the command line prints it as one line."""
+
+
+class UnknownNameError(FlowpruneError):
+    """A name (of a model, an importance, a recipe key, ...) that nothing is registered under."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        candidates = sorted(known)
+        nearest = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(candidates) or 'none'}"
+        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        self.kind, self.name, self.nearest = kind, name, nearest[0] if nearest else None
+
+
+class ModelError(FlowpruneError):
+    """A model that cannot be built, loaded or worked on (NaN weights, a wrapper, weights that do not fit)."""
+
+
+class TraceError(FlowpruneError):
+    """A model whose forward pass could not be recorded."""
+
+
+class BudgetError(FlowpruneError):
+    """A budget that is malformed, or that no allowed cut reaches."""
+
+
+class CertificateError(FlowpruneError):
+    """A cut whose result could not be proved to be the planned one; nothing was touched."""
+
+
+class RecipeError(FlowpruneError):
+    """A recipe file that is missing, malformed or invalid."""
+
+
+class DataError(FlowpruneError):
+    """A data set that is missing, half there or unreadable."""
+
+
+class ArtifactError(FlowpruneError):
+    """An artifact that is missing, corrupt, foreign, or does not fit the model it is loaded into."""
+
+
+class OutputError(FlowpruneError):
+    """An output folder or file that must not be overwritten."""

@@ -1,0 +1,70 @@
+"""Named methods: one file in one room registers itself, and third parties add theirs through an entry point.
+
+A room makes one ``Registry``. The first look-up imports every module of the room's package (so a new file needs no other edit)
+and every entry point of the room's group (``flowprune.importance``, ``flowprune.regularizers``, ...).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from flowprune.errors import FlowpruneError, UnknownNameError
+
+Item = TypeVar("Item")
+
+
+class Registry(Generic[Item]):
+    """The methods of one kind, by name.
+
+    Args:
+        kind: what an entry is, in words, for messages ("importance").
+        package: the package whose modules register themselves on import.
+        group: the entry-point group third parties use; defaults to ``package``.
+    """
+
+    def __init__(self, kind: str, package: str, group: str | None = None) -> None:
+        self.kind = kind
+        self._package = package
+        self._group = group or package
+        self._items: dict[str, Item] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[Item], Item]:
+        """Decorator: enter the decorated function or class under ``name``."""
+
+        def enter(item: Item) -> Item:
+            known = self._items.setdefault(name, item)
+            if known is not item:
+                raise FlowpruneError(f"two {self.kind} methods are named {name!r}: {known!r} and {item!r}; rename one")
+            return item
+
+        return enter
+
+    def __getitem__(self, name: str) -> Item:
+        self._discover()
+        try:
+            return self._items[name]
+        except KeyError:
+            raise UnknownNameError(self.kind, name, self._items) from None
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        self._discover()
+        return iter(sorted(self._items))
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+        for point in entry_points(group=self._group):
+            self.register(point.name)(point.load())
