@@ -1,0 +1,1 @@
+"""flowprune: train with feature flow regularization, prune, and get back an ordinary smaller model."""

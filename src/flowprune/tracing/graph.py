@@ -1,0 +1,132 @@
+"""The record of one forward pass: a straight-line program of ATen operations over numbered values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A tensor among an operation's arguments: the number of its value."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of the pass. An operation that writes in place makes a new value of the same tensor."""
+
+    number: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@lru_cache(maxsize=1024)
+def _argument_names(function: OpOverload) -> tuple[str, ...]:
+    return tuple(argument.name for argument in function._schema.arguments)
+
+
+@dataclass(slots=True)
+class Operation:
+    """One ATen operator call.
+
+    Attributes:
+        index: position in the pass, counted from 0.
+        function: the operator overload that ran.
+        arguments: positional arguments, every tensor replaced by a ``Reference`` (also inside lists).
+        keywords: keyword arguments, likewise.
+        outputs: value number of every tensor returned, in order (flattened); None where a None was returned.
+        module: dotted path of the innermost module running; "" for the root.
+        integers: where the code took an integer argument from, by argument name (see ``tracing.integers``).
+    """
+
+    index: int
+    function: OpOverload
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    outputs: tuple[int | None, ...]
+    module: str
+    integers: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The operator without its overload: ``aten.convolution``."""
+        return str(self.function.overloadpacket)
+
+    def argument(self, name: str, default: Any = None) -> Any:
+        """The argument called ``name`` in the operator's schema, or ``default`` where the call left it out."""
+        if name in self.keywords:
+            return self.keywords[name]
+        names = _argument_names(self.function)
+        if name in names:
+            position = names.index(name)
+            if position < len(self.arguments):
+                return self.arguments[position]
+        return default
+
+    def inputs(self) -> list[int]:
+        """Value numbers of the tensor arguments, in order, with repetitions."""
+        found: list[int] = []
+        _collect(self.arguments, found)
+        _collect(tuple(self.keywords.values()), found)
+        return found
+
+
+def _collect(arguments: Any, found: list[int]) -> None:
+    for argument in arguments:
+        if isinstance(argument, Reference):
+            found.append(argument.value)
+        elif isinstance(argument, (list, tuple)):
+            _collect(argument, found)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCall:
+    """One call of one module: what went in, what came out, which operations ran inside (``first <= index < last``)."""
+
+    path: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    first: int
+    last: int
+
+
+@dataclass
+class Graph:
+    """One forward pass.
+
+    Attributes:
+        operations: every ATen operation, in order.
+        values: every tensor, by number.
+        inputs, outputs: value numbers of the model's tensor inputs and outputs, flattened.
+        parameters: value number -> dotted name of the parameter or buffer (the first of its names).
+        aliases: every dotted name of a parameter or buffer -> the name used here (tied parameters share one).
+        calls: every module call, in the order in which they returned.
+        training: the mode it was traced in.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    parameters: dict[int, str] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    calls: list[ModuleCall] = field(default_factory=list)
+    training: bool = False
+
+    def producers(self) -> dict[int, Operation]:
+        """Value number -> the operation that made it."""
+        return {value: operation for operation in self.operations for value in operation.outputs if value is not None}
+
+    def consumers(self) -> dict[int, list[Operation]]:
+        """Value number -> the operations that read it, in order."""
+        found: dict[int, list[Operation]] = {}
+        for operation in self.operations:
+            for value in dict.fromkeys(operation.inputs()):
+                found.setdefault(value, []).append(operation)
+        return found

@@ -1,0 +1,117 @@
+"""Integers that remember where they came from.
+
+A size written into a reshape, a split or a pad is the main reason why a pruned model's forward breaks. Guessing which attribute
+it was by its value is ambiguous; so while a model is traced, the integer attributes of its modules are ``Integer`` objects, which
+carry the expression that made them through Python arithmetic. Torch forgets the subclass once it is in C++; the recorder
+therefore keeps the Python-level arguments of the running call and matches sequences of equal length and equal values.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+Expression = tuple[Any, ...]
+"""("attribute", module path, name, position or None) | ("number", n) | (operator, left, right)."""
+
+_OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+}
+
+
+class Integer(int):
+    """An ``int`` with the expression it was computed by."""
+
+    expression: Expression
+
+    def __new__(cls, number: int, expression: Expression) -> Integer:
+        """An integer equal to ``number``, computed by ``expression``."""
+        self = super().__new__(cls, number)
+        self.expression = expression
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Integer:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (int, (int(self),))
+
+
+def expression_of(number: int) -> Expression:
+    """The expression of an ``Integer``; a plain number's own."""
+    return number.expression if isinstance(number, Integer) else ("number", int(number))
+
+
+def _arithmetic(symbol: str, compute: Callable[[int, int], int]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def forward(self: Integer, other: Any) -> Any:
+        if not isinstance(other, int) or isinstance(other, bool):
+            return NotImplemented if not isinstance(other, float) else compute(int(self), other)  # type: ignore[arg-type]
+        return Integer(compute(int(self), int(other)), (symbol, self.expression, expression_of(other)))
+
+    def reflected(self: Integer, other: Any) -> Any:
+        if not isinstance(other, int) or isinstance(other, bool):
+            return NotImplemented if not isinstance(other, float) else compute(other, int(self))  # type: ignore[arg-type]
+        return Integer(compute(int(other), int(self)), (symbol, expression_of(other), self.expression))
+
+    return forward, reflected
+
+
+for _symbol, _method, _compute in (
+    ("+", "add", operator.add),
+    ("-", "sub", operator.sub),
+    ("*", "mul", operator.mul),
+    ("//", "floordiv", operator.floordiv),
+):
+    _forward, _reflected = _arithmetic(_symbol, _compute)
+    setattr(Integer, f"__{_method}__", _forward)
+    setattr(Integer, f"__r{_method}__", _reflected)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An integer attribute of a module: ``model.get_submodule(module).name``, or its element at ``position``."""
+
+    module: str
+    name: str
+    position: int | None = None
+
+
+def attributes_in(expression: Expression) -> list[Attribute]:
+    """The attributes an expression depends on, in order."""
+    if expression[0] == "attribute":
+        return [Attribute(*expression[1:])]
+    if expression[0] == "number":
+        return []
+    return attributes_in(expression[1]) + attributes_in(expression[2])
+
+
+def evaluate(expression: Expression, values: Mapping[Attribute, int]) -> int:
+    """The expression's number when the attributes are as in ``values``."""
+    if expression[0] == "attribute":
+        return values[Attribute(*expression[1:])]
+    if expression[0] == "number":
+        return int(expression[1])
+    return _OPERATORS[expression[0]](evaluate(expression[1], values), evaluate(expression[2], values))
+
+
+def mark_attributes(model: nn.Module) -> None:
+    """Replace the integer attributes of a shadow's modules by ``Integer`` objects (also inside lists and tuples).
+
+    Modules of ``torch.nn`` itself are left out: surgery knows their attributes by their class.
+    """
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch.nn.modules"):
+            continue
+        for name, held in vars(module).items():
+            if type(held) is int:
+                vars(module)[name] = Integer(held, ("attribute", path, name, None))
+            elif type(held) in (list, tuple) and held and all(type(element) is int for element in held):
+                marked = [Integer(number, ("attribute", path, name, place)) for place, number in enumerate(held)]
+                vars(module)[name] = type(held)(marked)

@@ -1,0 +1,254 @@
+"""Record one forward pass of a model: on meta tensors where that works, else on fake ones, else on real ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
+
+from flowprune.errors import FlowpruneError, TraceError
+from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
+from flowprune.tracing.integers import Integer, expression_of, mark_attributes
+from flowprune.tracing.shadow import call_model, first_tensor, model_of, shadow, to_meta
+
+
+def trace(model: nn.Module, inputs: Any, *, training: bool = False) -> Graph:
+    """Record which operators one forward of ``model`` runs.
+
+    Args:
+        model: any eager ``nn.Module``; it is not touched (a shadow of it runs).
+        inputs: what the forward takes: a tensor, a tuple or list of positional arguments, or a dictionary of keyword arguments.
+        training: the mode to trace in. With a batch of one the training pass sees the batch doubled, because batch norm
+            over one value cannot run.
+
+    Raises:
+        TraceError: if the forward raises on meta, fake and real tensors alike.
+        ModelError: if the model is a wrapper or cannot be copied.
+    """
+    model = model_of(model)
+    first_tensor(inputs)
+    failure: Exception | None = None
+    for attempt in (_on_meta, _on_fake, _on_real):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                return attempt(model, inputs, training)
+        except FlowpruneError:
+            raise
+        except Exception as error:
+            failure = error
+    raise TraceError(
+        f"the forward of {type(model).__name__} raised {type(failure).__name__} on the example inputs: {failure}"
+    ) from failure
+
+
+def _on_meta(model: nn.Module, inputs: Any, training: bool) -> Graph:
+    return _record(shadow(model, to_meta), tree_map_only(torch.Tensor, to_meta, inputs), training)
+
+
+def _on_fake(model: nn.Module, inputs: Any, training: bool) -> Graph:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+
+        def fake(tensor: torch.Tensor) -> torch.Tensor:
+            converted = mode.from_tensor(tensor.detach())
+            return nn.Parameter(converted, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else converted
+
+        return _record(shadow(model, fake), tree_map_only(torch.Tensor, fake, inputs), training)
+
+
+def _on_real(model: nn.Module, inputs: Any, training: bool) -> Graph:
+    # Parameters are only read; buffers (batch-norm statistics) and inputs may be written to, so those are copies.
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
+
+    return _record(shadow(model, own), tree_map_only(torch.Tensor, own, inputs), training)
+
+
+def _record(model: nn.Module, inputs: Any, training: bool) -> Graph:
+    model.train(training)
+    if training and first_tensor(inputs).dim() > 0 and first_tensor(inputs).shape[0] == 1:
+        inputs = tree_map_only(torch.Tensor, lambda t: torch.cat([t, t]) if t.dim() and t.shape[0] == 1 else t, inputs)
+    mark_attributes(model)
+    recorder = _Recorder(model, inputs, training)
+    calls = _PythonCalls()
+    recorder.calls = calls
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused attention hides its parts in one operator
+    try:
+        with recorder.watched_modules(model), calls, recorder:
+            outputs = call_model(model, inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    recorder.graph.outputs = tuple(recorder.number(leaf) for leaf in tensors_in(outputs))
+    return recorder.graph
+
+
+def is_unseen(function: OpOverload) -> bool:
+    """Whether an operator is left out of the record: uninitialised memory, which back ends ask for as each one likes."""
+    return function.overloadpacket is torch.ops.aten.empty
+
+
+def tensors_in(structure: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in nested lists, tuples, dictionaries and dataclass-like objects, in a fixed order."""
+    if isinstance(structure, torch.Tensor):
+        yield structure
+    elif isinstance(structure, dict):
+        for key in structure:
+            yield from tensors_in(structure[key])
+    elif isinstance(structure, (list, tuple)):
+        for element in structure:
+            yield from tensors_in(element)
+    elif hasattr(structure, "__dict__") and not isinstance(structure, (type, nn.Module)):
+        yield from tensors_in(list(vars(structure).values()))
+
+
+class _PythonCalls(TorchFunctionMode):
+    """Remembers the integers of the Python-level call that is running, because C++ drops their provenance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sequences: list[tuple[int, ...]] = []
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outer = self.sequences
+        self.sequences = list(_integer_sequences((*args, *(kwargs or {}).values())))
+        try:
+            return function(*args, **(kwargs or {}))
+        finally:
+            self.sequences = outer
+
+
+def _integer_sequences(arguments: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
+    """The runs of integers among call arguments that hold at least one ``Integer``: a list argument, or integers given bare."""
+    bare = tuple(argument for argument in arguments if isinstance(argument, int) and not isinstance(argument, bool))
+    if any(isinstance(number, Integer) for number in bare):
+        yield bare
+        yield from ((number,) for number in bare if isinstance(number, Integer))
+    for argument in arguments:
+        if (
+            isinstance(argument, (list, tuple))
+            and any(isinstance(number, Integer) for number in argument)
+            and all(isinstance(number, int) for number in argument)
+        ):
+            yield tuple(argument)
+
+
+class _Recorder(TorchDispatchMode):
+    """Numbers every tensor and writes down every operator."""
+
+    def __init__(self, model: nn.Module, inputs: Any, training: bool) -> None:
+        super().__init__()
+        self.graph = Graph(training=training)
+        self.calls: _PythonCalls | None = None
+        self._numbers: dict[int, int] = {}
+        self._alive: list[torch.Tensor] = []  # an id is only unique while its tensor lives
+        self._path = ""
+        for name, tensor in itertools.chain(
+            model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+        ):
+            known = self._numbers.get(id(tensor))
+            if known is None:
+                known = self.number(tensor)
+                self.graph.parameters[known] = name
+            self.graph.aliases[name] = self.graph.parameters[known]
+        self.graph.inputs = tuple(self.number(tensor) for tensor in tensors_in(inputs))
+
+    def number(self, tensor: torch.Tensor) -> int:
+        """The value a tensor holds now; a tensor never seen before becomes a constant of the pass."""
+        known = self._numbers.get(id(tensor))
+        return known if known is not None else self._enter(tensor)
+
+    def _enter(self, tensor: torch.Tensor) -> int:
+        number = len(self.graph.values)
+        self.graph.values.append(Value(number, tuple(tensor.shape), tensor.dtype))
+        self._numbers[id(tensor)] = number
+        self._alive.append(tensor)
+        return number
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if is_unseen(function):
+            return function(*args, **kwargs)
+        arguments = tuple(self._numbered(argument) for argument in args)
+        keywords = {name: self._numbered(argument) for name, argument in kwargs.items()}
+        result = function(*args, **kwargs)
+        returned = result if isinstance(result, (tuple, list)) else (result,)
+        outputs: list[int | None] = []
+        for output in returned:
+            if isinstance(output, (tuple, list)):
+                outputs.extend(self._enter(tensor) for tensor in output)
+            else:
+                outputs.append(self._enter(output) if isinstance(output, torch.Tensor) else None)
+        operation = Operation(len(self.graph.operations), function, arguments, keywords, tuple(outputs), self._path)
+        if self.calls is not None and self.calls.sequences:
+            operation.integers = _origins(operation, self.calls.sequences)
+        self.graph.operations.append(operation)
+        return result
+
+    def _numbered(self, argument: Any) -> Any:
+        if isinstance(argument, torch.Tensor):
+            return Reference(self.number(argument))
+        if isinstance(argument, (list, tuple)):
+            return tuple(self._numbered(element) for element in argument)
+        return argument
+
+    @contextmanager
+    def watched_modules(self, model: nn.Module) -> Iterator[None]:
+        """Note every module call of the shadow ``model`` while the pass runs."""
+        stack: list[tuple[str, tuple[int, ...], int]] = []
+        handles: list[RemovableHandle] = []
+
+        def enter(path: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                entered = tuple(self.number(tensor) for tensor in tensors_in([*args, *kwargs.values()]))
+                stack.append((self._path, entered, len(self.graph.operations)))
+                self._path = path
+
+            return hook
+
+        def leave(path: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                outer, entered, first = stack.pop()
+                returned = tuple(self.number(tensor) for tensor in tensors_in(output))
+                self.graph.calls.append(ModuleCall(path, entered, returned, first, len(self.graph.operations)))
+                self._path = outer
+
+            return hook
+
+        with ExitStack() as cleanup:
+            for path, module in model.named_modules():
+                handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
+                handles.append(module.register_forward_hook(leave(path)))
+            for handle in handles:
+                cleanup.callback(handle.remove)
+            yield
+
+
+def _origins(operation: Operation, sequences: list[tuple[int, ...]]) -> dict[str, tuple[Any, ...]]:
+    """Which integer arguments of ``operation`` have a known expression: argument name -> one expression an element."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for argument in operation.function._schema.arguments:
+        given = operation.argument(argument.name)
+        if isinstance(given, bool) or given is None:
+            continue
+        wanted = (given,) if isinstance(given, int) else given
+        if not isinstance(wanted, tuple) or not wanted or not all(isinstance(number, int) for number in wanted):
+            continue
+        for sequence in sequences:
+            if len(sequence) == len(wanted) and all(a in (b, -1) for a, b in zip(sequence, wanted, strict=True)):
+                found[argument.name] = tuple(expression_of(number) for number in sequence)
+                break
+    return found
