@@ -43,6 +43,7 @@ class Operation:
         outputs: value number of every tensor returned, in order (flattened); None where a None was returned.
         module: dotted path of the innermost module running; "" for the root.
         integers: where the code took an integer argument from, by argument name (see ``tracing.integers``).
+        python: name of the Python-level torch function that ran it ("chunk" and "split" are one operator).
     """
 
     index: int
@@ -52,6 +53,7 @@ class Operation:
     outputs: tuple[int | None, ...]
     module: str
     integers: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    python: str = ""
 
     @property
     def name(self) -> str:

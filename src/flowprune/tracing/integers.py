@@ -9,21 +9,15 @@ therefore keeps the Python-level arguments of the running call and matches seque
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 Expression = tuple[Any, ...]
-"""("attribute", module path, name, position or None) | ("number", n) | (operator, left, right)."""
-
-_OPERATORS: dict[str, Callable[[int, int], int]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "//": operator.floordiv,
-}
+"""("attribute", module path, name, position or None) | ("size", value number, dimension) | ("number", n)
+| (operator, left, right)."""
 
 
 class Integer(int):
@@ -87,18 +81,18 @@ def attributes_in(expression: Expression) -> list[Attribute]:
     """The attributes an expression depends on, in order."""
     if expression[0] == "attribute":
         return [Attribute(*expression[1:])]
-    if expression[0] == "number":
+    if expression[0] in ("number", "size"):
         return []
     return attributes_in(expression[1]) + attributes_in(expression[2])
 
 
-def evaluate(expression: Expression, values: Mapping[Attribute, int]) -> int:
-    """The expression's number when the attributes are as in ``values``."""
-    if expression[0] == "attribute":
-        return values[Attribute(*expression[1:])]
-    if expression[0] == "number":
-        return int(expression[1])
-    return _OPERATORS[expression[0]](evaluate(expression[1], values), evaluate(expression[2], values))
+def is_derived_from_sizes(expression: Expression) -> bool:
+    """Whether the integer follows the sizes of tensors by itself: at least one size in it, and no attribute."""
+    if expression[0] == "size":
+        return True
+    if expression[0] in ("number", "attribute"):
+        return False
+    return not attributes_in(expression) and any(map(is_derived_from_sizes, expression[1:]))
 
 
 def mark_attributes(model: nn.Module) -> None:

@@ -79,7 +79,7 @@ def _record(model: nn.Module, inputs: Any, training: bool) -> Graph:
         inputs = tree_map_only(torch.Tensor, lambda t: torch.cat([t, t]) if t.dim() and t.shape[0] == 1 else t, inputs)
     mark_attributes(model)
     recorder = _Recorder(model, inputs, training)
-    calls = _PythonCalls()
+    calls = _PythonCalls(recorder.number)
     recorder.calls = calls
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused attention hides its parts in one operator
@@ -112,43 +112,66 @@ def tensors_in(structure: Any) -> Iterator[torch.Tensor]:
 
 
 class _PythonCalls(TorchFunctionMode):
-    """Remembers the integers of the Python-level call that is running, because C++ drops their provenance."""
+    """Remembers which Python-level call is running and its integers, because C++ drops their provenance.
 
-    def __init__(self) -> None:
+    It also makes the sizes that code reads off a tensor remember which tensor and dimension they are of.
+    """
+
+    def __init__(self, number: Callable[[torch.Tensor], int]) -> None:
         super().__init__()
         self.sequences: list[tuple[int, ...]] = []
+        self.name = ""
+        self._number = number
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        outer = self.sequences
+        outer = self.sequences, self.name
         self.sequences = list(_integer_sequences((*args, *(kwargs or {}).values())))
+        self.name = getattr(function, "__name__", "")
         try:
-            return function(*args, **(kwargs or {}))
+            result = function(*args, **(kwargs or {}))
         finally:
-            self.sequences = outer
+            self.sequences, self.name = outer
+        if isinstance(result, torch.Size):
+            number = self._number(args[0])
+            return torch.Size([Integer(size, ("size", number, place)) for place, size in enumerate(result)])
+        if isinstance(result, int) and getattr(function, "__name__", "") == "size":
+            place = args[1] if len(args) > 1 else (kwargs or {})["dim"]
+            return Integer(result, ("size", self._number(args[0]), place % args[0].dim()))
+        return result
 
 
 def _integer_sequences(arguments: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
-    """The runs of integers among call arguments that hold at least one ``Integer``: a list argument, or integers given bare."""
-    bare = tuple(argument for argument in arguments if isinstance(argument, int) and not isinstance(argument, bool))
-    if any(isinstance(number, Integer) for number in bare):
+    """The runs of integers among call arguments: list arguments, integers given bare, and the bounds of slices.
+
+    A single number is only worth knowing where it has a provenance; runs are kept whole, because they are matched by their length.
+    """
+    bare = tuple(argument for argument in arguments if _is_integer(argument))
+    if bare:
         yield bare
-        yield from ((number,) for number in bare if isinstance(number, Integer))
     for argument in arguments:
-        if (
-            isinstance(argument, (list, tuple))
-            and any(isinstance(number, Integer) for number in argument)
-            and all(isinstance(number, int) for number in argument)
-        ):
-            yield tuple(argument)
+        if _is_integer(argument):
+            if isinstance(argument, Integer):
+                yield (argument,)
+        elif isinstance(argument, slice):
+            yield from ((bound,) for bound in (argument.start, argument.stop) if isinstance(bound, Integer))
+        elif isinstance(argument, (list, tuple)):
+            if argument and all(_is_integer(element) for element in argument):
+                yield tuple(argument)
+            else:
+                yield from (run for run in _integer_sequences(tuple(argument)) if len(run) == 1)
+
+
+def _is_integer(argument: Any) -> bool:
+    return isinstance(argument, int) and not isinstance(argument, bool)
 
 
 class _Recorder(TorchDispatchMode):
     """Numbers every tensor and writes down every operator."""
 
     def __init__(self, model: nn.Module, inputs: Any, training: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph(training=training)
         self.calls: _PythonCalls | None = None
         self._numbers: dict[int, int] = {}
@@ -193,8 +216,10 @@ class _Recorder(TorchDispatchMode):
             else:
                 outputs.append(self._enter(output) if isinstance(output, torch.Tensor) else None)
         operation = Operation(len(self.graph.operations), function, arguments, keywords, tuple(outputs), self._path)
-        if self.calls is not None and self.calls.sequences:
-            operation.integers = _origins(operation, self.calls.sequences)
+        if self.calls is not None:
+            operation.python = self.calls.name
+            if self.calls.sequences:
+                operation.integers = _origins(operation, self.calls.sequences)
         self.graph.operations.append(operation)
         return result
 

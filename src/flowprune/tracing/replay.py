@@ -18,7 +18,7 @@ Position = tuple[int, int]
 
 class _Visitor(TorchDispatchMode):
     def __init__(self, visit: Callable[[int, Callable[[], Any], tuple[Any, ...], dict[str, Any]], Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._visit = visit
         self._index = 0
 

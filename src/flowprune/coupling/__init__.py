@@ -1,0 +1,8 @@
+"""The coupling engine: which parameter slices must leave together, found from one traced forward pass in each mode."""
+
+from flowprune.coupling.analysis import Analysis, Notes, analyse
+from flowprune.coupling.grouping import Coupling, group_channels
+from flowprune.coupling.groups import CoupledGroup, FeatureMap, Member
+from flowprune.coupling.rules import rule
+
+__all__ = ["Analysis", "CoupledGroup", "Coupling", "FeatureMap", "Member", "Notes", "analyse", "group_channels", "rule"]

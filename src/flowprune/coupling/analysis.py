@@ -1,0 +1,184 @@
+"""Analyse a dense model: give every parameter index a label, let the labels flow, and note what the rules say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from flowprune.coupling.components import components
+from flowprune.coupling.labels import Array, Block
+from flowprune.coupling.propagation import Propagation, arange, propagate
+from flowprune.coupling.rules import rule_of
+from flowprune.tracing import Graph, Operation
+from flowprune.tracing.integers import Attribute, attributes_in, is_derived_from_sizes
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One dimension of one parameter or buffer, whose indices carry the labels ``first .. first + size - 1``."""
+
+    name: str
+    dimension: int
+    first: int
+    size: int
+
+    @property
+    def labels(self) -> Array:
+        """The labels of its indices, in order."""
+        return arange(self.first, self.size)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """An integer attribute that must equal the number of ``labels`` that stay."""
+
+    attribute: Attribute
+    labels: Array
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Channels that must stay, and why."""
+
+    labels: Array
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``constant`` times the product of the kept sizes of ``factors``, in multiply-accumulates of the traced batch."""
+
+    operation: int
+    constant: int
+    factors: tuple[Array, ...]
+
+
+@dataclass
+class Notes:
+    """Everything the rules said over all traced passes of one model, in one label space."""
+
+    slots: list[Slot] = field(default_factory=list)
+    slot_of: dict[tuple[str, int], Slot] = field(default_factory=dict)
+    labels: int = 0
+    left: list[Array] = field(default_factory=list)
+    right: list[Array] = field(default_factory=list)
+    freezes: list[Freeze] = field(default_factory=list)
+    balances: list[Array] = field(default_factory=list)
+    demands: list[Demand] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+    fresh: dict[tuple[bool, int, int], Array] = field(default_factory=dict)
+
+    def allocate(self, size: int) -> int:
+        """Reserve ``size`` new labels; returns the first."""
+        first, self.labels = self.labels, self.labels + size
+        return first
+
+    def roots(self) -> Array:
+        """The component of every label."""
+        left = np.concatenate(self.left) if self.left else np.empty(0, dtype=np.int64)
+        right = np.concatenate(self.right) if self.right else np.empty(0, dtype=np.int64)
+        return components(self.labels, left, right)
+
+
+class Analysis(Propagation):
+    """The dense model's propagation: writes down what the rules say."""
+
+    def __init__(self, graph: Graph, notes: Notes, model: nn.Module) -> None:
+        super().__init__(graph)
+        self.notes = notes
+        self._model = model
+        self._fresh = 0
+        for value, name in graph.parameters.items():
+            shape = graph.values[value].shape
+            blocks = [Block((d,), self._slot(name, d, size).labels) for d, size in enumerate(shape) if size > 1]
+            self.layouts[value] = tuple(blocks)
+
+    def _slot(self, name: str, dimension: int, size: int) -> Slot:
+        slot = self.notes.slot_of.get((name, dimension))
+        if slot is None:
+            slot = Slot(name, dimension, self.notes.allocate(size), size)
+            self.notes.slot_of[name, dimension] = slot
+            self.notes.slots.append(slot)
+        return slot
+
+    def join(self, left: Array, right: Array) -> None:
+        """Note that the labels are one channel, entry by entry."""
+        if left.shape != right.shape:
+            left, right = np.broadcast_arrays(left, right)
+        self.notes.left.append(left.reshape(-1))
+        self.notes.right.append(right.reshape(-1))
+
+    def freeze(self, labels: Array, reason: str) -> None:
+        """Note that the channels must stay."""
+        self.notes.freezes.append(Freeze(labels.reshape(-1), reason))
+
+    def balance(self, rows: Array) -> None:
+        """Note that every row must keep the same number."""
+        self.notes.balances.append(rows)
+
+    def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
+        """Find the attribute behind the integer; freeze the labels where there is none that could be mended."""
+        operation = self.operation
+        assert operation is not None
+        if argument == "groups" and self._is_standard(operation):
+            return  # surgery knows the attribute by the module's class
+        origins = operation.integers.get(argument)
+        expression = origins[position] if origins is not None and position < len(origins) else None
+        if expression is None:
+            self._literal(labels, reason, operation)
+        elif is_derived_from_sizes(expression):
+            return
+        elif expression[0] == "attribute":
+            self.notes.demands.append(Demand(attributes_in(expression)[0], labels))
+        else:
+            self._literal(labels, reason, operation)
+
+    def _literal(self, labels: Array, reason: str, operation: Operation) -> None:
+        place = f" ({operation.name} in {operation.module or 'the model itself'})"
+        self.freeze(labels, reason + place)
+
+    def _is_standard(self, operation: Operation) -> bool:
+        return isinstance(self._model.get_submodule(operation.module), _ConvNd)
+
+    def fresh(self, count: int) -> Array:
+        """New labels, remembered by operation so that the certificate finds them again."""
+        assert self.operation is not None
+        labels = arange(self.notes.allocate(count), count)
+        self.notes.fresh[self.graph.training, self.operation.index, self._fresh] = labels
+        self._fresh += 1
+        return labels
+
+    def cost(self, constant: int, factors: Sequence[Array]) -> None:
+        """Note the multiply-accumulates (of the evaluation pass only)."""
+        assert self.operation is not None
+        if not self.graph.training:
+            self.notes.costs.append(Cost(self.operation.index, constant, tuple(factors)))
+
+
+def analyse(model: nn.Module, graphs: Sequence[Graph]) -> tuple[Notes, list[Analysis]]:
+    """Let labels flow through each traced pass of ``model``, all in one label space.
+
+    The outputs are frozen, and so is every parameter dimension that no rule has ever seen used.
+    """
+    notes = Notes()
+    passes: list[Analysis] = []
+    for graph in graphs:
+        analysis = Analysis(graph, notes, model)
+        propagate(analysis, rule_of)
+        for value in graph.outputs:
+            analysis.freeze_layout(analysis.layouts.get(value, ()), "it is an output of the model")
+        passes.append(analysis)
+    used = {
+        graph.parameters.get(value)
+        for graph in graphs
+        for operation in graph.operations
+        for value in operation.inputs()
+    }
+    for slot in notes.slots:
+        if slot.name not in used:
+            analysis.freeze(slot.labels, "not used in the traced passes")
+    return notes, passes

@@ -1,0 +1,215 @@
+"""From labels to coupled groups: who leaves together, who may leave at all, and which groups must lose equally many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprune.coupling.analysis import Analysis, Freeze, Notes
+from flowprune.coupling.feature_maps import sightings
+from flowprune.coupling.groups import CoupledGroup, FeatureMap, Member
+from flowprune.coupling.labels import Array
+from flowprune.coupling.roles import roles_in
+
+_SIGNATURE_SEED = 20210604
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """The coupled groups of a model.
+
+    Attributes:
+        groups: the channels that may leave, by kind.
+        channels: for each group, the component (its smallest label) of every channel.
+        classes: groups that must lose equally many channels, by index; a group without such a constraint is a class of its own.
+        roots: the component of every label.
+        frozen: name of a weight -> why its channels stay.
+        notes: what the rules said.
+    """
+
+    groups: tuple[CoupledGroup, ...]
+    channels: tuple[Array, ...]
+    classes: tuple[tuple[int, ...], ...]
+    roots: Array
+    frozen: dict[str, str]
+    notes: Notes
+
+
+def group_channels(notes: Notes, evaluation: Analysis) -> Coupling:
+    """Form the groups.
+
+    Channels with the same signature (how often they occur in which parameter dimension, and in which rows of which balance
+    constraint) form one group. A balance constraint whose rows cannot be matched one to one freezes its channels.
+    """
+    roots = notes.roots()
+    roles = roles_in(evaluation.graph)
+    while True:
+        frozen = np.zeros(notes.labels, dtype=bool)
+        for freeze in notes.freezes:
+            frozen[roots[freeze.labels]] = True
+        frozen = frozen[roots]
+        signature, rows = _signatures(notes, roots)
+        slot_labels = np.concatenate([slot.labels for slot in notes.slots])
+        living = np.unique(roots[slot_labels[~frozen[slot_labels]]])
+        order = _first_appearance(signature[living])
+        group_of = np.full(notes.labels, -1, dtype=np.int64)
+        group_of[living] = order
+        count = int(order.max()) + 1 if len(order) else 0
+        channels = [living[order == g] for g in range(count)]
+        classes, unmatched = _classes(channels, signature, rows, notes)
+        if not unmatched:
+            break
+        notes.freezes.extend(unmatched)
+
+    rank = np.full(notes.labels, -1, dtype=np.int64)
+    for members in channels:
+        rank[members] = np.arange(len(members))
+    collected: list[list[Member]] = [[] for _ in range(count)]
+    for slot in notes.slots:
+        for group, indices in _places(roots[slot.labels], group_of, rank):
+            role = roles.get((slot.name, slot.dimension), "other")
+            collected[group].append(Member(slot.name, slot.dimension, role, indices))
+    maps: list[list[FeatureMap]] = [[] for _ in range(count)]
+    for sighting in sightings(evaluation.graph):
+        for block in evaluation.layouts.get(sighting.value, ()):
+            if len(block.dimensions) == 1:
+                for group, indices in _places(roots[block.labels], group_of, rank):
+                    maps[group].append(
+                        FeatureMap(sighting.position, block.dimensions[0], indices, sighting.stage, sighting.unit)
+                    )
+    names = _names(collected)
+    groups = tuple(
+        CoupledGroup(name, len(channels[g]), tuple(collected[g]), tuple(maps[g])) for g, name in enumerate(names)
+    )
+    return Coupling(groups, tuple(channels), classes, roots, _frozen_names(notes, roots, frozen, roles), notes)
+
+
+def _signatures(notes: Notes, roots: Array) -> tuple[NDArray[np.uint64], list[tuple[int, Array, NDArray[np.uint64]]]]:
+    """A 64-bit signature of every component, and the balance constraints that are not met by themselves."""
+    random = np.random.default_rng(_SIGNATURE_SEED)
+    signature = np.zeros(notes.labels, dtype=np.uint64)
+
+    def numbers(size: int) -> NDArray[np.uint64]:
+        return random.integers(0, np.iinfo(np.uint64).max, size=size, dtype=np.uint64, endpoint=True)
+
+    for slot, number in zip(notes.slots, numbers(len(notes.slots)), strict=True):
+        np.add.at(signature, roots[slot.labels], number)
+    rows: list[tuple[int, Array, NDArray[np.uint64]]] = []
+    for index, balance in enumerate(notes.balances):
+        members = roots[balance]
+        ordered = np.sort(members, axis=1)
+        if (ordered == ordered[0]).all():
+            continue  # every row holds the same channels: whatever leaves, the rows stay equal
+        number = numbers(len(balance))
+        for row, value in zip(members, number, strict=True):
+            np.add.at(signature, row, value)
+        rows.append((index, members, number))
+    return signature, rows
+
+
+def _first_appearance(signature: NDArray[np.uint64]) -> Array:
+    """Number the distinct signatures in the order in which they first appear."""
+    _, first, inverse = np.unique(signature, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[inverse]
+
+
+def _classes(
+    channels: list[Array],
+    signature: NDArray[np.uint64],
+    rows: list[tuple[int, Array, NDArray[np.uint64]]],
+    notes: Notes,
+) -> tuple[tuple[tuple[int, ...], ...], list[Freeze]]:
+    """Match the rows of every balance constraint; returns the classes, or what to freeze where a row has no counterpart."""
+    parent = list(range(len(channels)))
+    owner = {int(members[0]): g for g, members in enumerate(channels)}
+    problems: list[Freeze] = []
+
+    def find(g: int) -> int:
+        while parent[g] != g:
+            g = parent[g]
+        return g
+
+    for index, members, number in rows:
+        matched: dict[int, dict[int, int]] = {}
+        proper = True
+        for row, (line, value) in enumerate(zip(members, number, strict=True)):
+            present, times = np.unique(line, return_counts=True)
+            for root, often in zip(present.tolist(), times.tolist(), strict=True):
+                if root not in owner:
+                    continue
+                with np.errstate(over="ignore"):
+                    key = int(signature[root] - value * np.uint64(often))
+                elsewhere = int((members == root).sum()) - often
+                proper &= elsewhere == 0
+                matched.setdefault(key, {})[row] = owner[root]
+        for by_row in matched.values():
+            if len(by_row) != len(members) or len({len(channels[g]) for g in by_row.values()}) != 1:
+                proper = False
+                continue
+            first, *others = (find(g) for g in by_row.values())
+            for other in others:
+                parent[find(other)] = find(first)
+        if not proper:
+            labels = notes.balances[index]
+            problems.append(
+                Freeze(labels.reshape(-1), "rows that must stay equally long cannot be matched with one another")
+            )
+    if problems:
+        return (), problems
+    classes: dict[int, list[int]] = {}
+    for g in range(len(channels)):
+        classes.setdefault(find(g), []).append(g)
+    return tuple(tuple(groups) for groups in classes.values()), []
+
+
+def _places(roots: Array, group_of: Array, rank: Array) -> Iterator[tuple[int, Array]]:
+    """For each group in a dimension whose indices have these components: where each of its channels sits, [channels, k]."""
+    groups = group_of[roots]
+    inside = np.flatnonzero(groups >= 0)
+    if not len(inside):
+        return
+    order = inside[np.lexsort((inside, rank[roots[inside]], groups[inside]))]
+    sorted_groups = groups[order]
+    starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        run = order[start:stop]
+        channels = len(np.unique(rank[roots[run]]))
+        yield int(sorted_groups[start]), run.reshape(channels, -1).astype(np.int64)
+
+
+def _names(collected: list[list[Member]]) -> list[str]:
+    """The first layer that makes a group's channels, numbered where a layer's channels fall into several groups."""
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    for members in collected:
+        makers = [member for member in members if member.role == "output"] or members
+        name = makers[0].name.rpartition(".")[0] or makers[0].name
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return names
+
+
+def _frozen_names(
+    notes: Notes, roots: Array, frozen: NDArray[np.bool_], roles: dict[tuple[str, int], str]
+) -> dict[str, str]:
+    """Weights whose filters stay, wholly or in part, and why."""
+    reason_of: dict[int, str] = {}
+    for freeze in notes.freezes:
+        for root in np.unique(roots[freeze.labels]).tolist():
+            reason_of.setdefault(root, freeze.reason)
+    names: dict[str, str] = {}
+    for slot in notes.slots:
+        if roles.get((slot.name, slot.dimension)) != "output" or slot.name.endswith("bias"):
+            continue
+        stays = frozen[slot.labels]
+        if not stays.any():
+            continue
+        reason = reason_of[int(roots[slot.first + int(np.argmax(stays))])]
+        part = "" if stays.all() else f"{int(stays.sum())} of {slot.size} filters: "
+        names[slot.name] = part + reason
+    return names

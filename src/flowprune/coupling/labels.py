@@ -1,0 +1,129 @@
+"""Labels: which channel of the network each index of each tensor dimension is.
+
+A tensor carries *blocks*. A block is one dimension, or several dimensions together after a reshape split one, with an integer
+array of labels of that shape: entry (i, j) names the channel that sits at index (i, j) of those dimensions. Dimensions in no
+block (batch, positions) carry nothing that could be pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Labels over one or more dimensions of a tensor.
+
+    Attributes:
+        dimensions: the tensor's dimensions, ascending; one an axis of ``labels``.
+        labels: the labels; its shape is the tensor's size in those dimensions.
+    """
+
+    dimensions: tuple[int, ...]
+    labels: Array
+
+    def moved(self, places: Sequence[int]) -> Block:
+        """The block after dimension d of the tensor became dimension ``places[d]``."""
+        new = [places[dimension] for dimension in self.dimensions]
+        order = np.argsort(new, kind="stable")
+        return Block(tuple(new[i] for i in order), self.labels.transpose(order) if len(new) > 1 else self.labels)
+
+    def over(self, dimensions: Sequence[int], shape: Sequence[int]) -> Array:
+        """The labels broadcast over ``dimensions`` (a superset, ascending), which have the sizes ``shape``."""
+        view = [size if dim in self.dimensions else 1 for dim, size in zip(dimensions, shape, strict=True)]
+        return np.broadcast_to(self.labels.reshape(view), tuple(shape))
+
+
+Layout = tuple[Block, ...]
+"""The blocks of one tensor; no dimension is in two of them."""
+
+
+def block_at(layout: Layout, dimension: int) -> Block | None:
+    """The block that holds ``dimension``, if one does."""
+    return next((block for block in layout if dimension in block.dimensions), None)
+
+
+def without(layout: Layout, blocks: Iterable[Block]) -> Layout:
+    """The layout less some of its blocks."""
+    gone = {id(block) for block in blocks}
+    return tuple(block for block in layout if id(block) not in gone)
+
+
+def reduced(dimensions: Sequence[int], labels: Array) -> Block | None:
+    """A block with the axes dropped along which its labels do not vary; None if none is left."""
+    kept: list[int] = []
+    for axis, dimension in enumerate(dimensions):
+        first = labels.take([0], axis=axis)
+        if labels.shape[axis] > 1 and not np.array_equal(np.broadcast_to(first, labels.shape), labels):
+            kept.append(dimension)
+    if not kept:
+        return None
+    index = tuple(slice(None) if dimension in kept else 0 for dimension in dimensions)
+    return Block(tuple(kept), np.ascontiguousarray(labels[index]))
+
+
+def survivors(labels: Array, removed: NDArray[np.bool_]) -> Array | None:
+    """The labels without the removed ones, as an array of as many axes; None if what stays is not rectangular.
+
+    Args:
+        labels: any shape.
+        removed: for every label, whether it leaves.
+    """
+    leaves = removed[labels]
+    if not leaves.any():
+        return labels
+    if labels.ndim == 1:
+        return labels[~leaves]
+    parts: list[Array] = []
+    for row in labels:
+        kept = survivors(row, removed)
+        if kept is None:
+            return None
+        if kept.size:
+            parts.append(kept)
+    if not parts:
+        return np.empty((0,) * labels.ndim, dtype=np.int64)
+    if any(part.shape != parts[0].shape for part in parts):
+        return None
+    return np.stack(parts)
+
+
+def segments(source: Sequence[int], target: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Split a reshape into the smallest runs of source and target dimensions with equal products of sizes.
+
+    Sizes of 1 join the run that is open, so that every dimension is in exactly one run.
+
+    >>> segments((2, 6, 4), (2, 3, 2, 4))
+    [([0], [0]), ([1], [1, 2]), ([2], [3])]
+    """
+    runs: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(source) or j < len(target):
+        left: list[int] = []
+        right: list[int] = []
+        a = b = 1
+        if i < len(source):
+            left, a, i = [i], source[i], i + 1
+        if j < len(target):
+            right, b, j = [j], target[j], j + 1
+        while a != b:
+            if a < b and i < len(source):
+                left.append(i)
+                a *= source[i]
+                i += 1
+            elif j < len(target):
+                right.append(j)
+                b *= target[j]
+                j += 1
+            else:
+                left.append(i)
+                a *= source[i]
+                i += 1
+        runs.append((left, right))
+    return runs

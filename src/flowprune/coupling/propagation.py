@@ -1,0 +1,123 @@
+"""What a rule may say while labels flow through a graph, and the walk that asks every operator's rule in turn.
+
+The same rules serve twice. While a dense model is *analysed*, joining labels and freezing them is noted down. While a small model
+is *certified*, its parameters carry the dense model's channels, and joining two different channels is the proof of a wrong cut.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from flowprune.coupling.labels import Array, Block, Layout
+from flowprune.tracing import Graph, Operation, Reference
+
+Rule = Callable[[Operation, "Propagation"], None]
+
+
+class Propagation(ABC):
+    """Labels on their way through one graph. Rules read ``layout`` and ``shape``, and call the other methods.
+
+    Attributes:
+        graph: the pass.
+        layouts: value number -> layout; a value not in it carries nothing.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.layouts: dict[int, Layout] = {}
+        self.operation: Operation | None = None
+
+    # What rules read.
+
+    def layout(self, tensor: Reference | None) -> Layout:
+        """The blocks a tensor carries."""
+        return () if tensor is None else self.layouts.get(tensor.value, ())
+
+    def shape(self, tensor: Reference) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return self.graph.values[tensor.value].shape
+
+    def output_shape(self, operation: Operation, position: int = 0) -> tuple[int, ...]:
+        """Shape of one of the operation's results."""
+        value = operation.outputs[position]
+        return () if value is None else self.graph.values[value].shape
+
+    # What rules say.
+
+    def set(self, operation: Operation, layout: Layout, position: int = 0) -> None:
+        """The operation's result at ``position`` carries ``layout``."""
+        value = operation.outputs[position]
+        if value is not None and layout:
+            self.layouts[value] = layout
+
+    @abstractmethod
+    def join(self, left: Array, right: Array) -> None:
+        """Entry by entry, both are one channel; the arrays broadcast against each other."""
+
+    @abstractmethod
+    def freeze(self, labels: Array, reason: str) -> None:
+        """None of these channels may leave."""
+
+    @abstractmethod
+    def balance(self, rows: Array) -> None:
+        """[rows, n]: every row must keep the same number of channels."""
+
+    @abstractmethod
+    def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
+        """An integer of the running operation is the number of ``labels``: after a cut it must be the number of those that stay.
+
+        Args:
+            labels: as many as the integer says.
+            argument: the operator's argument that holds the integer.
+            position: its place in a list argument, 0 for a bare integer.
+            reason: why the channels stay where the integer cannot follow.
+        """
+
+    @abstractmethod
+    def fresh(self, count: int) -> Array:
+        """Labels for channels that appear here out of nothing (padding)."""
+
+    @abstractmethod
+    def cost(self, constant: int, factors: Sequence[Array]) -> None:
+        """The running operator multiplies and accumulates ``constant`` times the product of these dimensions' sizes."""
+
+    # What many rules share.
+
+    def freeze_layout(self, layout: Layout, reason: str) -> None:
+        """Freeze all that a tensor carries."""
+        for block in layout:
+            self.freeze(block.labels, reason)
+
+    def freeze_inputs(self, operation: Operation, reason: str) -> None:
+        """Freeze all that the operation's arguments carry; its results carry nothing."""
+        for value in operation.inputs():
+            self.freeze_layout(self.layouts.get(value, ()), reason)
+
+    def join_blocks(self, left: Block | None, right: Block | None, reason: str) -> Block | None:
+        """Join two one-dimensional blocks that stand for the same dimension; one side without labels freezes the other."""
+        if left is None and right is None:
+            return None
+        if left is None or right is None:
+            alone = left or right
+            assert alone is not None
+            self.freeze(alone.labels, reason)
+            return None
+        self.join(left.labels, right.labels)
+        return left
+
+
+def propagate(state: Propagation, rule_of: Callable[[Operation], Rule]) -> None:
+    """Walk the graph in order and ask each operator's rule."""
+    for operation in state.graph.operations:
+        state.operation = operation
+        if any(value in state.layouts for value in operation.inputs()):
+            rule_of(operation)(operation, state)
+    state.operation = None
+
+
+def arange(start: int, size: int) -> Array:
+    """Consecutive labels."""
+    return np.arange(start, start + size, dtype=np.int64)

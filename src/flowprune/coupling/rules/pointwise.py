@@ -1,0 +1,104 @@
+"""Operators that work index by index: every operand's labels are joined with every other's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flowprune.coupling.labels import Block, Layout
+from flowprune.coupling.propagation import Propagation
+from flowprune.coupling.rules import rule
+from flowprune.tracing import Operation, Reference
+
+# An allow-list, on purpose: an operator that is tagged pointwise may still look at where an element stands.
+_NAMES = """
+abs add sub rsub mul div neg pow sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan tanh atan erf erfc
+sigmoid logit reciprocal square relu relu6 leaky_relu prelu _prelu_kernel elu celu selu gelu silu mish hardswish
+hardsigmoid hardtanh softplus softsign log_sigmoid_forward threshold hardshrink softshrink rrelu rrelu_with_noise
+clamp clamp_min clamp_max maximum minimum fmax fmin where lerp addcmul addcdiv sign floor ceil round trunc frac
+remainder fmod eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not
+isnan isfinite isinf _to_copy clone alias detach lift_fresh lift_fresh_copy contiguous copy native_dropout dropout
+bernoulli fill zero masked_fill nan_to_num zeros_like ones_like empty_like full_like rand_like randn_like
+"""
+POINTWISE: tuple[str, ...] = tuple(_NAMES.split())
+
+
+@rule(*(f"aten.{name}" for name in POINTWISE), *(f"aten.{name}_" for name in POINTWISE))
+def pointwise(operation: Operation, state: Propagation) -> None:
+    """Join the operands' labels where they are aligned by broadcasting; the result carries them.
+
+    An operand that is spread over a channel dimension without carrying labels (the model's input, a constant of the code) would
+    not shrink with it, so the channels are frozen there.
+    """
+    operands = _tensors(operation)
+    shape = state.output_shape(operation)
+    layout = joined_layout(state, operands, shape)
+    for position, value in enumerate(operation.outputs):
+        if value is not None and state.output_shape(operation, position) == shape:
+            state.set(operation, layout, position)
+
+
+def _tensors(operation: Operation) -> list[Reference]:
+    return [a for a in (*operation.arguments, *operation.keywords.values()) if isinstance(a, Reference)]
+
+
+def joined_layout(
+    state: Propagation, operands: Sequence[Reference], shape: Sequence[int], skip: int | None = None
+) -> Layout:
+    """The layout of a tensor of ``shape`` that every operand is broadcast to, after joining theirs.
+
+    Args:
+        state: where the joins go.
+        operands: the tensors.
+        shape: the broadcast shape.
+        skip: a dimension in which the operands are not aligned (the one a concatenation runs along).
+    """
+    placed: list[tuple[Block, int]] = []  # block in the result's dimensions, operand
+    sized: list[set[int]] = []  # the result's dimensions over which an operand is spread
+    for number, operand in enumerate(operands):
+        own = state.shape(operand)
+        offset = len(shape) - len(own)
+        sized.append({d + offset for d, size in enumerate(own) if size > 1})
+        for block in state.layout(operand):
+            moved = Block(tuple(d + offset for d in block.dimensions), block.labels)
+            if skip is None or skip not in moved.dimensions:
+                placed.append((moved, number))
+    result: list[Block] = []
+    while placed:
+        cluster = [placed.pop(0)]
+        grown = True
+        while grown:
+            dimensions = {d for block, _ in cluster for d in block.dimensions}
+            more = [entry for entry in placed if dimensions & set(entry[0].dimensions)]
+            placed = [entry for entry in placed if not dimensions & set(entry[0].dimensions)]
+            cluster += more
+            grown = bool(more)
+        result.extend(_join_cluster(state, cluster, sized, shape))
+    return tuple(result)
+
+
+def _join_cluster(
+    state: Propagation, cluster: list[tuple[Block, int]], sized: list[set[int]], shape: Sequence[int]
+) -> list[Block]:
+    """Join blocks that overlap; freeze them if some operand is spread over their last dimension without labels there."""
+    dimensions = tuple(sorted({d for block, _ in cluster for d in block.dimensions}))
+    for number, spread in enumerate(sized):
+        covered = {d for block, owner in cluster if owner == number for d in block.dimensions}
+        bare = (spread & set(dimensions)) - covered
+        if bare and (dimensions[-1] in bare or bare == set(dimensions)):
+            for block, _ in cluster:
+                state.freeze(
+                    block.labels, "meets a tensor that is spread over the same dimension and is not made of channels"
+                )
+            return []
+    first = cluster[0][0]
+    if all(block.dimensions == first.dimensions for block, _ in cluster):
+        for block, _ in cluster[1:]:
+            state.join(first.labels, block.labels)
+        return [first]
+    sizes = [shape[d] for d in dimensions]
+    spread_out = [block.over(dimensions, sizes) for block, _ in cluster]
+    for labels in spread_out[1:]:
+        state.join(spread_out[0], labels)
+    return [Block(dimensions, np.ascontiguousarray(spread_out[0]))]

@@ -1,0 +1,40 @@
+"""Reductions over positions keep the channels; reductions over channels freeze them."""
+
+from __future__ import annotations
+
+from flowprune.coupling.labels import Block
+from flowprune.coupling.propagation import Propagation
+from flowprune.coupling.rules import rule
+from flowprune.tracing import Operation, Reference
+
+
+@rule(
+    "aten.mean",
+    "aten.sum",
+    "aten.amax",
+    "aten.amin",
+    "aten.var",
+    "aten.std",
+    "aten.prod",
+    "aten.max",
+    "aten.min",
+    "aten.logsumexp",
+)
+def reduction(operation: Operation, state: Propagation) -> None:
+    """Drop the reduced dimensions. A statistic over channels changes when some leave, so those are frozen."""
+    x: Reference = operation.argument("self")
+    dims = operation.argument("dim")
+    rank = len(state.shape(x))
+    if isinstance(dims, int):
+        dims = (dims,)
+    gone = {d % rank for d in dims} if dims else set(range(rank))
+    keep = bool(operation.argument("keepdim", False))
+    places = [d if keep else d - sum(g < d for g in gone) for d in range(rank)]
+    layout: list[Block] = []
+    for block in state.layout(x):
+        if gone & set(block.dimensions):
+            state.freeze(block.labels, f"{operation.name} is taken over the channels")
+        else:
+            layout.append(block.moved(places))
+    for position in range(len(operation.outputs)):
+        state.set(operation, tuple(layout), position)
