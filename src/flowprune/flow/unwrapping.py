@@ -1,0 +1,38 @@
+"""From what the user holds to the plain model inside, and from a call's arguments to what a trace takes."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from flowprune.errors import ModelError
+from flowprune.tracing import model_of
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The plain model inside compilers' and DistributedDataParallel's wrappers.
+
+    Raises:
+        ModelError: for DataParallel (its threads would mix their features up) and FSDP.
+    """
+    while True:
+        kind = type(model).__name__
+        if kind == "OptimizedModule":
+            inner = model._orig_mod
+        elif kind == "DistributedDataParallel":
+            inner = model.module
+        elif kind == "DataParallel":
+            raise ModelError("the feature flow does not work through DataParallel; use DistributedDataParallel")
+        else:
+            return model_of(model)
+        assert isinstance(inner, nn.Module)
+        model = inner
+
+
+def call_inputs(model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """One call's arguments as a trace takes them: a tuple of positional ones, or all of them by keyword."""
+    if not keywords:
+        return arguments
+    return dict(inspect.signature(model.forward).bind(*arguments, **keywords).arguments)
