@@ -75,7 +75,8 @@ class FeatureFlow:
     the next begins; one without gradients is never kept. Under autocast all is summed in float32.
 
     **Wrappers.** The model may be compiled or wrapped in DistributedDataParallel, before or after. A model that already *ran*
-    compiled does not see hooks that come later: build the flow before its first forward. Copies of the model carry no live
+    compiled does not see hooks that come later: build the flow before its first forward. Under ``fullgraph=True`` give ``inputs``,
+    or the search for the points breaks the first graph. Copies of the model carry no live
     hooks.
 
     Args:
@@ -309,7 +310,9 @@ def _finder(
         flow = reference()
         return () if flow is None else flow._find(call_inputs(flow._root, arguments, keywords))
 
-    return find
+    reason = "FeatureFlow finds its points in the first forward; give it inputs= to find them at once"
+    disabled: Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Point]] = torch.compiler.disable(find, reason=reason)
+    return disabled
 
 
 def _names(points: Sequence[str], root: nn.Module) -> tuple[str, ...]:

@@ -52,6 +52,15 @@ class ObservedLoss(Tensor):
     _observations: tuple[Observation, ...]
     _bare: bool
 
+    def __format__(self, specification: str) -> str:
+        return format(_plain(self).detach(), specification)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return repr(_plain(self))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _plain(self).detach().__reduce_ex__(protocol)
+
     @classmethod
     def __torch_function__(
         cls,
@@ -115,5 +124,6 @@ def _observed_sum(result: Tensor, args: tuple[Any, ...]) -> Tensor:
 
 def _plain(result: Any) -> Any:
     if isinstance(result, ObservedLoss):
-        return result.as_subclass(Tensor)
+        with torch._C.DisableTorchFunctionSubclass():
+            return result.as_subclass(Tensor)
     return result
