@@ -1,0 +1,23 @@
+"""Training and fine-tuning: data sets, the loop, evaluation."""
+
+from __future__ import annotations
+
+from flowprune.training.data import Data, data_sets, load_data
+from flowprune.training.evaluation import Evaluation, evaluate
+from flowprune.training.loop import Regularizer, TrainingResult, train
+from flowprune.training.normalization import Normalization
+from flowprune.training.settings import Augmentation, TrainingSettings
+
+__all__ = [
+    "Augmentation",
+    "Data",
+    "Evaluation",
+    "Normalization",
+    "Regularizer",
+    "TrainingResult",
+    "TrainingSettings",
+    "data_sets",
+    "evaluate",
+    "load_data",
+    "train",
+]

@@ -1,0 +1,121 @@
+"""A data set as training wants it: two splits, a normalization, and ready batches for whoever needs a few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flowprune.errors import DataError, UnknownNameError
+from flowprune.training.cifar import cifar10, cifar100
+from flowprune.training.digits import digits
+from flowprune.training.folders import imagefolder, tinyimagenet
+from flowprune.training.normalization import Normalization, normalization
+from flowprune.training.splits import Split, Subset
+
+_Reader = Callable[[str | Path | None, int | None, int], tuple[Split, Split, int, tuple[int, int, int]]]
+
+_READERS: dict[str, _Reader] = {
+    "digits": digits,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "tinyimagenet": tinyimagenet,
+    "imagefolder": imagefolder,
+}
+_USUAL = {"tinyimagenet": "imagenet", "imagefolder": "imagenet"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set.
+
+    Attributes:
+        name: as in the recipe.
+        train, test: the splits.
+        classes: how many there are.
+        shape: (channels, height, width) of an image.
+        normalize: from uint8 to what the network sees.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    shape: tuple[int, int, int]
+    normalize: Normalization
+
+    def example_input(self, images: int = 1) -> Tensor:
+        """The first test images, normalized: float32 [images, C, H, W] on the CPU."""
+        (batch, _), *_ = self._ready(self.test, [torch.arange(min(images, len(self.test)))], torch.device("cpu"))
+        return batch
+
+    def batches(
+        self, split: str = "train", *, batch_size: int = 128, count: int | None = None, seed: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalized, unaugmented (images float32 [N, C, H, W], targets [N]) on the CPU, for criteria and profiles.
+
+        Args:
+            split: "train" or "test".
+            batch_size: images a batch; the last one may be smaller.
+            count: at most so many batches; all if None.
+            seed: shuffles the images; None keeps their order.
+        """
+        chosen = self.train if split == "train" else self.test
+        order = torch.arange(len(chosen))
+        if seed is not None:
+            order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))
+        return self._ready(chosen, order.split(batch_size)[:count], torch.device("cpu"))
+
+    def _ready(
+        self, split: Split, positions: Sequence[Tensor], device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, targets in split.batches(positions, device):
+            yield self.normalize(images), targets
+
+
+def data_sets() -> list[str]:
+    """The names ``load_data`` knows."""
+    return sorted(_READERS)
+
+
+def load_data(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    normalize: str | Sequence[Sequence[float]] | None = None,
+    subset: int | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    workers: int = 0,
+) -> Data:
+    """Open a data set. Nothing is downloaded.
+
+    Args:
+        name: "digits" (comes with scikit-learn), "cifar10", "cifar100", "tinyimagenet" or "imagefolder".
+        data_dir: the folder it lies in, as torchvision lays it out; else the environment variable FLOWPRUNE_DATA.
+        normalize: "cifar10", "cifar100", "imagenet", "digits", "none", or (means, deviations); the set's usual one if
+            None.
+        subset: so many training images only, drawn by ``seed``. The test images are always all there.
+        seed: of the subset.
+        size: height and width: digits are enlarged to it (16), pictures in folders scaled and cut to it (224; 64 for
+            Tiny ImageNet). CIFAR stays 32.
+        workers: processes that decode pictures.
+
+    Raises:
+        UnknownNameError: nothing has this name.
+        DataError: the data is missing, half there or damaged; the message says what was looked for where.
+    """
+    if name not in _READERS:
+        raise UnknownNameError("data set", name, _READERS)
+    train, test, classes, shape = _READERS[name](data_dir, size, workers)
+    choice = _USUAL.get(name, name) if normalize is None else normalize
+    data = Data(name, train, test, classes, shape, normalization(choice, shape[0]))
+    if subset is None:
+        return data
+    if not 1 <= subset <= len(train):
+        raise DataError(f"subset: {subset} of the {len(train)} training images of {name}; ask for 1 to {len(train)}")
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:subset]
+    return replace(data, train=Subset(train, chosen.sort().values))

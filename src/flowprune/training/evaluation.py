@@ -1,0 +1,58 @@
+"""How good a model is on the test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowprune.training.data import Data
+
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Top-1 accuracy in per cent, mean cross-entropy in nats, and how many images were seen."""
+
+    top1: float
+    loss: float
+    images: int
+
+
+def evaluate(model: nn.Module, data: Data, *, batch_size: int = _BATCH) -> Evaluation:
+    """Run all test images through the model on its device, in evaluation mode, and leave it as it was."""
+    hits, loss, images = totals(model, data, batch_size=batch_size).tolist()
+    return Evaluation(100 * hits / images, loss / images, int(images))
+
+
+def totals(model: nn.Module, data: Data, *, batch_size: int = _BATCH, share: tuple[int, int] = (0, 1)) -> Tensor:
+    """Of one process's share of the test images: right answers, summed loss, images (float64 [3] on the model's
+    device).
+
+    Args:
+        model: on any device.
+        data: whose test split is used.
+        batch_size: images a forward.
+        share: (rank, processes): every ``processes``-th image from ``rank`` on.
+    """
+    tensor = next(model.parameters(), torch.empty(0))
+    rank, processes = share
+    positions = torch.arange(rank, len(data.test), processes).split(batch_size)
+    total = torch.zeros(3, dtype=torch.float64, device="cpu" if tensor.device.type == "mps" else tensor.device)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            for images, targets in data.test.batches(positions, tensor.device):
+                ready = data.normalize(images).to(memory_format=torch.channels_last)
+                logits = model(ready).float()
+                hits = (logits.argmax(1) == targets).sum()
+                loss = functional.cross_entropy(logits, targets, reduction="sum")
+                total += torch.stack([hits.double(), loss.double(), hits.new_tensor(len(targets)).double()])
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return total

@@ -1,0 +1,267 @@
+"""The training loop, for training and fine-tuning alike: SGD on one or many devices, resumable after any death."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowprune.errors import ModelError
+from flowprune.training.augmentation import augment, draw
+from flowprune.training.checkpoint import append_metrics, read_checkpoint, write_checkpoint, write_metrics
+from flowprune.training.data import Data
+from flowprune.training.evaluation import totals
+from flowprune.training.progress import TrainingProgress
+from flowprune.training.schedule import learning_rate
+from flowprune.training.settings import TrainingSettings
+
+
+class Regularizer(Protocol):
+    """A penalty on what the model just did, such as ``flowprune.flow.FeatureFlow``."""
+
+    def penalty(self, task_loss: Tensor | None = None) -> Tensor:
+        """What is added to the task loss of this step."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and tensors: what a resumed training needs to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over such a state."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came out of a training.
+
+    Attributes:
+        history: per epoch: epoch (from 1), task_loss, penalty (means over the epoch), train_accuracy, test_accuracy,
+            test_loss (None where not evaluated; accuracies in per cent), lr (of the last step), seconds,
+            images_per_second (training only).
+        top1: test accuracy after the last epoch, in per cent: the result.
+        best_top1: the highest one seen on the test images. Choosing an epoch by it would be choosing on the test.
+    """
+
+    history: list[dict[str, Any]]
+    top1: float
+    best_top1: float
+
+
+def train(
+    model: nn.Module,
+    data: Data,
+    settings: TrainingSettings,
+    *,
+    run_folder: str | Path | None = None,
+    regularizer: Regularizer | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    title: str = "training",
+) -> TrainingResult:
+    """Train ``model`` in place. It ends in training mode, on the device it was trained on.
+
+    Devices, processes (DDP) and their number come from Accelerate: ``accelerate launch`` starts many. Each process
+    takes its share of every batch. Random numbers come from ``settings.seed`` alone; the global generator is left as
+    it was.
+
+    Args:
+        model: any classifier of images.
+        data: the images.
+        settings: how to train.
+        run_folder: receives ``metrics.jsonl`` and, after every epoch, ``checkpoint.pt``; nothing is written if None.
+        regularizer: a penalty on this very model.
+        resume: go on from the checkpoint in ``run_folder`` (from the start, if there is none). ``model`` must then be
+            built exactly as for the first start. On the CPU the end is bit for bit that of a training never
+            interrupted.
+        progress: show a bar on standard error.
+        title: of the bar.
+
+    Raises:
+        ModelError: the loss is no longer a number.
+        OutputError, ArtifactError: the checkpoint is of other settings, or damaged.
+    """
+    accelerator = Accelerator(mixed_precision="no")
+    folder = Path(run_folder) if run_folder is not None else None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    model.to(accelerator.device, memory_format=torch.channels_last)
+    with _own_random_numbers(settings.seed, accelerator.device):
+        run = _Run(accelerator, model, data, settings, regularizer, folder)
+        if resume and folder is not None:
+            run.restore(read_checkpoint(folder, _fingerprint(settings, data)))
+        visible = progress and accelerator.is_main_process
+        with TrainingProgress(title, settings.epochs * run.steps, len(run.history) * run.steps, visible) as bar:
+            for _ in range(len(run.history), settings.epochs):
+                run.epoch(bar)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.train()
+    if settings.epochs == 0:
+        top1 = run.evaluate()["test_accuracy"]
+        return TrainingResult([], top1, top1)
+    accuracies = [epoch["test_accuracy"] for epoch in run.history if epoch["test_accuracy"] is not None]
+    return TrainingResult(run.history, accuracies[-1], max(accuracies))
+
+
+class _Run:
+    """One training under way."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        data: Data,
+        settings: TrainingSettings,
+        regularizer: Regularizer | None,
+        folder: Path | None,
+    ) -> None:
+        self.accelerator, self.model, self.data, self.settings = accelerator, model, data, settings
+        self.regularizer, self.folder = regularizer, folder
+        # Only many processes need a wrapper; a single one must leave the model as plain as it was.
+        self.wrapped: nn.Module = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            trainable,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay,
+        )
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.history: list[dict[str, Any]] = []
+        self.steps = len(self._batches(torch.arange(len(data.train))))
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go back to the end of the checkpoint's epoch; to the very start if there is none."""
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["random"])
+            if self.accelerator.device.type == "cuda" and state["cuda_random"] is not None:
+                torch.cuda.set_rng_state(state["cuda_random"], self.accelerator.device)
+            if self.regularizer is not None:
+                self.regularizer.load_state_dict(state["regularizer"])
+            self.history = [dict(epoch) for epoch in state["history"]]
+        if self.folder is not None and self.accelerator.is_main_process:
+            write_metrics(self.folder, self.history)
+
+    def epoch(self, bar: TrainingProgress) -> None:
+        """Train once over the training images, evaluate, and write everything down."""
+        number = len(self.history) + 1
+        began = time.perf_counter()
+        sums = self._pass_over_training_images(bar)
+        task_loss, penalty, hits, images = self.accelerator.reduce(sums, reduction="sum").tolist()
+        training_seconds = time.perf_counter() - began
+        if not torch.isfinite(torch.tensor(task_loss + penalty)):
+            raise ModelError(f"the loss is no number any more in epoch {number}; lower lr or the penalty's strength")
+        last = number == self.settings.epochs
+        evaluated = self.evaluate() if last or number % self.settings.evaluate_every == 0 else {}
+        record = {
+            "epoch": number,
+            "task_loss": task_loss / images,
+            "penalty": penalty / images,
+            "train_accuracy": 100 * hits / images,
+            "test_accuracy": evaluated.get("test_accuracy"),
+            "test_loss": evaluated.get("test_loss"),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds": time.perf_counter() - began,
+            "images_per_second": images / training_seconds,
+        }
+        self.history.append(record)
+        if self.folder is not None and self.accelerator.is_main_process:
+            write_checkpoint(self.folder, self._state())
+            append_metrics(self.folder, record)
+        shown = f"test {evaluated['test_accuracy']:.2f} %" if evaluated else f"train {record['train_accuracy']:.2f} %"
+        bar.figures(f"epoch {number}/{self.settings.epochs} loss {record['task_loss']:.3f} {shown}")
+
+    def evaluate(self) -> dict[str, float]:
+        """All test images, shared among the processes."""
+        self._agree_on_buffers()
+        share = (self.accelerator.process_index, self.accelerator.num_processes)
+        sums = self.accelerator.reduce(totals(self.model, self.data, share=share), reduction="sum")
+        hits, loss, images = sums.tolist()
+        return {"test_accuracy": 100 * hits / images, "test_loss": loss / images}
+
+    def _pass_over_training_images(self, bar: TrainingProgress) -> Tensor:
+        """Task loss, penalty, right answers and images of this process, summed over its images."""
+        settings, device = self.settings, self.accelerator.device
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        order = torch.randperm(len(self.data.train), generator=self.generator)
+        batches = [chosen[rank::processes] for chosen in self._batches(order)]
+        whole = [len(chosen) for chosen in self._batches(order)]
+        sums = torch.zeros(4, device=device)
+        first_step = len(self.history) * self.steps
+        self.wrapped.train()
+        for step, (images, targets) in enumerate(self.data.train.batches(batches, device)):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(settings, first_step + step, self.steps)
+            if settings.augmentation is not None:
+                # Drawn for the batch of all processes, so that their number does not change what an image looks like.
+                drawn = draw(settings.augmentation, whole[step], self.generator).share(rank, processes)
+                images = augment(images, settings.augmentation.crop, drawn)
+            ready = self.data.normalize(images).to(memory_format=torch.channels_last)
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                logits = self.wrapped(ready)
+            task_loss = functional.cross_entropy(logits.float(), targets)
+            penalty = task_loss.new_zeros(())
+            if self.regularizer is not None:
+                penalty = self.regularizer.penalty(task_loss.detach())
+            self.accelerator.backward(task_loss + penalty)
+            self.optimizer.step()
+            count = len(targets)
+            with torch.no_grad():
+                right = (logits.argmax(1) == targets).sum()
+                sums += torch.stack([task_loss * count, penalty.detach() * count, right, right.new_tensor(count)])
+            bar.step()
+        return sums
+
+    def _batches(self, order: Tensor) -> list[Tensor]:
+        """The batches of all processes. A last one too small for a batch norm (one image a process) is left out."""
+        batches = list(order.split(self.settings.batch_size))
+        if len(batches) > 1 and len(batches[-1]) < 2 * self.accelerator.num_processes:
+            batches.pop()
+        return batches
+
+    def _agree_on_buffers(self) -> None:
+        """Every process takes the first one's running statistics, which are those that are saved."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def _state(self) -> dict[str, Any]:
+        cuda = self.accelerator.device.type == "cuda"
+        return {
+            "settings": _fingerprint(self.settings, self.data),
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.accelerator.device) if cuda else None,
+            "regularizer": None if self.regularizer is None else self.regularizer.state_dict(),
+        }
+
+
+def _fingerprint(settings: TrainingSettings, data: Data) -> dict[str, Any]:
+    """What must be the same for a training to go on."""
+    return {**settings.model_dump(mode="json"), "data": data.name, "training images": len(data.train)}
+
+
+@contextmanager
+def _own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators (dropout draws from them) and put them back as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

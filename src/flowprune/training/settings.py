@@ -1,0 +1,60 @@
+"""What a training is asked to do: every choice that changes its result, validated and writable as YAML."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Augmentation(BaseModel):
+    """Random changes to the training images, batched on the device; see ``augment``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    crop: int = Field(default=4, ge=0, le=64)
+    flip: bool = True
+
+
+class TrainingSettings(BaseModel):
+    """SGD as the pruning literature trains: momentum 0.9 with Nesterov's correction, weight decay on every parameter.
+
+    Attributes:
+        epochs: passes over the training images; 0 evaluates only.
+        batch_size: images a step, over all processes.
+        lr: the learning rate at the start, after the warm-up.
+        schedule: "cosine" falls to 0 with every step; "step" multiplies by ``lr_decay`` at each milestone; "constant".
+        milestones: shares of the training, in (0, 1), where "step" decays.
+        lr_decay: the factor of "step".
+        warmup_epochs: the learning rate rises linearly over these first epochs.
+        momentum, nesterov, weight_decay: of SGD. Weight decay acts on batch norms and biases too.
+        augmentation: random crops and flips; None for none.
+        precision: "bfloat16" runs the forward under autocast; weights and penalty stay float32.
+        evaluate_every: epochs between two evaluations on the test images; the last epoch is always evaluated.
+        seed: of the order of the images, their augmentation and dropout.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epochs: int = Field(default=200, ge=0)
+    batch_size: int = Field(default=128, ge=2)
+    lr: float = Field(default=0.1, gt=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    lr_decay: float = Field(default=0.1, gt=0, lt=1)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(default=5e-4, ge=0)
+    augmentation: Augmentation | None = Augmentation()
+    precision: Literal["float32", "bfloat16"] = "float32"
+    evaluate_every: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> TrainingSettings:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        if any(not 0 < milestone < 1 for milestone in self.milestones):
+            raise ValueError("milestones are shares of the training, between 0 and 1")
+        return self
