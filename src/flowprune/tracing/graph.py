@@ -110,6 +110,7 @@ class Graph:
         aliases: every dotted name of a parameter or buffer -> the name used here (tied parameters share one).
         calls: every module call, in the order in which they returned.
         training: the mode it was traced in.
+        tensors: the kind it was traced on, "meta", "fake" or "real".
     """
 
     operations: list[Operation] = field(default_factory=list)
@@ -120,6 +121,7 @@ class Graph:
     aliases: dict[str, str] = field(default_factory=dict)
     calls: list[ModuleCall] = field(default_factory=list)
     training: bool = False
+    tensors: str = "meta"
 
     def producers(self) -> dict[int, Operation]:
         """Value number -> the operation that made it."""

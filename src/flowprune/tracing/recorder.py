@@ -44,15 +44,39 @@ def trace(model: nn.Module, inputs: Any, *, training: bool = False) -> Graph:
                 return attempt(model, inputs, training)
         except FlowpruneError:
             raise
-        except Exception as error:
+        except InterruptedTraceError as stop:
+            failure = stop.cause
+        except Exception as error:  # a tensor that cannot be made meta or fake
             failure = error
     raise TraceError(
         f"the forward of {type(model).__name__} raised {type(failure).__name__} on the example inputs: {failure}"
     ) from failure
 
 
+class InterruptedTraceError(Exception):
+    """A pass that broke off; ``graph`` holds what ran until then."""
+
+    def __init__(self, graph: Graph, cause: Exception) -> None:
+        super().__init__(
+            f"the forward raises {type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+        )
+        self.graph = graph
+        self.cause = cause
+
+
+def retrace(model: nn.Module, inputs: Any, like: Graph) -> Graph:
+    """Record a pass of a variant of a model on the same kind of tensors, in the same mode, as ``like`` was recorded.
+
+    Raises:
+        InterruptedTraceError: if the forward raises; it carries the part that ran.
+    """
+    attempt = {"meta": _on_meta, "fake": _on_fake, "real": _on_real}[like.tensors]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        return attempt(model, inputs, like.training)
+
+
 def _on_meta(model: nn.Module, inputs: Any, training: bool) -> Graph:
-    return _record(shadow(model, to_meta), tree_map_only(torch.Tensor, to_meta, inputs), training)
+    return _record(shadow(model, to_meta), tree_map_only(torch.Tensor, to_meta, inputs), training, "meta")
 
 
 def _on_fake(model: nn.Module, inputs: Any, training: bool) -> Graph:
@@ -62,7 +86,7 @@ def _on_fake(model: nn.Module, inputs: Any, training: bool) -> Graph:
             converted = mode.from_tensor(tensor.detach())
             return nn.Parameter(converted, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else converted
 
-        return _record(shadow(model, fake), tree_map_only(torch.Tensor, fake, inputs), training)
+        return _record(shadow(model, fake), tree_map_only(torch.Tensor, fake, inputs), training, "fake")
 
 
 def _on_real(model: nn.Module, inputs: Any, training: bool) -> Graph:
@@ -70,15 +94,16 @@ def _on_real(model: nn.Module, inputs: Any, training: bool) -> Graph:
     def own(tensor: torch.Tensor) -> torch.Tensor:
         return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
 
-    return _record(shadow(model, own), tree_map_only(torch.Tensor, own, inputs), training)
+    return _record(shadow(model, own), tree_map_only(torch.Tensor, own, inputs), training, "real")
 
 
-def _record(model: nn.Module, inputs: Any, training: bool) -> Graph:
+def _record(model: nn.Module, inputs: Any, training: bool, tensors: str) -> Graph:
     model.train(training)
     if training and first_tensor(inputs).dim() > 0 and first_tensor(inputs).shape[0] == 1:
         inputs = tree_map_only(torch.Tensor, lambda t: torch.cat([t, t]) if t.dim() and t.shape[0] == 1 else t, inputs)
     mark_attributes(model)
     recorder = _Recorder(model, inputs, training)
+    recorder.graph.tensors = tensors
     calls = _PythonCalls(recorder.number)
     recorder.calls = calls
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -86,6 +111,8 @@ def _record(model: nn.Module, inputs: Any, training: bool) -> Graph:
     try:
         with recorder.watched_modules(model), calls, recorder:
             outputs = call_model(model, inputs)
+    except Exception as error:
+        raise InterruptedTraceError(recorder.graph, error) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     recorder.graph.outputs = tuple(recorder.number(leaf) for leaf in tensors_in(outputs))

@@ -1,0 +1,91 @@
+"""A budget: what the user asks to keep."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from flowprune.errors import BudgetError
+
+Kind = Literal["macs", "params", "channels", "threshold"]
+Scope = Literal["global", "local"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A target, as asked.
+
+    Attributes:
+        kind: what is counted: "macs" (multiply-accumulates an image), "params", "channels" (of every group), or "threshold".
+        share: the share that is kept, in (0, 1]; None where ``absolute`` is given. For "threshold": the scale below which a
+            filter is dead, as a share of the network's 90th percentile.
+        absolute: the count that is kept; None where ``share`` is given.
+        scope: "global" ranks the channels of all groups together, "local" takes the same share from every group.
+    """
+
+    kind: Kind
+    share: float | None = None
+    absolute: int | None = None
+    scope: Scope = "global"
+
+    def target(self, dense: int) -> int:
+        """The largest count allowed, where the dense model has ``dense``."""
+        if self.absolute is not None:
+            return self.absolute
+        assert self.share is not None
+        return int(self.share * dense + 1e-9)
+
+    def __str__(self) -> str:
+        value = f"{self.share:g}" if self.share is not None else f"{self.absolute}"
+        return f"{self.kind}={value}"
+
+
+def budget_from(
+    *,
+    macs: float | str | None = None,
+    params: float | str | None = None,
+    channels: float | None = None,
+    threshold: float | None = None,
+    scope: str = "global",
+) -> Budget:
+    """The one budget that is given.
+
+    Args:
+        macs, params: what is kept: a float in (0, 1] is a share, a string is absolute, with a unit: ``"60M"``.
+        channels: the share of every coupled group that is kept.
+        threshold: remove filters whose scale is below this share of the network's 90th percentile.
+        scope: "global" or "local".
+
+    Raises:
+        BudgetError: if none or several are given, or one is malformed.
+    """
+    given = {"macs": macs, "params": params, "channels": channels, "threshold": threshold}
+    asked = {kind: value for kind, value in given.items() if value is not None}
+    if len(asked) != 1:
+        what = f"{len(asked)} were given ({', '.join(asked)})" if asked else "none was given"
+        raise BudgetError(f"a cut needs exactly one budget of macs=, params=, channels= and threshold=; {what}")
+    if scope not in ("global", "local"):
+        raise BudgetError(f'scope={scope!r} is not known; use "global" or "local"')
+    ((kind, value),) = asked.items()
+    if isinstance(value, str):
+        return Budget(kind, absolute=_absolute(kind, value), scope=scope)  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise BudgetError(
+            f'{kind}={value!r} is not a budget: a share is a number above 0 and at most 1, an absolute one a string like "60M"'
+        )
+    return Budget(kind, share=float(value), scope=scope)  # type: ignore[arg-type]
+
+
+def _absolute(kind: str, text: str) -> int:
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGB]?)\s*", text, flags=re.IGNORECASE)
+    if kind not in ("macs", "params") or found is None:
+        raise BudgetError(
+            f'{kind}={text!r} is not a budget; write a share like 0.5, or for macs and params a count like "60M"'
+        )
+    number = round(float(found[1]) * _UNITS[found[2].upper()])
+    if number < 1:
+        raise BudgetError(f"{kind}={text!r} keeps nothing; the smallest count is 1")
+    return number

@@ -1,0 +1,167 @@
+"""A plan: which slices leave which tensors, what that changes, and what was asked and reached. Plain data, JSON-able."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from flowprune.errors import ArtifactError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class AttributeChange:
+    """An integer attribute of a module that follows the cut; ``position`` where it is an element of a list."""
+
+    module: str
+    name: str
+    position: int | None
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """A layer before and after: filters, multiply-accumulates an image, parameters."""
+
+    layer: str
+    channels: tuple[int, int]
+    macs: tuple[int, int]
+    params: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Constant channels that left a consumer and live on in its bias, or in the next batch norm's running mean.
+
+    Attributes:
+        consumer: dotted path of the layer that read the channels.
+        target: dotted name of the tensor that takes their constant.
+        channels: how many constant channels were folded.
+        exact: whether the consumer sees the constant alike at every position (no padding).
+        largest_change: largest difference the fold makes to the consumer's output at any position, in standard deviations of that
+            output where a batch norm follows, else absolute.
+    """
+
+    consumer: str
+    target: str
+    channels: int
+    exact: bool
+    largest_change: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to cut.
+
+    Attributes:
+        asked: the budget as asked ("macs=0.5").
+        scope: "global" or "local".
+        importance: name of the criterion.
+        removed: tensor name -> dimension -> indices that leave.
+        shapes: tensor name -> its shape in the dense model; every tensor that is cut.
+        attributes: integers of modules that change.
+        layers: every convolution and linear layer, before and after.
+        macs, params: of the model, before and after; macs an image.
+        frozen: weight name -> why (some of) its filters stay.
+        folds: what constant channels became.
+        kept_alive: dead filters that stay, because their constant could not be folded within the tolerance: layer -> how many.
+        shifts: tensor name -> what is added to it (full dense length), for the folds; lives in memory only.
+    """
+
+    asked: str
+    scope: str
+    importance: str
+    removed: Mapping[str, Mapping[int, tuple[int, ...]]]
+    shapes: Mapping[str, tuple[int, ...]]
+    attributes: tuple[AttributeChange, ...]
+    layers: tuple[LayerChange, ...]
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    folds: tuple[Fold, ...] = ()
+    kept_alive: Mapping[str, int] = field(default_factory=dict)
+    shifts: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing leaves."""
+        return not self.removed
+
+    @property
+    def filters_removed(self) -> int:
+        """Filters of convolutions and units of linear layers that leave."""
+        return sum(layer.channels[0] - layer.channels[1] for layer in self.layers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as JSON-able data (without the shifts, which are weights)."""
+        data = {key: value for key, value in vars(self).items() if key != "shifts"}
+        data["format"] = FORMAT
+        data["removed"] = {
+            name: {str(d): list(indices) for d, indices in dimensions.items()}
+            for name, dimensions in self.removed.items()
+        }
+        data["shapes"] = {name: list(shape) for name, shape in self.shapes.items()}
+        for key in ("attributes", "layers", "folds"):
+            data[key] = [asdict(entry) for entry in getattr(self, key)]
+        data["macs"], data["params"] = list(self.macs), list(self.params)
+        data["frozen"], data["kept_alive"] = dict(self.frozen), dict(self.kept_alive)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan that ``as_dict`` wrote down.
+
+        Raises:
+            ArtifactError: if the data is not such a plan.
+        """
+        try:
+            if data["format"] != FORMAT:
+                raise ArtifactError(f"the plan has format {data['format']!r}; this version reads format {FORMAT}")
+            fields = {key: value for key, value in data.items() if key != "format"}
+            fields["removed"] = {
+                name: {int(d): tuple(indices) for d, indices in dimensions.items()}
+                for name, dimensions in data["removed"].items()
+            }
+            fields["shapes"] = {name: tuple(shape) for name, shape in data["shapes"].items()}
+            fields["attributes"] = tuple(AttributeChange(**entry) for entry in data["attributes"])
+            fields["layers"] = tuple(
+                LayerChange(entry["layer"], tuple(entry["channels"]), tuple(entry["macs"]), tuple(entry["params"]))
+                for entry in data["layers"]
+            )
+            fields["folds"] = tuple(Fold(**entry) for entry in data["folds"])
+            fields["macs"], fields["params"] = tuple(data["macs"]), tuple(data["params"])
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"this is not a plan of flowprune ({type(error).__name__}: {error})") from error
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':<36} {'channels':>13} {'MACs':>25} {'parameters':>23}"]
+        for layer in self.layers:
+            lines.append(
+                f"{layer.layer:<36} {_change(layer.channels):>13} {_change(layer.macs):>25} {_change(layer.params):>23}"
+            )
+        lines.append(f"{'in all':<36} {'':>13} {_change(self.macs):>25} {_change(self.params):>23}")
+        macs, params = (after / max(before, 1) for before, after in (self.macs, self.params))
+        lines.append(
+            f"asked: {self.asked} ({self.scope}, {self.importance}); reached: {macs:.2%} of the MACs and {params:.2%} of the "
+            f"parameters, {self.filters_removed} filters removed"
+        )
+        for fold in self.folds:
+            how = "exactly" if fold.exact else f"up to {fold.largest_change:.2g} off at the border"
+            lines.append(f"folded: {fold.channels} constant channels of {fold.consumer} into {fold.target}, {how}")
+        lines += [
+            f"kept: {count} dead filters of {layer}, whose constant cannot be folded"
+            for layer, count in self.kept_alive.items()
+        ]
+        lines += [f"frozen: {name}: {reason}" for name, reason in self.frozen.items()]
+        return "\n".join(lines)
+
+
+def _change(pair: tuple[int, int]) -> str:
+    before, after = pair
+    return f"{before:,}" if before == after else f"{before:,} -> {after:,}"

@@ -1,0 +1,129 @@
+"""A model traced in both modes and grouped, with exact counts of what any cut of it would leave."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from flowprune.allocation import CountModel, macs_model, params_model
+from flowprune.coupling import Analysis, Coupling, analyse, group_channels
+from flowprune.coupling.analysis import Freeze
+from flowprune.errors import CertificateError, ModelError
+from flowprune.surgery import Refusal
+from flowprune.tracing import Graph, first_tensor, model_of, trace
+
+
+@dataclass
+class CoupledModel:
+    """The traced and grouped dense model; its groups shrink by what turns out to be uncertifiable.
+
+    Attributes:
+        passes: the propagations of the evaluation and the training pass.
+        coupling: the groups.
+        macs, params: exact counts of any cut; MACs of the traced batch.
+        batch: the traced batch size.
+        parameters: names of the parameters (not buffers), each tensor once.
+        last_refusal: why the latest cut was refused.
+    """
+
+    passes: list[Analysis]
+    coupling: Coupling
+    macs: CountModel
+    params: CountModel
+    batch: int
+    parameters: frozenset[str]
+    last_refusal: str = ""
+
+    @property
+    def graph(self) -> Graph:
+        """The evaluation pass."""
+        return self.passes[0].graph
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Any, ignore: Collection[str | nn.Module]) -> CoupledModel:
+        """Trace and group ``model``; see ``flowprune.plan`` for the arguments and what is raised."""
+        model = model_of(model)
+        graphs = [trace(model, inputs), trace(model, inputs, training=True)]
+        notes, passes = analyse(model, graphs)
+        for name in ignored_parameters(model, ignore, graphs[0]):
+            for slot in notes.slots:
+                if slot.name == name:
+                    notes.freezes.append(Freeze(slot.labels, "ignored, as asked"))
+        parameters = frozenset(name for name, _ in model.named_parameters())
+        batch = first_tensor(inputs).shape[0] if first_tensor(inputs).dim() else 1
+        coupling = group_channels(notes, passes[0])
+        return cls(
+            passes,
+            coupling,
+            macs_model(coupling, graphs[0]),
+            params_model(coupling, graphs[0], parameters),
+            batch,
+            parameters,
+        )
+
+    def freeze(self, freezes: Sequence[Freeze]) -> None:
+        """Freeze more channels and group again."""
+        notes = self.coupling.notes
+        notes.freezes.extend(freezes)
+        self.coupling = group_channels(notes, self.passes[0])
+        self.macs = macs_model(self.coupling, self.graph)
+        self.params = params_model(self.coupling, self.graph, self.parameters)
+
+    def freeze_refused(self, refusal: Refusal) -> None:
+        """Freeze every channel that the refused operation touches.
+
+        Raises:
+            CertificateError: if it touches none, so that freezing cannot help.
+        """
+        dense = next(p for p in self.passes if p.graph.training == refusal.training)
+        operation = dense.graph.operations[refusal.operation]
+        place = f"{operation.name} in {operation.module or 'the model itself'}"
+        self.last_refusal = f"{refusal.reason} ({place})"
+        alive = np.zeros(len(self.coupling.roots), dtype=bool)
+        for channels in self.coupling.channels:
+            alive[channels] = True
+        touched = [
+            Freeze(block.labels.reshape(-1), f"the cut could not be certified: {self.last_refusal}")
+            for value in [*operation.inputs(), *(v for v in operation.outputs if v is not None)]
+            for block in dense.layouts.get(value, ())
+            if alive[self.coupling.roots[block.labels]].any()
+        ]
+        if not touched:
+            raise CertificateError(
+                f"the cut could not be certified: {self.last_refusal}; no channel passes there that could be frozen instead"
+            )
+        self.freeze(touched)
+
+
+def ignored_parameters(model: nn.Module, ignore: Collection[str | nn.Module], graph: Graph) -> set[str]:
+    """The parameter names that ``ignore`` covers.
+
+    Raises:
+        ModelError: for an entry that matches nothing.
+    """
+    names: set[str] = set()
+    paths = {id(module): path for path, module in model.named_modules()}
+    for entry in ignore:
+        pattern = paths.get(id(entry)) if isinstance(entry, nn.Module) else entry
+        found = [
+            name
+            for name in graph.aliases
+            if pattern is not None
+            and (
+                name == pattern
+                or name.startswith(f"{pattern}.")
+                or fnmatchcase(name, pattern)
+                or fnmatchcase(name.rpartition(".")[0], pattern)
+            )
+        ]
+        if not found:
+            raise ModelError(
+                f"ignore={entry!r} matches no parameter of {type(model).__name__}; give a module, its dotted name or a pattern"
+            )
+        names.update(graph.aliases[name] for name in found)
+    return names

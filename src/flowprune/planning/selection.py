@@ -1,0 +1,136 @@
+"""Which channels leave: by rank until a budget holds, or because they are dead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from flowprune.allocation import Budget, Ranking, lost_for_channels, lost_for_count, rank
+from flowprune.coupling import Coupling
+from flowprune.errors import ModelError
+from flowprune.importance.protocol import Importance
+from flowprune.planning.coupled_model import CoupledModel
+from flowprune.surgery import Folding, fold_constants
+from flowprune.surgery.dead import dead_filters
+
+DEAD = 1e-2
+"""The share of the network's 90th percentile of filter scales below which a filter counts as constant (and is folded)."""
+
+
+@dataclass
+class Selection:
+    """What leaves, and what becomes of its constants.
+
+    Attributes:
+        removed: [labels]: which components leave (by their smallest label).
+        folding: where the constants of dead channels go.
+        kept_alive: group -> dead channels that stay, because their constant has nowhere to go.
+    """
+
+    removed: NDArray[np.bool_]
+    folding: Folding
+    kept_alive: dict[str, int]
+
+
+def select(
+    coupled: CoupledModel,
+    budget: Budget,
+    model: nn.Module,
+    inputs: Any,
+    importance: Importance | None,
+    largest_cut: float,
+    fold_tolerance: float,
+    scales: dict[str, torch.Tensor],
+) -> Selection:
+    """What leaves under ``budget``; see ``flowprune.plan`` for the arguments.
+
+    Args:
+        coupled: the traced and grouped model.
+        scales: layer -> the scale of each of its filters.
+        budget, model, inputs, importance, largest_cut, fold_tolerance: as given to ``flowprune.plan``.
+    """
+    if budget.kind == "threshold":
+        assert budget.share is not None
+        return _select_dead(coupled, dead_filters(scales, budget.share), model, inputs, fold_tolerance)
+    assert importance is not None
+    coupling = coupled.coupling
+    scores = [
+        _checked(score, group.name, group.channels)
+        for score, group in zip(importance(model, inputs, coupling.groups), coupling.groups, strict=True)
+    ]
+    ranking = rank(coupling, scores, largest_cut)
+    if budget.kind == "channels":
+        lost = lost_for_channels(budget, ranking)
+    elif budget.kind == "macs":
+        lost = lost_for_count(budget, coupling, ranking, coupled.macs.count, coupled.batch)
+    else:
+        lost = lost_for_count(budget, coupling, ranking, coupled.params.count)
+    removed = _components(coupling, ranking, lost)
+    folding = fold_constants(
+        model, inputs, coupled.passes[0], coupling, removed, dead_filters(scales, DEAD), fold_tolerance
+    )
+    return Selection(removed, folding, {})
+
+
+def _checked(score: torch.Tensor, group: str, channels: int) -> np.ndarray:
+    values = np.asarray(score.detach().double().cpu().numpy(), dtype=np.float64)
+    if values.shape != (channels,) or np.isnan(values).any():
+        raise ModelError(
+            f"the importance of group {group} must be {channels} numbers, none of them NaN; got shape {values.shape}"
+        )
+    return values
+
+
+def _components(coupling: Coupling, ranking: Ranking, lost: NDArray[np.int64]) -> NDArray[np.bool_]:
+    removed = np.zeros(coupling.notes.labels, dtype=bool)
+    for groups, order, count in zip(coupling.classes, ranking.order, lost.tolist(), strict=True):
+        for group, worst in zip(groups, order, strict=True):
+            removed[coupling.channels[group][worst[:count]]] = True
+    return removed
+
+
+def _select_dead(
+    coupled: CoupledModel, dead: dict[str, NDArray[np.bool_]], model: nn.Module, inputs: Any, fold_tolerance: float
+) -> Selection:
+    """A channel leaves if every filter that makes it is dead and its constant can be folded."""
+    coupling = coupled.coupling
+    verdicts = [_all_makers_dead(coupling, number, dead) for number in range(len(coupling.groups))]
+    vetoed: set[int] = set()
+    while True:
+        scores = [np.where(v & ~np.isin(coupling.channels[g], list(vetoed)), 0.0, 1.0) for g, v in enumerate(verdicts)]
+        ranking = rank(coupling, scores, 1.0)
+        leaving = [
+            min(int(min((scores[g] == 0).sum() for g in groups)), int(limit))
+            for groups, limit in zip(coupling.classes, ranking.limits, strict=True)
+        ]
+        removed = _components(coupling, ranking, np.array(leaving, dtype=np.int64))
+        folding = fold_constants(model, inputs, coupled.passes[0], coupling, removed, dead, fold_tolerance)
+        if not folding.unfoldable:
+            break
+        vetoed |= folding.unfoldable
+    kept: Counter[str] = Counter()
+    for number, verdict in enumerate(verdicts):
+        staying = int((verdict & ~removed[coupling.channels[number]]).sum())
+        if staying:
+            kept[coupling.groups[number].name] += staying
+    return Selection(removed, folding, dict(kept))
+
+
+def _all_makers_dead(coupling: Coupling, number: int, dead: dict[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """[channels] of a group: whether every filter that makes the channel is dead; False where a maker cannot be judged."""
+    group = coupling.groups[number]
+    verdict = np.ones(group.channels, dtype=bool)
+    makers = 0
+    for member in group.members:
+        if member.role != "output" or member.name.endswith("bias"):
+            continue
+        makers += 1
+        mask = dead.get(member.name.rpartition(".")[0])
+        verdict &= False if mask is None else mask[member.indices].all(axis=1)
+    return verdict if makers else np.zeros(group.channels, dtype=bool)

@@ -1,0 +1,126 @@
+"""The two verbs: ``plan`` what to cut from a model, and ``prune`` it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, overload
+
+import torch
+from torch import nn
+
+from flowprune.allocation import Plan, budget_from
+from flowprune.errors import BudgetError, CertificateError, ModelError
+from flowprune.importance.protocol import Importance
+from flowprune.lineage import attach_lineage, lineage_of
+from flowprune.planning import CoupledModel, assemble, select
+from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
+from flowprune.surgery.dead import filter_scales
+
+ATTEMPTS = 32
+"""How often a cut may be refused and tried again with the refused part frozen."""
+
+
+def plan(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    importance: Importance | None = None,
+    macs: float | str | None = None,
+    params: float | str | None = None,
+    channels: float | None = None,
+    threshold: float | None = None,
+    scope: str = "global",
+    largest_cut: float = 0.9,
+    fold_tolerance: float = 0.05,
+    ignore: Collection[str | nn.Module] = (),
+) -> Plan:
+    """Decide what to cut, and certify it; ``model`` is not touched.
+
+    Args:
+        model: any eager ``nn.Module``.
+        inputs: example inputs of its forward: a tensor, a tuple of positional or a dictionary of keyword arguments. Only their
+            shapes matter.
+        importance: what a channel is worth; not needed for ``threshold``.
+        macs, params: what is kept, as a share (0.5) or a count ("60M"); multiply-accumulates are an image's.
+        channels: the share of every coupled group that is kept.
+        threshold: remove filters whose scale |gamma| sqrt(var / (var + eps)) is below this share of the network's 90th percentile.
+        scope: "global" ranks all channels together, "local" takes the same share from every group (for ``macs`` and ``params``).
+        largest_cut: at most this share of a coupled group leaves (not for ``threshold``, where what is dead leaves).
+        fold_tolerance: largest change that folding a constant channel into a padded consumer may make to the consumer's output, in
+            standard deviations of that output (absolute, where no batch norm follows). Beyond it a dead filter stays.
+        ignore: modules, dotted names or patterns ("layer1.*") whose parameters keep all their dimensions.
+
+    Raises:
+        BudgetError: for a malformed budget, or one that no allowed cut reaches.
+        ModelError: for NaN weights, a wrapper, or a model that cannot be copied.
+        TraceError: if the forward raises on the example inputs.
+        CertificateError: if no part of the cut can be certified.
+    """
+    budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, scope=scope)
+    if not 0 < largest_cut <= 1:
+        raise BudgetError(f"largest_cut={largest_cut!r} is not a share: use a number above 0 and at most 1")
+    if budget.kind != "threshold" and importance is None:
+        raise BudgetError(
+            f"a budget of {budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
+        )
+    check_finite(model)
+    coupled = CoupledModel.of(model, inputs, ignore)
+    scales = filter_scales(model, coupled.graph)
+    for _ in range(ATTEMPTS):
+        selection = select(coupled, budget, model, inputs, importance, largest_cut, fold_tolerance, scales)
+        made = assemble(selection, coupled, budget, importance)
+        if isinstance(made, Plan):
+            if made.is_empty:
+                return made
+            refusal = certify(cut_on_meta(model, made), inputs, coupled.coupling, coupled.passes, selection.removed)
+            if refusal is None:
+                return made
+            coupled.freeze_refused(refusal)
+        else:
+            coupled.freeze(made)
+    raise CertificateError(
+        f"no cut of {type(model).__name__} could be certified in {ATTEMPTS} attempts; the last refusal: {coupled.last_refusal}"
+    )
+
+
+@overload
+def prune(model: nn.Module, plan_or_inputs: Any, *, optimizer: None = None, **budget: Any) -> nn.Module: ...
+@overload
+def prune(
+    model: nn.Module, plan_or_inputs: Any, *, optimizer: torch.optim.Optimizer, **budget: Any
+) -> tuple[nn.Module, torch.optim.Optimizer]: ...
+def prune(
+    model: nn.Module, plan_or_inputs: Any, *, optimizer: torch.optim.Optimizer | None = None, **budget: Any
+) -> nn.Module | tuple[nn.Module, torch.optim.Optimizer]:
+    """A new, smaller module; ``model`` and ``optimizer`` are untouched.
+
+    Args:
+        model: the dense model.
+        plan_or_inputs: a ``Plan``, or example inputs; with the latter, ``budget`` is handed to ``plan``.
+        optimizer: if given, one whose state is cut the same way is returned beside the module.
+        **budget: the keyword arguments of ``plan``.
+
+    Raises:
+        ModelError: if the plan was made for another architecture.
+        Whatever ``plan`` raises, where it is called.
+    """
+    if isinstance(plan_or_inputs, Plan):
+        if budget:
+            raise BudgetError(
+                f"a plan already says what to cut; drop {', '.join(budget)}, or pass example inputs instead of the plan"
+            )
+        made = plan_or_inputs
+    else:
+        made = plan(model, plan_or_inputs, **budget)
+    small = cut(model, made)
+    attach_lineage(small, lineage_of(model).with_plan(made.as_dict()))
+    if optimizer is None:
+        return small
+    return small, cut_optimizer(optimizer, model, small, made)
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise a ``ModelError`` naming the first parameter or buffer that holds NaN or infinity."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and tensor.device.type != "meta" and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")

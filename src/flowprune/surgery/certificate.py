@@ -1,0 +1,239 @@
+"""The certificate: the small model is traced again and must run exactly what the plan predicts, on the channels it predicts.
+
+The small model's parameters carry the dense model's channels less the removed ones. The same rules propagate them; wherever two
+different channels would be joined, a size or an argument differs from the prediction, or a tensor carries other channels than the
+dense model's less the removed ones, the cut is refused. It happens on a meta copy, before anything real is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from flowprune.coupling import Analysis, Coupling
+from flowprune.coupling.labels import Array, Block, Layout, survivors
+from flowprune.coupling.propagation import Propagation
+from flowprune.coupling.rules import rule_of
+from flowprune.tracing import Graph, Operation
+from flowprune.tracing.recorder import InterruptedTraceError, retrace
+
+_SIZE_ARGUMENTS: dict[str, frozenset[str]] = {
+    "aten.view": frozenset({"size"}),
+    "aten._unsafe_view": frozenset({"size"}),
+    "aten.reshape": frozenset({"shape"}),
+    "aten._reshape_alias": frozenset({"size", "stride"}),
+    "aten.expand": frozenset({"size"}),
+    "aten.slice": frozenset({"start", "end"}),
+    "aten.split": frozenset({"split_size"}),
+    "aten.split_with_sizes": frozenset({"split_sizes"}),
+    "aten.constant_pad_nd": frozenset({"pad"}),
+    "aten.convolution": frozenset({"groups"}),
+    "aten._convolution": frozenset({"groups"}),
+}
+"""Arguments that say how large something is. What they did shows in the results' shapes and labels, which are checked."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a cut could not be certified.
+
+    Attributes:
+        operation: index of the dense pass's operation where the small one went another way.
+        training: which of the two passes.
+        reason: in words.
+    """
+
+    operation: int
+    training: bool
+    reason: str
+
+
+def certify(
+    small: nn.Module, inputs: Any, coupling: Coupling, passes: Sequence[Analysis], removed: NDArray[np.bool_]
+) -> Refusal | None:
+    """None if ``small`` is proved to be the planned cut; else the first place where it is not.
+
+    Args:
+        small: the cut model on meta tensors.
+        inputs: the example inputs of the dense passes.
+        coupling: the dense model's groups.
+        passes: the dense model's propagations, one a mode.
+        removed: [labels]: whether each component leaves (by its smallest label).
+    """
+    frozen = np.zeros(coupling.notes.labels, dtype=bool)
+    for freeze in coupling.notes.freezes:
+        frozen[coupling.roots[freeze.labels]] = True
+    for dense in passes:
+        broken: str | None = None
+        try:
+            graph = retrace(small, inputs, dense.graph)
+        except InterruptedTraceError as stop:
+            graph, broken = stop.graph, str(stop)
+        refusal = _Certification(graph, dense, coupling, removed, frozen).check()
+        if refusal is not None:
+            return refusal
+        if broken is not None:
+            return Refusal(min(len(graph.operations), len(dense.graph.operations) - 1), dense.graph.training, broken)
+    return None
+
+
+class _MismatchError(Exception):
+    pass
+
+
+class _Certification(Propagation):
+    """The small model's propagation: labels are the dense model's components, and joins are claims to be checked."""
+
+    def __init__(
+        self, graph: Graph, dense: Analysis, coupling: Coupling, removed: NDArray[np.bool_], frozen: NDArray[np.bool_]
+    ) -> None:
+        super().__init__(graph)
+        self._dense = dense
+        self._coupling = coupling
+        self._removed = removed
+        self._frozen = frozen
+        self._fresh = 0
+
+    def check(self) -> Refusal | None:
+        """Walk both passes side by side."""
+        dense, small = self._dense.graph, self.graph
+        step = 0
+        try:
+            self._require(dense.parameters == small.parameters, "the parameters are not the same")
+            self._require(dense.inputs == small.inputs, "the inputs are not the same")
+            for value in dense.parameters:
+                self.layouts[value] = self._predicted_layout(value)
+                self._require(
+                    self.graph.values[value].shape == self._predicted_shape(value), "a parameter has another shape"
+                )
+            for operation in small.operations:
+                step = operation.index
+                self._require(step < len(dense.operations), "the small model runs more operators")
+                self._step(dense.operations[step], operation)
+            # a pass that was interrupted has no outputs; the caller knows
+            if small.outputs or not small.operations:
+                step = len(dense.operations) - 1
+                self._require(len(small.operations) == len(dense.operations), "the small model runs fewer operators")
+                self._require(dense.outputs == small.outputs, "the outputs are not the same")
+        except _MismatchError as mismatch:
+            return Refusal(step, dense.training, str(mismatch))
+        return None
+
+    def _step(self, dense: Operation, small: Operation) -> None:
+        self._require(dense.function is small.function, f"{small.name} runs where {dense.name} ran")
+        self._require(
+            dense.outputs == small.outputs and dense.module == small.module, "the operators are wired differently"
+        )
+        sizes = _SIZE_ARGUMENTS.get(dense.name, frozenset())
+        names = [argument.name for argument in dense.function._schema.arguments]
+        self._require(
+            len(dense.arguments) == len(small.arguments) and dense.keywords.keys() == small.keywords.keys(),
+            f"{dense.name} is called in another form",
+        )
+        pairs = [
+            *zip(names, dense.arguments, small.arguments, strict=False),
+            *((name, dense.keywords[name], small.keywords[name]) for name in dense.keywords),
+        ]
+        for name, before, after in pairs:
+            if name not in sizes:
+                self._require(
+                    _same(before, after), f"the argument {name} of {dense.name} is {after!r} instead of {before!r}"
+                )
+        if dense.name == "aten.constant_pad_nd":
+            self._check_padding(dense, small)
+        self.operation = small
+        if any(value in self.layouts for value in small.inputs()):
+            rule_of(small)(small, self)
+        for value in dense.outputs:
+            if value is None:
+                continue
+            predicted = self._predicted_layout(value)
+            found, expected = self.graph.values[value].shape, self._predicted_shape(value)
+            self._require(found == expected, f"{dense.name} returns a tensor of shape {found} instead of {expected}")
+            self._require(
+                _same_layout(predicted, self.layouts.get(value, ())),
+                f"{dense.name} returns other channels than predicted",
+            )
+            if predicted:
+                self.layouts[value] = predicted
+
+    def _check_padding(self, dense: Operation, small: Operation) -> None:
+        """Only padding along channels may change; a shifted padding of positions would keep the shape."""
+        before, after = dense.argument("pad"), small.argument("pad")
+        rank = len(self.shape(small.argument("self")))
+        output = dense.outputs[0]
+        channels = {d for block in self._dense.layouts.get(output or -1, ()) for d in block.dimensions}
+        for place, (old, new) in enumerate(zip(before, after, strict=True)):
+            self._require(old == new or rank - 1 - place // 2 in channels, "positions are padded differently")
+
+    def _require(self, holds: bool, reason: str) -> None:
+        if not holds:
+            raise _MismatchError(reason)
+
+    def _predicted_layout(self, value: int) -> Layout:
+        blocks: list[Block] = []
+        for block in self._dense.layouts.get(value, ()):
+            kept = survivors(self._coupling.roots[block.labels], self._removed)
+            self._require(kept is not None, "what stays of a reshaped block is not rectangular")
+            assert kept is not None
+            blocks.append(Block(block.dimensions, kept))
+        return tuple(blocks)
+
+    def _predicted_shape(self, value: int) -> tuple[int, ...]:
+        shape = list(self._dense.graph.values[value].shape)
+        for block in self._predicted_layout(value):
+            for dimension, size in zip(block.dimensions, block.labels.shape, strict=True):
+                shape[dimension] = size
+        return tuple(shape)
+
+    # What the rules say of the small model.
+
+    def join(self, left: Array, right: Array) -> None:
+        """The claim that these are the same channels."""
+        try:
+            left, right = np.broadcast_arrays(left, right)
+        except ValueError:
+            raise _MismatchError("channels of different numbers meet") from None
+        self._require(np.array_equal(left, right), "different channels meet")
+
+    def freeze(self, labels: Array, reason: str) -> None:
+        """What must stay in the small model must have had to stay in the dense one."""
+        self._require(bool(self._frozen[labels].all()), f"channels became fixed: {reason}")
+
+    def balance(self, rows: Array) -> None:
+        """Equal rows show in the shapes."""
+
+    def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
+        """Counts show in the shapes and labels."""
+
+    def fresh(self, count: int) -> Array:
+        """The dense pass's new channels at this place, less the removed ones."""
+        assert self.operation is not None
+        dense = self._coupling.notes.fresh[self._dense.graph.training, self.operation.index, self._fresh]
+        self._fresh += 1
+        kept = survivors(self._coupling.roots[dense], self._removed)
+        assert kept is not None
+        self._require(len(kept) == count, f"{count} channels are padded instead of {len(kept)}")
+        return kept
+
+    def cost(self, constant: int, factors: Sequence[Array]) -> None:
+        """Costs are the dense pass's business."""
+
+
+def _same(before: Any, after: Any) -> bool:
+    if isinstance(before, float) and isinstance(after, float):
+        return before == after or (before != before and after != after)
+    return bool(type(before) is type(after) and before == after)
+
+
+def _same_layout(predicted: Layout, found: Layout) -> bool:
+    def as_map(layout: Layout) -> dict[tuple[int, ...], Array]:
+        return {block.dimensions: block.labels for block in layout}
+
+    left, right = as_map(predicted), as_map(found)
+    return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)

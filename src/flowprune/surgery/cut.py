@@ -1,0 +1,95 @@
+"""Carry out a plan: a structural copy of the model whose tensors are slices of the dense ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from flowprune.allocation import Plan
+from flowprune.errors import ModelError
+from flowprune.surgery.attributes import mend_attributes
+from flowprune.tracing import model_of, shadow
+from flowprune.tracing.shadow import to_meta
+
+
+def names_of_tensors(model: nn.Module) -> dict[int, str]:
+    """id of every parameter and buffer -> its first dotted name, as a traced graph names it."""
+    names: dict[int, str] = {}
+    for name, tensor in [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]:
+        names.setdefault(id(tensor), name)
+    return names
+
+
+def cut(model: nn.Module, plan: Plan) -> nn.Module:
+    """A new, smaller module; ``model`` is untouched.
+
+    Raises:
+        ModelError: if the model's tensors are not those the plan was made for.
+    """
+    check_fits(model, plan)
+    names = names_of_tensors(model_of(model))
+
+    def sliced(tensor: torch.Tensor) -> torch.Tensor:
+        name = names.get(id(tensor), "")
+        smaller = slice_tensor(tensor.detach(), plan.removed.get(name, {}), plan.shifts.get(name))
+        return nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller
+
+    return _copy(model, plan, sliced)
+
+
+def cut_on_meta(model: nn.Module, plan: Plan) -> nn.Module:
+    """The smaller module without weights: what the certificate looks at before anything real is made."""
+    names = names_of_tensors(model_of(model))
+
+    def sliced(tensor: torch.Tensor) -> torch.Tensor:
+        smaller = slice_tensor(to_meta(tensor.detach()), plan.removed.get(names.get(id(tensor), ""), {}), None)
+        return nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller
+
+    return _copy(model, plan, sliced)
+
+
+def _copy(model: nn.Module, plan: Plan, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    small = shadow(model_of(model), stand_in)
+    mend_attributes(small, model, plan)
+    return small
+
+
+def check_fits(model: nn.Module, plan: Plan) -> None:
+    """Raise a ``ModelError`` naming the first tensor of the plan that ``model`` lacks or has in another shape."""
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    for name, shape in plan.shapes.items():
+        if name not in tensors:
+            raise ModelError(
+                f"the plan cuts {name}, which this model does not have; was it made for another architecture?"
+            )
+        if tuple(tensors[name].shape) != tuple(shape):
+            raise ModelError(
+                f"the plan was made for {name} of shape {tuple(shape)}, this model's is {tuple(tensors[name].shape)}; "
+                "was it made for another architecture, or already carried out?"
+            )
+
+
+def slice_tensor(
+    tensor: torch.Tensor, removed: dict[int, tuple[int, ...]] | object, shift: torch.Tensor | None
+) -> torch.Tensor:
+    """A copy of ``tensor`` (plus ``shift``) without the indices of each dimension that leave; keeps channels-last memory."""
+    result = tensor if shift is None else tensor + shift.to(tensor)
+    assert hasattr(removed, "items")
+    for dimension, indices in removed.items():
+        keep = torch.ones(tensor.shape[dimension], dtype=torch.bool)
+        keep[torch.tensor(indices, dtype=torch.long)] = False
+        kept = torch.nonzero(keep).squeeze(1)
+        result = result.index_select(dimension, kept.to(tensor.device))
+    if result is tensor:
+        result = tensor.clone()
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
+        result = result.contiguous(memory_format=torch.channels_last)
+    return result
