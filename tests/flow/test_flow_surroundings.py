@@ -296,6 +296,24 @@ def test_compiled_models_are_one_graph_and_stay_it(compiler, fullgraph):
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_several_compiled_forwards_and_a_profile_in_between(compiler, in_place):
+    model, plain = deep().double(), deep().double()
+    flow = FeatureFlow(model, gradient=1.0, curvature=1.0)
+    reference = FeatureFlow(plain, gradient=1.0, curvature=1.0)
+    if in_place:
+        model.compile(backend="aot_eager")
+    running = model if in_place else torch.compile(model, backend="aot_eager")
+    for seed in range(3):
+        for runner in (running, plain):
+            runner(images(3, seed=seed).double())
+            runner(images(5, seed=seed + 10).double())
+        assert flow.penalty().item() == pytest.approx(reference.penalty().item(), rel=1e-10)
+        ours, theirs = (f.profile([images(seed=seed).double()]) for f in (flow, reference))
+        assert ours.gradient == pytest.approx(theirs.gradient, rel=1e-10)
+        assert ours.curvature == pytest.approx(theirs.curvature, rel=1e-10)
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_compiled_forwards_that_are_never_penalised_do_not_pile_up(compiler, known):
     model = network()

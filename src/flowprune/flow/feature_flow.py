@@ -16,18 +16,17 @@ from torch import Tensor, nn
 
 from flowprune.errors import ModelError, RecipeError, TraceError, UnknownNameError
 from flowprune.flow.calibration import Calibration
-from flowprune.flow.complaints import nothing_recorded, nothing_to_compare
-from flowprune.flow.magnitude import Reduction, accumulated, angle, magnitude
+from flowprune.flow.complaints import nothing_recorded
+from flowprune.flow.magnitude import Reduction, accumulated
 from flowprune.flow.observed_loss import Observation, zero_that_observes
 from flowprune.flow.points import Point, check_names, find_points, named_points
 from flowprune.flow.profile import FlowProfile, measure_flow
 from flowprune.flow.recording import Forward, Recorder
 from flowprune.flow.strength import strength_of
-from flowprune.flow.trajectory import Step, Trajectory, trajectory_of
+from flowprune.flow.terms import CurvatureForm, flow_terms
+from flowprune.flow.trajectory import Trajectory, trajectory_of
 from flowprune.flow.unwrapping import call_inputs, unwrapped
-from flowprune.tracing import Graph, trace
-
-CurvatureForm = Literal["second-difference", "angle"]
+from flowprune.tracing import Graph, first_tensor, trace
 
 
 class FeatureFlow:
@@ -72,7 +71,8 @@ class FeatureFlow:
 
     **Forwards.** ``penalty()`` covers every forward with gradients since the last ``penalty()``, as if their images had been
     one batch. In evaluation mode only the last forward counts; a forward that a backward pass went through is forgotten when
-    the next begins; one without gradients is never kept. Under autocast all is summed in float32.
+    the next begins; one without gradients is never kept. So a training-mode forward that serves neither a penalty nor a
+    backward pass belongs under ``torch.no_grad()``. Under autocast all is summed in float32.
 
     **Wrappers.** The model may be compiled or wrapped in DistributedDataParallel, before or after. A model that already *ran*
     compiled does not see hooks that come later: build the flow before its first forward. Under ``fullgraph=True`` give ``inputs``,
@@ -243,31 +243,14 @@ class FeatureFlow:
         return zero
 
     def _terms(self, forwards: Sequence[Forward], wanted: Sequence[str]) -> dict[str, Tensor]:
-        """sum_l |d_l| and sum_l |c_l| as far as wanted, mean over all images of the forwards."""
-        images = sum(forward.images for forward in forwards)
-        totals: dict[str, Tensor] = {}
-        trajectory = self._found()
-        if not wanted:
-            return totals
-        for forward in forwards:
-            device = next(feature.device.type for feature in forward.features if feature is not None)
-            with torch.autocast(device, enabled=False):
-                for step in trajectory.steps(forward.features):
-                    weight = forward.images / images
-                    if "gradient" in wanted:
-                        size = magnitude(step.gradient(), self._norm, self._reduction)
-                        totals["gradient"] = totals.get("gradient", 0) + weight * size
-                    if "curvature" in wanted and step.twice_projected is not None:
-                        totals["curvature"] = totals.get("curvature", 0) + weight * self._bend(step)
-        for name in wanted:
-            if name not in totals:
-                raise ModelError(nothing_to_compare(name, trajectory))
-        return totals
+        return flow_terms(self._found(), forwards, wanted, self._norm, self._reduction, self._curvature_form)
 
     def _find(self, inputs: Any) -> Sequence[Point]:
         graph: Graph | None = None
         try:
-            graph = trace(self._root, inputs)
+            # Autocast would put casts between the operators, and the passages would carry them along.
+            with torch.autocast(first_tensor(inputs).device.type, enabled=False):
+                graph = trace(self._root, inputs)
         except TraceError:
             if self._names is None:
                 raise
@@ -290,16 +273,6 @@ class FeatureFlow:
     def _check_open(self) -> None:
         if not self._closing.alive:
             raise ModelError("this feature flow was closed; build a new one")
-
-    def _bend(self, step: Step) -> Tensor:
-        """|c_l|, or the angle."""
-        if self._curvature_form == "angle":
-            turn = step.turn()
-            assert turn is not None
-            return angle(*turn)
-        curvature = step.curvature()
-        assert curvature is not None
-        return magnitude(curvature, self._norm, self._reduction)
 
 
 def _finder(

@@ -43,6 +43,11 @@ class Forward:
         """The size of the batch."""
         return next((feature.shape[0] for feature in self.features if feature is not None), 0)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return next((feature.device for feature in self.features if feature is not None), torch.device("cpu"))
+
 
 @dataclass
 class Tape:
