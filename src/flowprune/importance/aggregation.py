@@ -1,0 +1,41 @@
+"""From the scores of a coupled group's members to one score per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+
+from flowprune.errors import UnknownNameError
+
+Aggregation = Literal["mean", "sum", "max"]
+
+
+def checked_aggregation(name: str) -> str:
+    """``name`` if it is one of mean, sum, max; otherwise ``UnknownNameError`` with the nearest one."""
+    if name not in get_args(Aggregation):
+        raise UnknownNameError("aggregation", name, get_args(Aggregation))
+    return name
+
+
+def aggregated(member_scores: Sequence[torch.Tensor], how: str, channels: int) -> torch.Tensor:
+    """One score per channel of a group from the scores of its members.
+
+    Args:
+        member_scores: one tensor ``[channels]`` for each member the criterion could judge.
+        how: ``"mean"``, ``"sum"`` or ``"max"`` over the members.
+        channels: the group's number of channels.
+
+    Returns:
+        float64 ``[channels]`` on the CPU; ``inf`` everywhere if there is no member to judge by: what cannot be judged
+        is kept.
+    """
+    if not member_scores:
+        return torch.full((channels,), torch.inf, dtype=torch.float64)
+    stacked = torch.stack([scores.detach().to("cpu", torch.float64) for scores in member_scores])
+    if how == "mean":
+        return stacked.mean(dim=0)
+    if how == "sum":
+        return stacked.sum(dim=0)
+    return stacked.amax(dim=0)

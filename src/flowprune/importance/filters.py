@@ -1,0 +1,63 @@
+"""The filters a group's channels are made by, read from the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from flowprune.errors import ModelError
+
+if TYPE_CHECKING:
+    from flowprune.coupling import CoupledGroup, Member
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer by every dotted name it goes by (a shared one appears under each)."""
+    named: dict[str, torch.Tensor] = dict(model.named_buffers(remove_duplicate=False))
+    named.update(model.named_parameters(remove_duplicate=False))
+    return named
+
+
+def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """``tensor``, detached.
+
+    Raises:
+        ModelError: it holds a NaN or an infinity; a ranking by such numbers would be noise.
+    """
+    tensor = tensor.detach()
+    if not bool(torch.isfinite(tensor).all()):
+        raise ModelError(
+            f"parameter {name!r} holds NaN or infinite values, so its channels cannot be ranked; "
+            "load weights from before the training diverged"
+        )
+    return tensor
+
+
+def filter_rows(tensor: torch.Tensor, member: Member) -> torch.Tensor:
+    """The weights that make each channel.
+
+    Args:
+        tensor: the member's parameter.
+        member: says along which dimension, and where in it, each channel sits (``indices`` is ``[channels, k]``).
+
+    Returns:
+        ``[channels, weights per channel]``: everything in the member's slices, k slices side by side where k > 1.
+    """
+    indices = torch.as_tensor(member.indices, dtype=torch.int64, device=tensor.device)
+    rows = tensor.movedim(member.dimension, 0).flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)
+    return rows[indices].flatten(1)
+
+
+def group_filters(group: CoupledGroup, tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and ``[channels, weights per channel]`` of every weight that makes the group's channels.
+
+    These are the members with the role "output" and at least two dimensions: convolution and linear weights, their
+    biases left out. A weight is yielded once for each of its members.
+    """
+    for member in group.members:
+        tensor = tensors.get(member.name)
+        if member.role == "output" and tensor is not None and tensor.ndim >= 2:
+            yield member.name, filter_rows(finite(tensor, member.name), member)

@@ -1,0 +1,105 @@
+"""Split the feature maps of a network into passes over the data that each fit a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from flowprune.errors import DataError
+
+if TYPE_CHECKING:
+    from flowprune.coupling import FeatureMap
+
+GIBIBYTE = 2**30
+
+
+@dataclass(frozen=True)
+class MapWork:
+    """Some channels of one feature map.
+
+    Attributes:
+        layer: index of the map among all that are scored.
+        map: where it is.
+        start, stop: the channels of the group, a half-open range.
+    """
+
+    layer: int
+    map: FeatureMap
+    start: int
+    stop: int
+
+    def maps(self, observed: torch.Tensor) -> torch.Tensor:
+        """``[images, channels, height, width]`` of these channels in the observed tensor.
+
+        Everything that is neither batch nor channel is a position. A channel that takes k places has its k maps one
+        below the other; a tensor without positions has 1 x 1 maps, one with a single row of them 1 x n maps.
+        """
+        indices = torch.as_tensor(self.map.indices[self.start : self.stop], device=observed.device)
+        channels, places = indices.shape
+        picked = observed.movedim(self.map.dimension, 1).index_select(1, indices.flatten())
+        if picked.ndim <= 3:
+            picked = picked.reshape(*picked.shape[:2], 1, -1)
+        images, _, height = picked.shape[:3]
+        return picked.reshape(images, channels, places * height, -1)
+
+
+@dataclass(frozen=True)
+class MapSize:
+    """How large one channel of a map is: positions, bytes of one number as the model computes it."""
+
+    positions: int
+    itemsize: int
+
+
+def size_of(map: FeatureMap, shape: Sequence[int], dtype: torch.dtype) -> MapSize:
+    """Positions of one channel of a map whose tensor has ``shape``."""
+    positions = int(map.indices.shape[1])
+    for dimension, size in enumerate(shape):
+        if dimension not in (0, map.dimension):
+            positions *= size
+    return MapSize(positions, dtype.itemsize)
+
+
+def state_bytes(size: MapSize, images: int | None, dtype: torch.dtype) -> int:
+    """What a channel's running state takes at most: its Gram matrix, or its maps if they are no more than positions."""
+    if images is not None and images <= size.positions:
+        return images * size.positions * size.itemsize
+    return size.positions**2 * dtype.itemsize
+
+
+def whole(maps: Sequence[FeatureMap]) -> list[MapWork]:
+    """All maps with all their channels: one pass."""
+    return [MapWork(layer, map, 0, len(map.indices)) for layer, map in enumerate(maps)]
+
+
+def passes(
+    maps: Sequence[FeatureMap], sizes: Sequence[MapSize], images: int, dtype: torch.dtype, limit: int
+) -> list[list[MapWork]]:
+    """Fill passes with channels, map by map, so that the running states of each take at most ``limit`` bytes.
+
+    Raises:
+        DataError: a single channel takes more.
+    """
+    filled: list[list[MapWork]] = [[]]
+    room = limit
+    for layer, (map, size) in enumerate(zip(maps, sizes, strict=True)):
+        each = state_bytes(size, images, dtype)
+        if each > limit:
+            raise DataError(
+                f"one channel of the feature map of {map.unit!r} ({size.positions} positions, {images} images) needs "
+                f"{each / GIBIBYTE:.2f} GiB, and {max(limit, 0) / GIBIBYTE:.2f} GiB are left of the memory limit; "
+                "raise memory=, pass fewer images, or use reading='mean'"
+            )
+        start, channels = 0, len(map.indices)
+        while start < channels:
+            if room < each:
+                filled.append([])
+                room = limit
+            stop = min(channels, start + room // each)
+            filled[-1].append(MapWork(layer, map, start, stop))
+            room -= (stop - start) * each
+            start = stop
+    return [work for work in filled if work]

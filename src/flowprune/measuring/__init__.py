@@ -1,0 +1,25 @@
+"""What a model costs and how much of it is idle: MACs, parameters, sparsity, dead filters."""
+
+from flowprune.measuring.cost import LayerMeasurement, Measurement, measure
+from flowprune.measuring.dead_filters import DeadFilters, DeadInLayer, dead_filters, is_dead, reference_scale
+from flowprune.measuring.filter_layers import FilterLayer, FollowingNorm, filter_layers
+from flowprune.measuring.filter_scale import filter_scales
+from flowprune.measuring.sparsity import LayerSparsity, Sparsity, sparsity
+
+__all__ = [
+    "DeadFilters",
+    "DeadInLayer",
+    "FilterLayer",
+    "FollowingNorm",
+    "LayerMeasurement",
+    "LayerSparsity",
+    "Measurement",
+    "Sparsity",
+    "dead_filters",
+    "filter_layers",
+    "filter_scales",
+    "is_dead",
+    "measure",
+    "reference_scale",
+    "sparsity",
+]
