@@ -12,9 +12,9 @@ from flowprune.allocation import Plan, budget_from
 from flowprune.errors import BudgetError, CertificateError, ModelError
 from flowprune.importance.protocol import Importance
 from flowprune.lineage import attach_lineage, lineage_of
+from flowprune.measuring import filter_scales
 from flowprune.planning import CoupledModel, assemble, select
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
-from flowprune.surgery.dead import filter_scales
 
 ATTEMPTS = 32
 """How often a cut may be refused and tried again with the refused part frozen."""
@@ -65,7 +65,7 @@ def plan(
         )
     check_finite(model)
     coupled = CoupledModel.of(model, inputs, ignore)
-    scales = filter_scales(model, coupled.graph)
+    scales = filter_scales(model, inputs)
     for _ in range(ATTEMPTS):
         selection = select(coupled, budget, model, inputs, importance, largest_cut, fold_tolerance, scales)
         made = assemble(selection, coupled, budget, importance)

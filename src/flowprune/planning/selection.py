@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,13 @@ from flowprune.allocation import Budget, Ranking, lost_for_channels, lost_for_co
 from flowprune.coupling import Coupling
 from flowprune.errors import ModelError
 from flowprune.importance.protocol import Importance
+from flowprune.measuring import FilterLayer, is_dead, reference_scale
+from flowprune.measuring.dead_filters import DEAD_BELOW
 from flowprune.planning.coupled_model import CoupledModel
 from flowprune.surgery import Folding, fold_constants
-from flowprune.surgery.dead import dead_filters
 
-DEAD = 1e-2
-"""The share of the network's 90th percentile of filter scales below which a filter counts as constant (and is folded)."""
+Scales = Mapping[FilterLayer, torch.Tensor | None]
+"""Every layer's filter scales, as ``measuring.filter_scales`` returns them."""
 
 
 @dataclass
@@ -46,18 +48,18 @@ def select(
     importance: Importance | None,
     largest_cut: float,
     fold_tolerance: float,
-    scales: dict[str, torch.Tensor],
+    scales: Scales,
 ) -> Selection:
     """What leaves under ``budget``; see ``flowprune.plan`` for the arguments.
 
     Args:
         coupled: the traced and grouped model.
-        scales: layer -> the scale of each of its filters.
+        scales: the scale of every filter.
         budget, model, inputs, importance, largest_cut, fold_tolerance: as given to ``flowprune.plan``.
     """
     if budget.kind == "threshold":
         assert budget.share is not None
-        return _select_dead(coupled, dead_filters(scales, budget.share), model, inputs, fold_tolerance)
+        return _select_dead(coupled, _dead(scales, budget.share), model, inputs, fold_tolerance)
     assert importance is not None
     coupling = coupled.coupling
     scores = [
@@ -73,9 +75,19 @@ def select(
         lost = lost_for_count(budget, coupling, ranking, coupled.params.count)
     removed = _components(coupling, ranking, lost)
     folding = fold_constants(
-        model, inputs, coupled.passes[0], coupling, removed, dead_filters(scales, DEAD), fold_tolerance
+        model, inputs, coupled.passes[0], coupling, removed, _dead(scales, DEAD_BELOW), fold_tolerance
     )
     return Selection(removed, folding, {})
+
+
+def _dead(scales: Scales, threshold: float) -> dict[str, NDArray[np.bool_]]:
+    """layer -> which of its filters are dead; layers whose scale nobody knows are not in it."""
+    reference = reference_scale(scales)
+    return {
+        layer.name: np.asarray(is_dead(scale, reference, threshold).numpy(), dtype=bool)
+        for layer, scale in scales.items()
+        if scale is not None
+    }
 
 
 def _checked(score: torch.Tensor, group: str, channels: int) -> np.ndarray:
