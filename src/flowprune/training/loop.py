@@ -94,7 +94,8 @@ def train(
     folder = Path(run_folder) if run_folder is not None else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    model.to(accelerator.device, memory_format=torch.channels_last)
+    model.to(accelerator.device)
+    model.to(memory_format=torch.channels_last)
     with _own_random_numbers(settings.seed, accelerator.device):
         run = _Run(accelerator, model, data, settings, regularizer, folder)
         if resume and folder is not None:
@@ -103,7 +104,7 @@ def train(
         with TrainingProgress(title, settings.epochs * run.steps, len(run.history) * run.steps, visible) as bar:
             for _ in range(len(run.history), settings.epochs):
                 run.epoch(bar)
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.to(memory_format=torch.contiguous_format)
     model.train()
     if settings.epochs == 0:
         top1 = run.evaluate()["test_accuracy"]
@@ -178,9 +179,11 @@ class _Run:
             "images_per_second": images / training_seconds,
         }
         self.history.append(record)
-        if self.folder is not None and self.accelerator.is_main_process:
-            write_checkpoint(self.folder, self._state())
-            append_metrics(self.folder, record)
+        if self.folder is not None:
+            state = self._state()  # in every process: a regularizer may have to gather its state from all of them
+            if self.accelerator.is_main_process:
+                write_checkpoint(self.folder, state)
+                append_metrics(self.folder, record)
         shown = f"test {evaluated['test_accuracy']:.2f} %" if evaluated else f"train {record['train_accuracy']:.2f} %"
         bar.figures(f"epoch {number}/{self.settings.epochs} loss {record['task_loss']:.3f} {shown}")
 
