@@ -113,12 +113,15 @@ class PruningSection(_Section):
         budgets: the targets.
         importance: the criterion; ``threshold`` needs none and takes none.
         largest_cut: the largest share of a group's channels that may leave under a budget of MACs or parameters.
+        fold_tolerance, ignore: see ``flowprune.plan``.
         batches, batch_size: how many training images data-driven criteria see.
     """
 
     budgets: list[BudgetSection] = Field(min_length=1)
     importance: ImportanceSection = ImportanceSection()
-    largest_cut: float = Field(default=0.9, gt=0, lt=1)
+    largest_cut: float = Field(default=0.9, gt=0, le=1)
+    fold_tolerance: float = Field(default=0.05, ge=0)
+    ignore: list[str] = []
     batches: int = Field(default=5, ge=1)
     batch_size: int = Field(default=128, ge=1)
 
