@@ -1,1 +1,70 @@
-"""flowprune: train with feature flow regularization, prune, and get back an ordinary smaller model."""
+"""flowprune: train with feature flow regularization, prune what the flow does not need, get back a smaller PyTorch model."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowprune import errors, importance, models
+    from flowprune.allocation import Plan
+    from flowprune.artifacts import export, load, save
+    from flowprune.errors import FlowpruneError
+    from flowprune.flow import FeatureFlow
+    from flowprune.measuring import measure
+    from flowprune.pruning import plan, prune
+    from flowprune.recipe import load_recipe
+    from flowprune.training import evaluate, load_data, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FeatureFlow",
+    "FlowpruneError",
+    "Plan",
+    "errors",
+    "evaluate",
+    "export",
+    "importance",
+    "load",
+    "load_data",
+    "load_recipe",
+    "measure",
+    "models",
+    "plan",
+    "prune",
+    "save",
+    "train",
+]
+
+# Imported on first use: `flowprune --help` must not wait for torch.
+_ROOMS = {
+    "FeatureFlow": "flowprune.flow",
+    "FlowpruneError": "flowprune.errors",
+    "Plan": "flowprune.allocation",
+    "evaluate": "flowprune.training",
+    "export": "flowprune.artifacts",
+    "load": "flowprune.artifacts",
+    "load_data": "flowprune.training",
+    "load_recipe": "flowprune.recipe",
+    "measure": "flowprune.measuring",
+    "plan": "flowprune.pruning",
+    "prune": "flowprune.pruning",
+    "save": "flowprune.artifacts",
+    "train": "flowprune.training",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        found: object = getattr(importlib.import_module(_ROOMS[name]), name)
+    elif name in __all__:
+        found = importlib.import_module(f"flowprune.{name}")
+    else:
+        raise AttributeError(f"module 'flowprune' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

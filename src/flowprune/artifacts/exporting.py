@@ -1,0 +1,201 @@
+"""Export to ONNX, and prove in ONNX Runtime that the file computes what the model computes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from flowprune.artifacts.replacing import replacing
+from flowprune.errors import ArtifactError, ModelError
+from flowprune.tracing import call_model, first_tensor, model_of
+
+OPSET = 20
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What ``export`` wrote.
+
+    Attributes:
+        path: of the file.
+        opset: version of the ONNX operators.
+        dynamic_batch: whether any batch size runs.
+        largest_difference: largest absolute difference between ONNX Runtime's and PyTorch's outputs.
+    """
+
+    path: Path
+    opset: int
+    dynamic_batch: bool
+    largest_difference: float
+
+
+def export(
+    model: nn.Module, x: Any, path: str | Path, *, dynamic_batch: bool = True, tolerance: float = TOLERANCE
+) -> OnnxExport:
+    """Write ``model`` (in evaluation mode) as one ONNX file, after checking it in ONNX Runtime on the CPU.
+
+    The check runs ``x`` and, with ``dynamic_batch``, ``x`` repeated to another batch size; each output must be within
+    ``tolerance`` times the largest absolute value of PyTorch's (or within ``tolerance``, if that is below 1). A file that is
+    at ``path`` stays if anything fails. Weights above 2 GB do not fit into one ONNX file.
+
+    Args:
+        model: any module; its mode is put back.
+        x: example inputs: a tensor, a tuple of positional or a dictionary of keyword arguments; the first dimension of each
+            tensor as large as that of the first is the batch.
+        path: of the file.
+        dynamic_batch: leave the batch size open; False fixes it to that of ``x``.
+        tolerance: see above.
+
+    Raises:
+        ArtifactError: the extra ``flowprune[onnx]`` is missing, the model cannot be exported, or ONNX Runtime disagrees.
+        ModelError: the model is a wrapper, or does not run on ``x``.
+        OutputError: the file cannot be written.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ArtifactError(f"export needs {error.name}: pip install 'flowprune[onnx]'") from error
+    model = model_of(model)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        inputs = tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), x)
+        if dynamic_batch and first_tensor(inputs).dim():
+            # torch.export takes a dimension of size 1 for a constant.
+            inputs = _with_batch(inputs, max(2, len(first_tensor(inputs))))
+        _run(model, inputs)
+        with replacing(path) as temporary:
+            with _quiet():
+                _write(model, inputs, temporary, dynamic_batch)
+                # Without this limit ONNX Runtime reports its optimisations on standard error.
+                options = onnxruntime.SessionOptions()
+                options.log_severity_level = 4
+                session = onnxruntime.InferenceSession(temporary, options, providers=["CPUExecutionProvider"])
+            worst = _difference(model, session, inputs, tolerance)
+            if dynamic_batch and first_tensor(inputs).dim():
+                other = _with_batch(inputs, 2 * len(first_tensor(inputs)) + 1)
+                worst = max(worst, _difference(model, session, other, tolerance))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return OnnxExport(Path(path), OPSET, dynamic_batch, worst)
+
+
+def _write(model: nn.Module, inputs: Any, target: Path, dynamic_batch: bool) -> None:
+    positional = (
+        () if isinstance(inputs, Mapping) else tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    )
+    keywords = dict(inputs) if isinstance(inputs, Mapping) else None
+    shapes: Any = None
+    if dynamic_batch:
+        size = len(first_tensor(inputs))
+        # AUTO, not DYNAMIC: the check with another batch size finds out whether it was kept open, and says so clearly.
+        shapes = tree_map_only(
+            Tensor,
+            lambda tensor: {0: torch.export.Dim.AUTO} if tensor.dim() and len(tensor) == size else None,
+            keywords if keywords is not None else positional,
+        )
+    try:
+        torch.onnx.export(
+            model,
+            positional,
+            target,
+            kwargs=keywords,
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    except Exception as error:  # the exporter raises whatever a model makes it stumble over
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise ArtifactError(f"{type(model).__name__} cannot be exported to ONNX: {reason[:300]}") from error
+
+
+def _difference(model: nn.Module, session: Any, inputs: Any, tolerance: float) -> float:
+    """Largest absolute difference over all outputs.
+
+    Raises:
+        ArtifactError: it is too large, or ONNX Runtime does not run.
+    """
+    expected = [leaf for leaf in tree_leaves(_run(model, inputs)) if isinstance(leaf, Tensor)]
+    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    feed = {slot.name: leaf.cpu().numpy() for slot, leaf in zip(session.get_inputs(), given, strict=False)}
+    try:
+        found = session.run(None, feed)
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"the ONNX file does not run on a batch of {len(first_tensor(inputs))} ({reason[:200]}); "
+            "dynamic_batch=False fixes the batch size"
+        ) from error
+    if len(found) != len(expected):
+        raise ArtifactError(f"the ONNX file has {len(found)} outputs, the model {len(expected)}; nothing was written")
+    worst = 0.0
+    for theirs, ours in zip(found, expected, strict=True):
+        reference = ours.detach().double().cpu().numpy()
+        if theirs.shape != reference.shape:
+            raise ArtifactError(
+                f"the ONNX file gives an output of shape {theirs.shape} where the model gives {reference.shape}; "
+                "dynamic_batch=False fixes the batch size"
+            )
+        if not reference.size:
+            continue
+        difference = float(np.abs(theirs.astype(np.float64) - reference).max())
+        if not difference <= tolerance * max(1.0, float(np.abs(reference).max())):
+            raise ArtifactError(f"ONNX Runtime differs from PyTorch by {difference:.3g}; nothing was written")
+        worst = max(worst, difference)
+    return worst
+
+
+def _run(model: nn.Module, inputs: Any) -> Any:
+    try:
+        with torch.no_grad():
+            return call_model(model, inputs)
+    except Exception as error:  # the user's forward
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{type(model).__name__} does not run on the example inputs: {reason[:200]}") from error
+
+
+def _with_batch(inputs: Any, size: int) -> Any:
+    """The inputs repeated to ``size`` images."""
+    before = len(first_tensor(inputs))
+
+    def repeated(tensor: Tensor) -> Tensor:
+        if not tensor.dim() or len(tensor) != before:
+            return tensor
+        return tensor[torch.arange(size, device=tensor.device) % before]
+
+    return tree_map_only(Tensor, repeated, inputs)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Catch what the exporter prints, logs and warns about; raised errors say what matters."""
+    said = io.StringIO()
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

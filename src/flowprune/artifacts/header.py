@@ -1,0 +1,140 @@
+"""The header of an artifact: how to rebuild the architecture, as JSON among the metadata of a safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from flowprune.allocation import Plan
+from flowprune.errors import ArtifactError
+
+FORMAT = 1
+METADATA_KEY = "flowprune"
+DIGEST_KEY = "sha256"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything in an artifact but the weights. Plain data: reading it runs no code.
+
+    Attributes:
+        architecture: class of the model, for messages.
+        builder: the name ``flowprune.models.create`` knows, or None for a model of the user's own.
+        options: keyword arguments of the builder.
+        plans: every cut since, oldest first, as ``Plan.as_dict`` writes them.
+        shared: name -> the name its tensor is stored under, for tensors that several modules share.
+        notes: what the writer added ({"input": [1, 16, 16], "data": "digits"}), JSON-able.
+        versions: of flowprune and torch when it was written.
+    """
+
+    architecture: str
+    builder: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    plans: tuple[Mapping[str, Any], ...] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def cuts(self) -> list[Plan]:
+        """The plans, ready to be carried out again.
+
+        Raises:
+            ArtifactError: one of them is not a plan.
+        """
+        return [Plan.from_dict(plan) for plan in self.plans]
+
+    def as_metadata(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        """As safetensors keeps it, with a digest over itself and the tensors it goes with.
+
+        Raises:
+            ArtifactError: the notes are not plain JSON values.
+        """
+        try:
+            text = json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"options and notes of an artifact must be plain JSON values ({error})") from error
+        return {METADATA_KEY: text, DIGEST_KEY: digest(text, tensors)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str] | None, path: Path) -> Header:
+        """What ``as_metadata`` wrote into the file ``path``.
+
+        Raises:
+            ArtifactError: it is no such header, or one of another format.
+        """
+        if not metadata or METADATA_KEY not in metadata:
+            raise ArtifactError(
+                f"{path} is a safetensors file, but no artifact of flowprune; to start from its weights, name a model "
+                "and give the file as its weights"
+            )
+        try:
+            data = json.loads(metadata[METADATA_KEY])
+            version = data.pop("format")
+            if version != FORMAT:
+                raise ArtifactError(f"{path} has artifact format {version!r}; this version reads format {FORMAT}")
+            data["plans"] = tuple(data["plans"])
+            header = cls(**data)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ArtifactError(
+                f"{path}: the header is damaged ({type(error).__name__}: {error}); save it again"
+            ) from error
+        if not header.is_well_formed:
+            raise ArtifactError(f"{path}: the header is damaged (a field has the wrong type); save it again")
+        return header
+
+    @property
+    def is_well_formed(self) -> bool:
+        """Whether every field has its type: a header is read from a file that anybody may have written."""
+        mappings = (self.options, self.shared, self.notes, self.versions, *self.plans)
+        return (
+            isinstance(self.architecture, str)
+            and isinstance(self.builder, str | None)
+            and all(isinstance(one, dict) for one in mappings)
+            and all(isinstance(first, str) for first in self.shared.values())
+        )
+
+
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a header and its tensors: one changed bit of a size or a weight would make another model, silently."""
+    running = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        running.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        running.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return running.hexdigest()
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of an artifact, without its weights.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or foreign.
+    """
+    file = Path(path)
+    check_is_file(file)
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = content.metadata()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise unreadable(file, error) from error
+    return Header.from_metadata(metadata, file)
+
+
+def check_is_file(file: Path) -> None:
+    """Raise an ``ArtifactError`` unless ``file`` is one."""
+    if not file.is_file():
+        raise ArtifactError(f"no artifact {file}" + (": it is a folder" if file.is_dir() else ""))
+
+
+def unreadable(file: Path, error: Exception) -> ArtifactError:
+    """What to say of a file that is no safetensors."""
+    reason = " ".join(str(error).split())
+    return ArtifactError(f"cannot read {file}: it is damaged, cut off, or no artifact of flowprune ({reason})")
