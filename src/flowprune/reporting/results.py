@@ -1,0 +1,158 @@
+"""The results file of a run, ``results.json``, typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from flowprune.errors import ArtifactError
+
+FILE_NAME = "results.json"
+
+
+class _Record(BaseModel):
+    """Further keys are kept: a later version of the package may write more than this one reads."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class ResultRow(_Record):
+    """One model of the run.
+
+    Attributes:
+        network: its name.
+        method: how it was trained: "plain", "ffr", or another name.
+        stage: "dense", "pruned" or "finetuned".
+        budget: what it was pruned to ("macs=0.5", "threshold=0.01"); None for the dense model.
+        top1: test accuracy after the last epoch, in per cent.
+        params, macs: parameters, multiply-accumulates per image.
+        sparsity: share of effective weights that are negligible, in [0, 1].
+        filters, dead_filters: of the model as it is at this stage.
+        filters_removed: since the dense model; None where nothing was cut.
+    """
+
+    network: str
+    method: str
+    stage: Literal["dense", "pruned", "finetuned"]
+    budget: str | None = None
+    top1: float
+    params: int
+    macs: int
+    sparsity: float
+    filters: int
+    dead_filters: int
+    filters_removed: int | None = None
+
+
+class PointRow(_Record):
+    """One point of a flow profile: means over images, channels and positions; None where no pair (triple) of points enters.
+
+    ``silent`` is the number of silent channels; a list of them is counted.
+    """
+
+    name: str
+    gradient: float | None = None
+    relative: float | None = None
+    curvature: float | None = None
+    silent: int | None = None
+
+    @field_validator("silent", mode="before")
+    @classmethod
+    def _count(cls, silent: Any) -> Any:
+        return len(silent) if isinstance(silent, (list, tuple)) else silent
+
+
+class ChannelRow(_Record):
+    """Output channels of one layer, before and after the cut."""
+
+    layer: str
+    dense: int
+    kept: int
+
+
+class RunResults(_Record):
+    """A run.
+
+    Attributes:
+        environment: versions and hardware.
+        recipe: the recipe as it was run.
+        seed: of the run.
+        rows: one for each model.
+        histories: "network/method/stage" or "network/method/stage/budget" -> one dictionary per epoch.
+        flow_profiles: "network/method" -> the points in order (or a flow profile's dictionary with ``points``).
+        channels: "network/method/budget" -> the layers in order.
+    """
+
+    environment: dict[str, Any]
+    recipe: dict[str, Any]
+    seed: int
+    rows: list[ResultRow] = Field(min_length=1)
+    histories: dict[str, list[dict[str, Any]]] = {}
+    flow_profiles: dict[str, list[PointRow]] = {}
+    channels: dict[str, list[ChannelRow]] = {}
+
+    @field_validator("flow_profiles", mode="before")
+    @classmethod
+    def _points(cls, profiles: Any) -> Any:
+        if not isinstance(profiles, Mapping):
+            return profiles
+        return {
+            key: profile["points"] if isinstance(profile, Mapping) and "points" in profile else profile
+            for key, profile in profiles.items()
+        }
+
+
+def checked_results(results: RunResults | Mapping[str, Any], where: str = "the results") -> RunResults:
+    """``results`` as a ``RunResults``.
+
+    Raises:
+        ArtifactError: a key is missing or holds the wrong kind of value; it is named.
+    """
+    if isinstance(results, RunResults):
+        return results
+    try:
+        return RunResults.model_validate(results)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the top level"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        message = f"{where}: {place}: {first['msg'].lower()}{more}; is it the results.json of a flowprune run?"
+        raise ArtifactError(message) from None
+
+
+def load_results(path: str | Path) -> RunResults:
+    """Read a results file.
+
+    Args:
+        path: the file, or the folder of the run that holds it as ``results.json``.
+
+    Raises:
+        ArtifactError: it is missing, not JSON, or not the results of a run.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path}: there is no such file; pass the folder of a finished run or its {FILE_NAME}"
+        ) from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: is no JSON file ({error}); it may be half written, run again") from None
+    return checked_results(content, str(path))
+
+
+def split_key(key: str, parts: int) -> list[str | None]:
+    """The parts of a key such as "network/method/stage/budget", from the right filled with None.
+
+    "null" and "None" as a last part mean that there is none.
+    """
+    found: list[str | None] = [None if part in ("", "null", "None") else part for part in key.split("/")]
+    return (found + [None] * parts)[:parts]
