@@ -109,6 +109,9 @@ def test_imagefolder_reads_classes_and_cuts_to_the_asked_size(tmp_path: Path) ->
     (tmp_path / "val" / "red" / "0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="cannot read the picture"):
         list(data.batches("test"))
+    with pytest.raises(DataError, match=r"^cannot read the picture") as caught:
+        list(load_data("imagefolder", data_dir=tmp_path, size=8, workers=1).batches("test"))
+    assert "\n" not in str(caught.value)
     picture(tmp_path / "val" / "green" / "0.png", (0, 255, 0))
     with pytest.raises(DataError, match=r"differ \(green\)"):
         load_data("imagefolder", data_dir=tmp_path)

@@ -213,11 +213,26 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_one_never_killed(tmp
     assert all(torch.equal(value, again[key]) for key, value in through.items())
 
 
+def test_a_finished_training_resumes_to_itself_and_a_new_one_starts_afresh(tmp_path: Path) -> None:
+    data = load_data("digits", subset=64)
+    first, resumed = small(), small(seed=5)
+    result = train(first, data, settings(epochs=2), run_folder=tmp_path, progress=False)
+    again = train(resumed, data, settings(epochs=2), run_folder=tmp_path, resume=True, progress=False)
+    assert again == result and states_equal(first, resumed)
+    train(small(), data, settings(epochs=1), run_folder=tmp_path, progress=False)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
 def test_resuming_with_other_settings_or_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     data = load_data("digits", subset=64)
     train(small(), data, settings(epochs=1), run_folder=tmp_path, progress=False)
     with pytest.raises(OutputError, match=r"lr: 0.1 instead of 0.02"):
         train(small(), data, settings(epochs=1, lr=0.02), run_folder=tmp_path, resume=True, progress=False)
+    with pytest.raises(OutputError, match="of another network"):
+        train(models.create("vgg6", in_channels=1), data, settings(epochs=1), run_folder=tmp_path, resume=True)
+    other = small()
+    with pytest.raises(OutputError, match="with a regularizer: False instead of True"):
+        train(other, data, settings(epochs=1), regularizer=Pull(other), run_folder=tmp_path, resume=True)
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(ArtifactError, match="cannot read the checkpoint"):
         train(small(), data, settings(epochs=1), run_folder=tmp_path, resume=True, progress=False)

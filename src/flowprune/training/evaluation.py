@@ -29,7 +29,7 @@ def evaluate(model: nn.Module, data: Data, *, batch_size: int = _BATCH) -> Evalu
 
 
 def totals(model: nn.Module, data: Data, *, batch_size: int = _BATCH, share: tuple[int, int] = (0, 1)) -> Tensor:
-    """Of one process's share of the test images: right answers, summed loss, images (float64 [3] on the model's
+    """Of one process's share of the test images: right answers, summed loss, images (float32 [3] on the model's
     device).
 
     Args:
@@ -40,8 +40,8 @@ def totals(model: nn.Module, data: Data, *, batch_size: int = _BATCH, share: tup
     """
     tensor = next(model.parameters(), torch.empty(0))
     rank, processes = share
-    positions = torch.arange(rank, len(data.test), processes).split(batch_size)
-    total = torch.zeros(3, dtype=torch.float64, device="cpu" if tensor.device.type == "mps" else tensor.device)
+    positions = [chosen for chosen in torch.arange(rank, len(data.test), processes).split(batch_size) if len(chosen)]
+    total = torch.zeros(3, device=tensor.device)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -51,7 +51,7 @@ def totals(model: nn.Module, data: Data, *, batch_size: int = _BATCH, share: tup
                 logits = model(ready).float()
                 hits = (logits.argmax(1) == targets).sum()
                 loss = functional.cross_entropy(logits, targets, reduction="sum")
-                total += torch.stack([hits.double(), loss.double(), hits.new_tensor(len(targets)).double()])
+                total += torch.stack([hits, loss, hits.new_tensor(len(targets))])
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowprune.errors import ModelError
+from flowprune.errors import ModelError, OutputError
 from flowprune.training.augmentation import augment, draw
-from flowprune.training.checkpoint import append_metrics, read_checkpoint, write_checkpoint, write_metrics
+from flowprune.training.checkpoint import CHECKPOINT, append_metrics, read_checkpoint, write_checkpoint, write_metrics
 from flowprune.training.data import Data
 from flowprune.training.evaluation import totals
 from flowprune.training.progress import TrainingProgress
@@ -98,8 +98,8 @@ def train(
     model.to(memory_format=torch.channels_last)
     with _own_random_numbers(settings.seed, accelerator.device):
         run = _Run(accelerator, model, data, settings, regularizer, folder)
-        if resume and folder is not None:
-            run.restore(read_checkpoint(folder, _fingerprint(settings, data)))
+        if folder is not None:
+            run.restore(read_checkpoint(folder, run.fingerprint) if resume else None)
         visible = progress and accelerator.is_main_process
         with TrainingProgress(title, settings.epochs * run.steps, len(run.history) * run.steps, visible) as bar:
             for _ in range(len(run.history), settings.epochs):
@@ -138,13 +138,24 @@ class _Run:
             weight_decay=settings.weight_decay,
         )
         self.generator = torch.Generator().manual_seed(settings.seed)
+        self.fingerprint = {
+            **settings.model_dump(mode="json"),
+            "data": data.name,
+            "training images": len(data.train),
+            "with a regularizer": regularizer is not None,
+        }
         self.history: list[dict[str, Any]] = []
         self.steps = len(self._batches(torch.arange(len(data.train))))
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Go back to the end of the checkpoint's epoch; to the very start if there is none."""
         if state is not None:
-            self.model.load_state_dict(state["model"])
+            try:
+                self.model.load_state_dict(state["model"])
+            except RuntimeError as error:
+                raise OutputError(
+                    f"the checkpoint in {self.folder} is of another network; use another folder"
+                ) from error
             self.optimizer.load_state_dict(state["optimizer"])
             self.generator.set_state(state["generator"])
             torch.set_rng_state(state["random"])
@@ -155,6 +166,9 @@ class _Run:
             self.history = [dict(epoch) for epoch in state["history"]]
         if self.folder is not None and self.accelerator.is_main_process:
             write_metrics(self.folder, self.history)
+            if state is None:
+                # An older training's checkpoint, which this one would go on from if it were killed in its first epoch.
+                (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def epoch(self, bar: TrainingProgress) -> None:
         """Train once over the training images, evaluate, and write everything down."""
@@ -245,7 +259,7 @@ class _Run:
     def _state(self) -> dict[str, Any]:
         cuda = self.accelerator.device.type == "cuda"
         return {
-            "settings": _fingerprint(self.settings, self.data),
+            "settings": self.fingerprint,
             "history": self.history,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -254,11 +268,6 @@ class _Run:
             "cuda_random": torch.cuda.get_rng_state(self.accelerator.device) if cuda else None,
             "regularizer": None if self.regularizer is None else self.regularizer.state_dict(),
         }
-
-
-def _fingerprint(settings: TrainingSettings, data: Data) -> dict[str, Any]:
-    """What must be the same for a training to go on."""
-    return {**settings.model_dump(mode="json"), "data": data.name, "training images": len(data.train)}
 
 
 @contextmanager

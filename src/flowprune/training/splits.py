@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from flowprune.errors import DataError
+
 
 class Split(Protocol):
     """The training or the test images."""
@@ -59,8 +61,12 @@ class ImagesInFolders:
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
         )
-        for images, targets in loader:
-            yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        try:
+            for images, targets in loader:
+                yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        except DataError as error:
+            # A worker process sends its whole traceback as the message; the last line is ours.
+            raise DataError(str(error).strip().splitlines()[-1].partition("DataError: ")[2] or str(error)) from error
 
 
 @dataclass
