@@ -72,7 +72,8 @@ def plan(
         if isinstance(made, Plan):
             if made.is_empty:
                 return made
-            refusal = certify(cut_on_meta(model, made), inputs, coupled.coupling, coupled.passes, selection.removed)
+            candidate = cut_on_meta(model, made) if coupled.runs_on_meta else cut(model, made)
+            refusal = certify(candidate, inputs, coupled.coupling, coupled.passes, selection.removed)
             if refusal is None:
                 return made
             coupled.freeze_refused(refusal)

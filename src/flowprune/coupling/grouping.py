@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprune.coupling.analysis import Analysis, Freeze, Notes
+from flowprune.coupling.analysis import Analysis, Notes
+from flowprune.coupling.balancing import match_rows, signatures
 from flowprune.coupling.feature_maps import sightings
 from flowprune.coupling.groups import CoupledGroup, FeatureMap, Member
 from flowprune.coupling.labels import Array
 from flowprune.coupling.roles import roles_in
-
-_SIGNATURE_SEED = 20210604
 
 
 @dataclass(frozen=True)
@@ -41,28 +40,32 @@ class Coupling:
 def group_channels(notes: Notes, evaluation: Analysis) -> Coupling:
     """Form the groups.
 
-    Channels with the same signature (how often they occur in which parameter dimension, and in which rows of which balance
-    constraint) form one group. A balance constraint whose rows cannot be matched one to one freezes its channels.
+    Channels with the same signature form one group. The rows of balance constraints are matched group by group; where that asks
+    for smaller groups, or for channels to stay, the groups are formed again.
     """
     roots = notes.roots()
     roles = roles_in(evaluation.graph)
+    pieces: dict[int, int] = {}
+    slot_labels = np.concatenate([slot.labels for slot in notes.slots])
     while True:
         frozen = np.zeros(notes.labels, dtype=bool)
         for freeze in notes.freezes:
             frozen[roots[freeze.labels]] = True
         frozen = frozen[roots]
-        signature, rows = _signatures(notes, roots)
-        slot_labels = np.concatenate([slot.labels for slot in notes.slots])
+        signature, balances = signatures(notes, roots, pieces)
         living = np.unique(roots[slot_labels[~frozen[slot_labels]]])
         order = _first_appearance(signature[living])
         group_of = np.full(notes.labels, -1, dtype=np.int64)
         group_of[living] = order
         count = int(order.max()) + 1 if len(order) else 0
         channels = [living[order == g] for g in range(count)]
-        classes, unmatched = _classes(channels, signature, rows, notes)
-        if not unmatched:
+        matching = match_rows(channels, balances)
+        if not matching.pieces and not matching.unmatched:
             break
-        notes.freezes.extend(unmatched)
+        for root, piece in matching.pieces.items():
+            pieces[root] = pieces.get(root, 0) * 31 + piece
+        notes.freezes.extend(matching.unmatched)
+    classes = matching.classes
 
     rank = np.full(notes.labels, -1, dtype=np.int64)
     for members in channels:
@@ -87,84 +90,12 @@ def group_channels(notes: Notes, evaluation: Analysis) -> Coupling:
     return Coupling(groups, tuple(channels), classes, roots, _frozen_names(notes, roots, frozen, roles), notes)
 
 
-def _signatures(notes: Notes, roots: Array) -> tuple[NDArray[np.uint64], list[tuple[int, Array, NDArray[np.uint64]]]]:
-    """A 64-bit signature of every component, and the balance constraints that are not met by themselves."""
-    random = np.random.default_rng(_SIGNATURE_SEED)
-    signature = np.zeros(notes.labels, dtype=np.uint64)
-
-    def numbers(size: int) -> NDArray[np.uint64]:
-        return random.integers(0, np.iinfo(np.uint64).max, size=size, dtype=np.uint64, endpoint=True)
-
-    for slot, number in zip(notes.slots, numbers(len(notes.slots)), strict=True):
-        np.add.at(signature, roots[slot.labels], number)
-    rows: list[tuple[int, Array, NDArray[np.uint64]]] = []
-    for index, balance in enumerate(notes.balances):
-        members = roots[balance]
-        ordered = np.sort(members, axis=1)
-        if (ordered == ordered[0]).all():
-            continue  # every row holds the same channels: whatever leaves, the rows stay equal
-        number = numbers(len(balance))
-        for row, value in zip(members, number, strict=True):
-            np.add.at(signature, row, value)
-        rows.append((index, members, number))
-    return signature, rows
-
-
 def _first_appearance(signature: NDArray[np.uint64]) -> Array:
     """Number the distinct signatures in the order in which they first appear."""
     _, first, inverse = np.unique(signature, return_index=True, return_inverse=True)
     number = np.empty(len(first), dtype=np.int64)
     number[np.argsort(first)] = np.arange(len(first))
     return number[inverse]
-
-
-def _classes(
-    channels: list[Array],
-    signature: NDArray[np.uint64],
-    rows: list[tuple[int, Array, NDArray[np.uint64]]],
-    notes: Notes,
-) -> tuple[tuple[tuple[int, ...], ...], list[Freeze]]:
-    """Match the rows of every balance constraint; returns the classes, or what to freeze where a row has no counterpart."""
-    parent = list(range(len(channels)))
-    owner = {int(members[0]): g for g, members in enumerate(channels)}
-    problems: list[Freeze] = []
-
-    def find(g: int) -> int:
-        while parent[g] != g:
-            g = parent[g]
-        return g
-
-    for index, members, number in rows:
-        matched: dict[int, dict[int, int]] = {}
-        proper = True
-        for row, (line, value) in enumerate(zip(members, number, strict=True)):
-            present, times = np.unique(line, return_counts=True)
-            for root, often in zip(present.tolist(), times.tolist(), strict=True):
-                if root not in owner:
-                    continue
-                with np.errstate(over="ignore"):
-                    key = int(signature[root] - value * np.uint64(often))
-                elsewhere = int((members == root).sum()) - often
-                proper &= elsewhere == 0
-                matched.setdefault(key, {})[row] = owner[root]
-        for by_row in matched.values():
-            if len(by_row) != len(members) or len({len(channels[g]) for g in by_row.values()}) != 1:
-                proper = False
-                continue
-            first, *others = (find(g) for g in by_row.values())
-            for other in others:
-                parent[find(other)] = find(first)
-        if not proper:
-            labels = notes.balances[index]
-            problems.append(
-                Freeze(labels.reshape(-1), "rows that must stay equally long cannot be matched with one another")
-            )
-    if problems:
-        return (), problems
-    classes: dict[int, list[int]] = {}
-    for g in range(len(channels)):
-        classes.setdefault(find(g), []).append(g)
-    return tuple(tuple(groups) for groups in classes.values()), []
 
 
 def _places(roots: Array, group_of: Array, rank: Array) -> Iterator[tuple[int, Array]]:

@@ -44,6 +44,11 @@ class CoupledModel:
         """The evaluation pass."""
         return self.passes[0].graph
 
+    @property
+    def runs_on_meta(self) -> bool:
+        """Whether the forward runs on tensors without data in both modes."""
+        return all(dense.graph.tensors == "meta" for dense in self.passes)
+
     @classmethod
     def of(cls, model: nn.Module, inputs: Any, ignore: Collection[str | nn.Module]) -> CoupledModel:
         """Trace and group ``model``; see ``flowprune.plan`` for the arguments and what is raised."""
