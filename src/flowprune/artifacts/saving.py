@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from flowprune import __version__
 from flowprune.artifacts.header import Header
 from flowprune.artifacts.replacing import replacing
 from flowprune.errors import ArtifactError
@@ -45,7 +45,7 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
         plans=tuple(dict(plan) for plan in lineage.plans),
         shared=shared,
         notes=dict(notes or {}),
-        versions={"flowprune": _own_version(), "torch": torch.__version__},
+        versions={"flowprune": __version__, "torch": torch.__version__},
     )
     metadata = header.as_metadata(tensors)
     with replacing(path) as temporary:
@@ -73,10 +73,3 @@ def stored_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]
         # A copy of its own: safetensors refuses tensors that are views into one another's memory.
         tensors[name] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     return tensors, shared
-
-
-def _own_version() -> str:
-    try:
-        return version("flowprune")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

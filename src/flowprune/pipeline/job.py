@@ -1,0 +1,107 @@
+"""What a run works on: a checked recipe, its data, and its networks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowprune.allocation import budget_from
+from flowprune.errors import RecipeError
+from flowprune.importance import Importance, Random
+from flowprune.models import create
+from flowprune.pipeline.criteria import importance_from
+from flowprune.pruning import check_finite, plan
+from flowprune.recipe import BudgetSection, NetworkSection, PruningSection, Recipe
+from flowprune.training import Data
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with its data, on a device."""
+
+    recipe: Recipe
+    data: Data
+    device: torch.device
+
+    def build(self, network: NetworkSection) -> nn.Module:
+        """The dense network with the starting weights of the recipe's seed: the same for every method."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.training.seed)
+            classes = self.data.classes if network.classes is None else network.classes
+            model = create(network.name, classes=classes, weights=network.weights, **network.options)
+        return model.to(self.device)
+
+    def example(self) -> Tensor:
+        """One image, on the device."""
+        return self.data.example_input().to(self.device)
+
+    def importance(self, section: PruningSection) -> Importance:
+        """The recipe's criterion, with training images where it wants them."""
+
+        def batches() -> list[tuple[Tensor, Tensor]]:
+            return list(
+                self.data.batches(
+                    "train", batch_size=section.batch_size, count=section.batches, seed=self.recipe.training.seed
+                )
+            )
+
+        return importance_from(section.importance.name, section.importance.options, batches)
+
+    def plan_options(self, section: PruningSection, budget: BudgetSection, importance: Importance) -> dict[str, Any]:
+        """Keyword arguments for ``plan``."""
+        if budget.kind == "threshold":
+            return budget.options()
+        return {**budget.options(), "importance": importance, "largest_cut": section.largest_cut}
+
+    def check(self) -> None:
+        """Find out now, not after hours of training, that something cannot work.
+
+        Builds every network once, runs it on an image, and plans a cut of it by chance to every budget: whether a budget can
+        be met is a matter of the architecture.
+
+        Raises:
+            FlowpruneError: of the kind the run would have ended with.
+        """
+        recipe = self.recipe
+        section = recipe.pruning
+        if section is not None:
+            self.importance(section)
+            for budget in section.budgets:
+                budget_from(**budget.options())
+        for network in recipe.networks:
+            model = self.build(network)
+            check_finite(model)
+            logits = _try_forward(model, self.example(), network.name)
+            if logits.dim() != 2 or logits.shape[1] < self.data.classes:
+                raise RecipeError(
+                    f"networks: {network.name} gives an output of shape {list(logits.shape)}, {self.data.name} needs "
+                    f"[images, {self.data.classes}]; set its classes"
+                )
+            for budget in section.budgets if section is not None else ():
+                if section is not None and budget.kind != "threshold":
+                    plan(model, self.example(), **self.plan_options(section, budget, Random()))
+
+
+def slug(*parts: str | None) -> str:
+    """A file name from names: "resnet8-ffr-macs=0.5"."""
+    return "-".join(re.sub(r"[^\w.=]+", "_", part) for part in parts if part)
+
+
+def _try_forward(model: nn.Module, x: Tensor, name: str) -> Tensor:
+    mode = model.training
+    try:
+        with torch.no_grad():
+            found: Tensor = model.eval()(x)
+        return found
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RecipeError(
+            f"networks: {name} does not run on an image of shape {list(x.shape[1:])} ({reason}); set its options, "
+            "for example in_channels"
+        ) from error
+    finally:
+        model.train(mode)
