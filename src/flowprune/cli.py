@@ -1,0 +1,85 @@
+"""The command line. It starts quickly: torch is imported by the commands that need it, when they run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from flowprune import __version__
+from flowprune.commands import COMMANDS
+from flowprune.commands.interruption import advice
+from flowprune.errors import FlowpruneError
+
+EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+TRACEBACK = "FLOWPRUNE_TRACEBACK"
+
+app = typer.Typer(
+    name="flowprune",
+    help="Train with feature flow regularization, prune what the flow does not need, get back a smaller PyTorch model.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def flowprune(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Show the version and leave."),
+) -> None:
+    """Train with feature flow regularization, prune what the flow does not need, get back a smaller PyTorch model."""
+    if version:
+        typer.echo(f"flowprune {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for _command in COMMANDS:
+    app.command()(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Whatever goes wrong is one line on standard error: 2 for what the user can mend, 1 for what they cannot (an error nobody
+    foresaw; FLOWPRUNE_TRACEBACK=1 shows where), 130 after an interruption.
+    """
+    if str(Path.cwd()) not in sys.path:
+        # `package.module:function` means a module of the user's, here; last, so that nothing here hides an installed one.
+        sys.path.append(str(Path.cwd()))
+    try:
+        returned = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except FlowpruneError as error:
+        return _refused(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return _say(f"interrupted{advice()}", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away (`flowprune methods | head`). Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        # Errors of usage are of a class that typer keeps to itself; what marks them is that they know how to be shown.
+        shown = getattr(error, "format_message", None)
+        if callable(shown):
+            return _refused(f"{shown()} (flowprune --help shows what there is)")
+        return _say(
+            f"error: {type(error).__name__}: {error} (this should not happen; {TRACEBACK}=1 shows where)", EXIT_FAILED
+        )
+    return returned if isinstance(returned, int) else 0
+
+
+def _refused(message: str) -> int:
+    return _say(f"error: {message}", EXIT_REFUSED)
+
+
+def _say(message: str, code: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return code

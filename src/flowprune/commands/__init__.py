@@ -1,0 +1,16 @@
+"""The commands of the command line, one file each."""
+
+from __future__ import annotations
+
+from flowprune.commands.evaluate import evaluate
+from flowprune.commands.export import export
+from flowprune.commands.finetune import finetune
+from flowprune.commands.measure import measure
+from flowprune.commands.methods import methods
+from flowprune.commands.prune import prune
+from flowprune.commands.report import report
+from flowprune.commands.run import run
+
+COMMANDS = (run, prune, finetune, evaluate, measure, export, report, methods)
+
+__all__ = ["COMMANDS"]

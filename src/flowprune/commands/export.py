@@ -1,0 +1,36 @@
+"""``flowprune export``: ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowprune.commands.options import Input, ModelName, ModelOption, Overwrite, check_free, key_values
+
+
+def export(
+    artifact: Annotated[str, typer.Argument(help="An artifact.")],
+    out: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    model_name: ModelName = None,
+    model_option: ModelOption = None,
+    input_shape: Input = None,
+    fixed_batch: Annotated[bool, typer.Option("--fixed-batch", help="For a batch of one image only.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write ONNX, checked in ONNX Runtime."""
+    check_free(out, overwrite)
+    import torch
+
+    from flowprune.artifacts import export as write_onnx
+    from flowprune.commands.subject import subject
+
+    given = subject(artifact, builder=model_name, options=key_values(model_option, "--model-option"))
+    x = given.example(input_shape)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    done = write_onnx(given.model, noise, out, dynamic_batch=not fixed_batch)
+    typer.echo(
+        f"saved: {out} (opset {done.opset}, {'any batch size' if done.dynamic_batch else 'batch of one'}; ONNX Runtime "
+        f"differs from PyTorch by at most {done.largest_difference:.1e})"
+    )

@@ -1,0 +1,77 @@
+"""``flowprune finetune``: train an artifact further."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowprune.commands.options import (
+    DataDir,
+    DataName,
+    DataOption,
+    ModelName,
+    ModelOption,
+    Overwrite,
+    check_free,
+    key_values,
+)
+from flowprune.errors import RecipeError
+
+
+def finetune(
+    artifact: Annotated[str, typer.Argument(help="The artifact to start from.")],
+    out: Annotated[Path, typer.Option("--out", help="The artifact to write.")],
+    epochs: Annotated[int, typer.Option("--epochs", min=0, help="Passes over the training images.")] = 40,
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate at the start; it falls as a cosine.")] = 0.01,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images in a step.")] = 128,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", min=0)] = 5e-4,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other key of a recipe's training.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of the images.")] = 0,
+    model_name: ModelName = None,
+    model_option: ModelOption = None,
+    data: DataName = None,
+    data_option: DataOption = None,
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train an artifact again and save the result."""
+    check_free(out, overwrite)
+    import sys
+
+    from pydantic import ValidationError
+
+    from flowprune.artifacts import save
+    from flowprune.commands.subject import subject
+    from flowprune.errors import UnknownNameError
+    from flowprune.training import TrainingSettings, train
+
+    chosen = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "weight_decay": weight_decay,
+        "seed": seed,
+        **key_values(setting, "--set"),
+    }
+    for key in chosen:
+        if key not in TrainingSettings.model_fields:
+            raise UnknownNameError("training setting", key, TrainingSettings.model_fields)
+    try:
+        settings = TrainingSettings.model_validate(chosen)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RecipeError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from error
+    given = subject(artifact, builder=model_name, options=key_values(model_option, "--model-option"))
+    options = key_values(data_option, "--data-option")
+    images = given.data(data, data_dir, options)
+    result = train(given.model, images, settings, progress=sys.stderr.isatty(), title="fine-tuning")
+    notes = {**given.notes, "input": list(images.shape), "classes": images.classes, "top1": result.top1}
+    if data is not None:
+        notes["data"] = {"name": images.name, **{key: options.get(key) for key in ("normalize", "size")}}
+    save(given.model, out, notes=notes)
+    typer.echo(f"top-1 {result.top1:.2f} % after {epochs} epochs\nsaved: {out}")

@@ -1,0 +1,33 @@
+"""``flowprune methods``: what there is to choose from."""
+
+from __future__ import annotations
+
+import inspect
+
+import typer
+
+
+def methods() -> None:
+    """List importances, regularizers, models and data sets."""
+    from flowprune import importance, regularizers
+    from flowprune.models import names
+    from flowprune.training import data_sets
+
+    importances, penalties = importance.REGISTRY, regularizers.REGISTRY
+    typer.echo("importances (--importance):")
+    for name in importances:
+        needs = " Needs data." if getattr(importances[name], "needs_data", False) else ""
+        typer.echo(f"  {name:<18} {_first_sentence(importances[name])}{needs}")
+    typer.echo("regularizers:")
+    for name in penalties:
+        typer.echo(f"  {name:<18} {_first_sentence(penalties[name])}")
+    typer.echo("models:")
+    typer.echo(f"  {', '.join(names())}")
+    typer.echo("  torchvision:NAME, timm:NAME, package.module:function")
+    typer.echo("data sets (--data):")
+    typer.echo(f"  {', '.join(data_sets())}")
+
+
+def _first_sentence(method: object) -> str:
+    """The first paragraph of a docstring, as one line without its marks."""
+    return " ".join((inspect.getdoc(method) or "").partition("\n\n")[0].replace("``", "").split())

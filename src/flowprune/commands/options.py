@@ -1,0 +1,96 @@
+"""Options that several commands share, and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from flowprune.errors import OutputError, RecipeError
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder the data sets lie in; else FLOWPRUNE_DATA.", show_default=False),
+]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Data set (see `flowprune methods`); an artifact's own if left out.", show_default=False
+    ),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data-option", help="normalize=, size=, subset= or workers=; may be repeated.", show_default=False),
+]
+Input = Annotated[str | None, typer.Option("--input", help="Shape of an image, such as 3x32x32.", show_default=False)]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Builder of the dense model (package.module:function) for an artifact of a model of your own.",
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-option", help="Option of the model's builder, such as width=8; may be repeated.", show_default=False
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Weights for a model given by name.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+
+
+def key_values(pairs: list[str] | None, option: str) -> dict[str, Any]:
+    """``["width=8"]`` as ``{"width": 8}``; values are YAML.
+
+    Raises:
+        RecipeError: one is not of that form.
+    """
+    read: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, sign, text = pair.partition("=")
+        if not sign or not key.strip():
+            raise RecipeError(f"{option} {pair!r}: expected key=value")
+        try:
+            read[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{option} {pair!r}: the value is no valid YAML") from error
+    return read
+
+
+def share_or_count(text: str | None) -> float | str | None:
+    """A budget as typed: ``0.5`` is a share, ``60M`` a count."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def image_shape(text: str) -> tuple[int, ...]:
+    """``"3x32x32"`` as ``(3, 32, 32)``.
+
+    Raises:
+        RecipeError: it is not of that form.
+    """
+    try:
+        shape = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise RecipeError(f"--input {text!r} is no shape; write it like 3x32x32 (channels, height, width)")
+    return shape
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise an ``OutputError`` if the file ``out`` may not be written; before any work is done."""
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} is there already; --overwrite replaces it")
+    if not out.absolute().parent.is_dir():
+        raise OutputError(f"cannot write {out}: there is no folder {out.parent}; make it first")

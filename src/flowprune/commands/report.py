@@ -1,0 +1,32 @@
+"""``flowprune report``: the table and the page of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a finished run, or its results.json.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The page; report.html beside the results if left out.", show_default=False),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+) -> None:
+    """Print the table of a run and write its page anew."""
+    from rich.console import Console
+
+    from flowprune.reporting import load_results, markdown_table, results_table, write_report
+
+    results = load_results(run_folder)
+    page = out if out is not None else (run_folder if run_folder.is_dir() else run_folder.parent) / "report.html"
+    write_report(results, page)
+    if markdown:
+        typer.echo(markdown_table(results), nl=False)
+    else:
+        console = Console()
+        (console if console.is_terminal else Console(width=140)).print(results_table(results))
+    typer.echo(f"saved: {page}", err=True)

@@ -1,0 +1,122 @@
+"""What a command works on: a model given as an artifact or by name, and the data and input that go with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowprune.artifacts import load, read_header
+from flowprune.commands.options import image_shape
+from flowprune.errors import ArtifactError, DataError, ModelError, RecipeError, UnknownNameError
+from flowprune.models import create, names
+from flowprune.pruning import check_finite
+from flowprune.training import Data, load_data
+
+_DATA_OPTIONS = ("normalize", "size", "subset", "workers")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what its artifact notes about its data."""
+
+    model: nn.Module
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def data(self, name: str | None, data_dir: Path | None, options: Mapping[str, Any]) -> Data:
+        """The data set asked for, or the one the artifact was trained on, with its normalization and size.
+
+        Raises:
+            DataError: neither is known, or the model does not run on it.
+        """
+        for option in options:
+            if option not in _DATA_OPTIONS:
+                raise UnknownNameError("data option", option, _DATA_OPTIONS)
+        noted = self.notes.get("data") if isinstance(self.notes.get("data"), Mapping) else {}
+        assert isinstance(noted, Mapping)
+        chosen = name or noted.get("name")
+        if not isinstance(chosen, str):
+            raise DataError("no data set is known for this model; name one with --data")
+        known = {key: noted.get(key) for key in ("normalize", "size")} if chosen == noted.get("name") else {}
+        merged: dict[str, Any] = {**{key: value for key, value in known.items() if value is not None}, **options}
+        try:
+            data = load_data(chosen, data_dir=data_dir, **merged)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{chosen}: the data options {merged} do not fit ({error})") from error
+        self.run_on(data.example_input())
+        return data
+
+    def example(self, shape: str | None) -> Tensor:
+        """An image of zeros of the shape asked for, or of the one that the artifact notes.
+
+        Raises:
+            RecipeError: neither is known.
+        """
+        noted = self.notes.get("input")
+        if shape is not None:
+            x = torch.zeros(1, *image_shape(shape))
+        elif isinstance(noted, list) and noted and all(isinstance(size, int) and size > 0 for size in noted):
+            x = torch.zeros(1, *noted)
+        else:
+            raise RecipeError("the shape of an image is not known for this model; give it with --input, like 3x32x32")
+        self.run_on(x)
+        return x
+
+    def run_on(self, x: Tensor) -> None:
+        """Run the model once.
+
+        Raises:
+            ModelError: it does not take such an input.
+        """
+        mode = self.model.training
+        try:
+            with torch.no_grad():
+                self.model.eval()(x)
+        except Exception as error:  # the user's forward
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"the model does not run on an image of shape {list(x.shape[1:])}: {reason}") from error
+        finally:
+            self.model.train(mode)
+
+
+def subject(
+    reference: str, *, builder: str | None = None, options: Mapping[str, Any] | None = None, weights: Path | None = None
+) -> Subject:
+    """The model of an artifact (a file), or of a builder's name.
+
+    Args:
+        reference: path of an artifact or name of a model.
+        builder: builds the dense model of an artifact that cannot be rebuilt by itself.
+        options: of the model's builder.
+        weights: for a model given by name.
+
+    Raises:
+        FlowpruneError: there is no such model, it does not load, or it holds NaN.
+    """
+    given = dict(options or {})
+    classes = given.pop("classes", None)
+    path = Path(reference)
+    if path.exists() or _looks_like_a_path(reference):
+        if weights is not None:
+            raise ModelError(f"--weights is for a model given by name; {reference} holds its own")
+        notes = read_header(path).notes
+        dense = create(builder, classes=classes, **given) if builder is not None else None
+        if dense is None and (given or classes is not None):
+            raise ModelError(f"--model-option is for a model given by name; {reference} knows its own options")
+        found = Subject(load(path, model=dense), notes)
+    else:
+        if builder is not None:
+            raise ArtifactError(f"--model is for artifacts; {reference!r} is a model's name already")
+        found = Subject(create(reference, classes=classes, weights=weights, **given))
+    check_finite(found.model)
+    return found
+
+
+def _looks_like_a_path(reference: str) -> bool:
+    """Whether a missing file was meant, and not a model's name that does not exist."""
+    return reference not in names() and bool(re.search(r"[/\\]|\.fp$|\.safetensors$|\.pt$|\.th$", reference))
