@@ -251,3 +251,23 @@ def test_a_group_without_maps_is_kept():
     model, x = build(), images(4)
     (found,) = NuclearNorm([x])(model, x[:1], [CoupledGroup("raw", 3, (), ())])
     assert bool(torch.isinf(found).all())
+
+
+@pytest.mark.parametrize("failing", [{torch.float32}, {torch.float32, torch.float64}])
+@pytest.mark.parametrize("silently", [False, True])
+def test_a_decomposition_that_does_not_converge_is_done_otherwise(monkeypatch, failing, silently):
+    real = torch.linalg.eigvalsh
+
+    def unreliable(matrix):
+        values = real(matrix)
+        if matrix.dtype in failing and not silently:
+            raise torch.linalg.LinAlgError("failed to converge")
+        if matrix.dtype in failing:
+            values[1:3, 0] = float("nan")
+        return values
+
+    model, x = build(torch.float32), images(90, torch.float32)
+    groups = groups_of(model, x[:1])
+    monkeypatch.setattr(torch.linalg, "eigvalsh", unreliable)
+    found = NuclearNorm([x], normalize="none", dtype=torch.float32)(model, x[:1], [groups["inner"]])[0]
+    np.testing.assert_allclose(found.numpy(), naive(model.eval().parts(x)["inner"], "stacked"), rtol=1e-3)

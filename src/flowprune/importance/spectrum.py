@@ -1,9 +1,9 @@
 """Nuclear norms of batches of matrices: singular values of small ones, eigenvalues of Gram matrices of large ones.
 
 The nuclear norm of A is the sum of its singular values, which are the square roots of the eigenvalues of ``A A^T``.
-Squaring costs half of the digits of the small singular values, so a rank-deficient A must never be squared on its longer
-side (its null space would add noise); on the shorter side an error of 1e-8 is left in float64 where A is singular.
-Small matrices on the CPU are not squared at all: there a direct decomposition takes no longer.
+Squaring costs half of the digits of the small singular values, so a rank-deficient A must never be squared on its
+longer side (its null space would add noise); on the shorter side an error of 1e-8 is left in float64 where A is
+singular. Small matrices on the CPU are not squared at all: there a direct decomposition takes no longer.
 """
 
 from __future__ import annotations
@@ -28,8 +28,28 @@ def eigenvalue_nuclear_norms(gram: torch.Tensor) -> torch.Tensor:
     Returns:
         ``[matrices]``, float64. Negative eigenvalues are rounding errors and count as zero.
     """
-    norms: torch.Tensor = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().sum(dim=-1, dtype=torch.float64)
+    norms: torch.Tensor = _eigenvalues(gram).clamp_min(0).sqrt().sum(dim=-1, dtype=torch.float64)
     return norms
+
+
+def _eigenvalues(gram: torch.Tensor) -> torch.Tensor:
+    """Eigenvalues ``[matrices, n]``, by what converges.
+
+    LAPACK's solver gives up on some matrices with many nearly equal eigenvalues, by an error or by NaN (both seen in
+    float32 on maps of low rank). Then those are done in float64, and at last by their singular values, which are the
+    same numbers.
+    """
+    try:
+        values: torch.Tensor = torch.linalg.eigvalsh(gram)
+    except RuntimeError:  # torch.linalg.LinAlgError, which its type stubs do not know
+        values = torch.full(gram.shape[:-1], torch.nan, dtype=gram.dtype, device=gram.device)
+    failed = ~torch.isfinite(values).all(dim=-1)
+    if bool(failed.any()):
+        exact = gram[failed].to(torch.float64)
+        again = _eigenvalues(exact) if gram.dtype != torch.float64 else torch.linalg.svdvals(exact)
+        values = values.to(torch.float64)
+        values[failed] = again
+    return values
 
 
 def nuclear_norms(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
