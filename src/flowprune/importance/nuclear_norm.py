@@ -56,7 +56,7 @@ class NuclearNorm:
             the data streams through once. Otherwise the inputs are kept, and the network runs over them several times,
             each time for as many channels as fit. The activations of one batch and 64 MiB of working memory come on
             top.
-        dtype: what the spectra are computed in; ``torch.float32`` is faster on a GPU and errs by about 1e-6 of a score.
+        dtype: what the spectra are computed in; ``torch.float32`` is faster on a GPU and errs by about 1e-5 of a score.
 
     Raises (when called):
         DataError: no batch, or a used-up generator; batches of different resolution; inputs larger than ``memory``.
