@@ -55,7 +55,7 @@ def randomized(model: nn.Module, seed: int = 0, dead: float = 0.0) -> nn.Module:
 
 
 def largest_difference(left: torch.Tensor, right: torch.Tensor) -> float:
-    return float((left - right).abs().max())
+    return float((left - right).detach().abs().max())
 
 
 def same_state(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:

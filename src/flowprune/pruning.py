@@ -73,7 +73,7 @@ def plan(
             if made.is_empty:
                 return made
             candidate = cut_on_meta(model, made) if coupled.runs_on_meta else cut(model, made)
-            refusal = certify(candidate, inputs, coupled.coupling, coupled.passes, selection.removed)
+            refusal = certify(candidate, inputs, made, coupled.coupling, coupled.passes, selection.removed)
             if refusal is None:
                 return made
             coupled.freeze_refused(refusal)

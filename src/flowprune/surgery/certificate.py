@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from flowprune.allocation import Plan
 from flowprune.coupling import Analysis, Coupling
 from flowprune.coupling.labels import Array, Block, Layout, survivors
 from flowprune.coupling.propagation import Propagation
@@ -54,13 +55,19 @@ class Refusal:
 
 
 def certify(
-    small: nn.Module, inputs: Any, coupling: Coupling, passes: Sequence[Analysis], removed: NDArray[np.bool_]
+    small: nn.Module,
+    inputs: Any,
+    plan: Plan,
+    coupling: Coupling,
+    passes: Sequence[Analysis],
+    removed: NDArray[np.bool_],
 ) -> Refusal | None:
     """None if ``small`` is proved to be the planned cut; else the first place where it is not.
 
     Args:
         small: the cut model on meta tensors.
         inputs: the example inputs of the dense passes.
+        plan: what was cut; the small model's parameters carry the channels that its slices leave.
         coupling: the dense model's groups.
         passes: the dense model's propagations, one a mode.
         removed: [labels]: whether each component leaves (by its smallest label).
@@ -74,7 +81,7 @@ def certify(
             graph = retrace(small, inputs, dense.graph)
         except InterruptedTraceError as stop:
             graph, broken = stop.graph, str(stop)
-        refusal = _Certification(graph, dense, coupling, removed, frozen).check()
+        refusal = _Certification(graph, dense, plan, coupling, removed, frozen).check()
         if refusal is not None:
             return refusal
         if broken is not None:
@@ -90,9 +97,16 @@ class _Certification(Propagation):
     """The small model's propagation: labels are the dense model's components, and joins are claims to be checked."""
 
     def __init__(
-        self, graph: Graph, dense: Analysis, coupling: Coupling, removed: NDArray[np.bool_], frozen: NDArray[np.bool_]
+        self,
+        graph: Graph,
+        dense: Analysis,
+        plan: Plan,
+        coupling: Coupling,
+        removed: NDArray[np.bool_],
+        frozen: NDArray[np.bool_],
     ) -> None:
         super().__init__(graph)
+        self._plan = plan
         self._dense = dense
         self._coupling = coupling
         self._removed = removed
@@ -106,8 +120,12 @@ class _Certification(Propagation):
         try:
             self._require(dense.parameters == small.parameters, "the parameters are not the same")
             self._require(dense.inputs == small.inputs, "the inputs are not the same")
-            for value in dense.parameters:
-                self.layouts[value] = self._predicted_layout(value)
+            for value, name in dense.parameters.items():
+                self.layouts[value] = self._sliced_layout(value, name)
+                self._require(
+                    _same_layout(self._predicted_layout(value), self.layouts[value]),
+                    f"other slices of {name} leave than predicted",
+                )
                 self._require(
                     self.graph.values[value].shape == self._predicted_shape(value), "a parameter has another shape"
                 )
@@ -174,6 +192,16 @@ class _Certification(Propagation):
     def _require(self, holds: bool, reason: str) -> None:
         if not holds:
             raise _MismatchError(reason)
+
+    def _sliced_layout(self, value: int, name: str) -> Layout:
+        """What a parameter carries after the plan's slices left."""
+        slices = self._plan.removed.get(name, {})
+        blocks = self._dense.layouts.get(value, ())
+        return tuple(
+            Block((d,), np.delete(self._coupling.roots[block.labels], list(slices.get(d, ()))))
+            for block in blocks
+            for d in block.dimensions
+        )
 
     def _predicted_layout(self, value: int) -> Layout:
         blocks: list[Block] = []
