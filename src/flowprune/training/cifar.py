@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torchvision import datasets
 
 from flowprune.errors import DataError
 from flowprune.training.locating import data_folder
 from flowprune.training.splits import ImagesInMemory
+
+if TYPE_CHECKING:
+    from torchvision import datasets
+
+# torchvision takes seconds to import, so it is imported where it is used: not every command needs it.
 
 _Read = tuple[ImagesInMemory, ImagesInMemory, int, tuple[int, int, int]]
 
 
 def cifar10(data_dir: str | Path | None, size: int | None, workers: int) -> _Read:
     """From the folder ``cifar-10-batches-py``."""
+    from torchvision import datasets
+
     return _read("cifar10", datasets.CIFAR10, data_dir, size, classes=10)
 
 
 def cifar100(data_dir: str | Path | None, size: int | None, workers: int) -> _Read:
     """From the folder ``cifar-100-python``."""
+    from torchvision import datasets
+
     return _read("cifar100", datasets.CIFAR100, data_dir, size, classes=100)
 
 

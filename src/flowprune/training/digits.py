@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 from torch.nn import functional
 
 from flowprune.errors import DataError
@@ -22,6 +21,8 @@ def digits(
     size = _SIZE if size is None else size
     if size < 8:
         raise DataError(f"digits: size {size} is smaller than the 8 x 8 images; they can be enlarged only")
+    from sklearn.datasets import load_digits  # takes a second to import, and few need it
+
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
     enlarged = functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)

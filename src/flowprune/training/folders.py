@@ -7,13 +7,12 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import datasets
-from torchvision.io import ImageReadMode, decode_image
-from torchvision.transforms import functional
 
 from flowprune.errors import DataError
 from flowprune.training.locating import data_folder, data_root
 from flowprune.training.splits import ImagesInFolders
+
+# torchvision takes seconds to import, so it is imported where it is used: not every command needs it.
 
 _Read = tuple[ImagesInFolders, ImagesInFolders, int, tuple[int, int, int]]
 
@@ -31,6 +30,9 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         """uint8 [3, size, size] and the class."""
+        from torchvision.io import ImageReadMode, decode_image
+        from torchvision.transforms import functional
+
         file, target = self.samples[position]
         try:
             picture: Any = decode_image(file, ImageReadMode.RGB)
@@ -74,6 +76,8 @@ def tinyimagenet(data_dir: str | Path | None, size: int | None, workers: int) ->
 
 
 def _folders(folder: Path) -> Any:
+    from torchvision import datasets
+
     try:
         return datasets.ImageFolder(str(folder))
     except FileNotFoundError as error:
