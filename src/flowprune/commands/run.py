@@ -37,7 +37,7 @@ def run(
 
     from rich.console import Console
 
-    from flowprune.pipeline import run as run_job
+    from flowprune.pipeline.run import run as run_job
     from flowprune.reporting import results_table
 
     notes = Console(stderr=True, quiet=quiet, highlight=False)

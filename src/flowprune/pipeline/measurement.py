@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from flowprune.errors import FlowpruneError
-from flowprune.flow import FeatureFlow
 from flowprune.measuring import dead_filters, measure, sparsity
 from flowprune.training import Data
 
@@ -37,6 +36,10 @@ def measured(model: nn.Module, x: Tensor) -> dict[str, Any]:
 
 def flow_profile(model: nn.Module, data: Data) -> dict[str, Any] | None:
     """The flow of a trained model over some unaugmented training images; None for a model that has no points."""
+    from flowprune.flow import (
+        FeatureFlow,
+    )  # brings torch's compiler with it, which `flowprune measure` need not wait for
+
     try:
         with FeatureFlow(model) as flow:
             batches = data.batches("train", batch_size=PROFILE_BATCH_SIZE, count=PROFILE_BATCHES, seed=0)

@@ -1,0 +1,65 @@
+"""The installed command, as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+Finished = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small networks are fastest, and several test processes get along, with one thread each."""
+    torch.set_num_threads(1)
+
+
+def command_line() -> list[str]:
+    """The console script beside this Python; the module where the package is not installed."""
+    script = Path(sys.executable).with_name("flowprune")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "flowprune"]
+
+
+@pytest.fixture
+def flowprune(tmp_path: Path) -> Callable[..., Finished]:
+    """Run the command in an empty folder; keyword arguments are environment variables."""
+    home = tmp_path / "work"
+    home.mkdir()
+
+    def run(*arguments: object, **environment: str) -> Finished:
+        variables = {key: value for key, value in os.environ.items() if key != "FLOWPRUNE_DATA"}
+        variables |= {"OMP_NUM_THREADS": "1", **environment}
+        # Relative entries would mean other folders there.
+        paths = [str(Path(entry).resolve()) for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
+        variables["PYTHONPATH"] = os.pathsep.join(paths)
+        return subprocess.run(
+            [*command_line(), *map(str, arguments)],
+            cwd=home,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def refused(flowprune: Callable[..., Finished], tmp_path: Path) -> Callable[..., str]:
+    """Run the command, see that it refuses in one line, and leaves its folder as it was; returns the line."""
+
+    def run(*arguments: object, **environment: str) -> str:
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*")}
+        done = flowprune(*arguments, **environment)
+        assert done.returncode == 2, done
+        assert done.stdout == "" and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*")} == before
+        return done.stderr
+
+    return run

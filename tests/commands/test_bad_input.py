@@ -1,0 +1,161 @@
+"""Bad input through the installed command: one line that helps, a non-zero exit, nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowprune.artifacts import save
+from flowprune.models import create
+
+Refused = Callable[..., str]
+
+
+def test_an_unknown_model_names_the_nearest(refused: Refused) -> None:
+    assert "did you mean 'resnet56'?" in refused("prune", "resnt56", "--macs", 0.5, "--out", "a.fp")
+
+
+def test_an_unknown_importance_names_the_nearest(refused: Refused) -> None:
+    line = refused(
+        *("prune", "resnet8", "--macs", 0.5, "--input", "3x16x16", "--out", "a.fp"), "--importance", "nuclear_nrm"
+    )
+    assert "did you mean 'nuclear_norm'?" in line
+
+
+def test_an_unknown_key_in_a_recipe_names_the_nearest(refused: Refused, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("network: resnet8\ndata: {name: digits}\ntraining: {epocs: 3}\n")
+    line = refused("run", recipe, "--out", "out")
+    assert "'epocs'" in line and "did you mean 'epochs'?" in line
+
+
+def test_a_missing_data_folder_is_named(refused: Refused, tmp_path: Path) -> None:
+    line = refused("run", "--set", "data={name: cifar10}", "--out", "out", "--data-dir", tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in line and "--data-dir" in line
+
+
+def test_a_half_unpacked_data_folder_is_named(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
+    line = refused("run", "--set", "data={name: cifar10}", "--out", "out", FLOWPRUNE_DATA=str(tmp_path))
+    assert "half there" in line and "test_batch" in line
+
+
+def test_a_budget_that_cannot_be_met_is_found_before_training(refused: Refused) -> None:
+    line = refused("run", "--set", "pruning.budgets.0={macs: 1K}", "--set", "training.epochs=10000", "--out", "out")
+    assert "macs" in line
+
+
+def test_a_model_of_nan_is_refused(refused: Refused, tmp_path: Path) -> None:
+    model = create("resnet8", width=4)
+    with torch.no_grad():
+        model.layer2[0].conv1.weight[0, 0, 0, 0] = torch.nan
+    save(model, tmp_path / "nan.fp")
+    line = refused("prune", tmp_path / "nan.fp", "--macs", 0.5, "--input", "3x16x16", "--out", "a.fp")
+    assert "layer2.0.conv1.weight" in line and "NaN" in line
+
+
+def test_a_corrupt_artifact_is_refused(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "broken.fp"
+    save(create("resnet8", width=4), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert str(path) in refused("measure", path)
+
+
+def test_a_foreign_artifact_is_refused(refused: Refused, tmp_path: Path) -> None:
+    torch.save(create("resnet8", width=4).state_dict(), tmp_path / "weights.fp")
+    assert "no artifact" in refused("export", tmp_path / "weights.fp", "a.onnx")
+
+
+def test_a_folder_that_is_not_empty_is_kept(refused: Refused, tmp_path: Path) -> None:
+    out = tmp_path / "work" / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("the only copy")
+    assert "not empty" in refused("run", "--out", "out")
+    assert "choose another folder" in refused("run", "--out", "out", "--overwrite")
+    assert (out / "thesis.txt").read_text() == "the only copy"
+
+
+def test_a_wrong_option_is_one_line_too(refused: Refused) -> None:
+    assert "prune" in refused("prun")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("prune resnet8 --out a.fp --input 3x16x16", "exactly one budget"),
+        ("prune resnet8 --macs 1.5 --out a.fp --input 3x16x16", "macs=1.5"),
+        ("prune resnet8 --macs lots --out a.fp --input 3x16x16", "lots"),
+        ("prune resnet8 --macs 0.5 --out a.fp", "--input"),
+        ("prune resnet8 --macs 0.5 --out a.fp --input 3by3", "3by3"),
+        ("prune resnet8 --macs 0.5 --out a.fp --input 1x16x16", "[1, 16, 16]"),
+        ("prune resnet8 --macs 0.5 --out no/where/a.fp --input 3x16x16", "no folder"),
+        ("prune missing.fp --macs 0.5 --out a.fp", "no artifact missing.fp"),
+        (
+            "prune resnet8 --macs 0.5 --out a.fp --importance nuclear_norm --input 3x16x16",
+            "--data",
+        ),
+        (
+            "prune resnet8 --macs 0.5 --out a.fp --input 3x16x16 --importance-option normalise=l2",
+            "did you mean 'normalize'?",
+        ),
+        ("prune resnet8 --macs 0.5 --out a.fp --input 3x16x16 --importance-option l2", "key=value"),
+        ("prune resnet8 --macs 0.5 --out a.fp --input 3x16x16 --ignore layer9", "layer9"),
+        ("prune resnet8 --macs 0.5 --out a.fp --input 3x16x16 --model-option depth=3", "depth"),
+        ("prune resnet8 --macs 0.5 --out a.fp --input 3x16x16 --scope everywhere", "everywhere"),
+        ("prune resnet8 --macs 0.5 --out a.fp --data cifar11", "did you mean 'cifar10'?"),
+        ("prune resnet8 --macs 0.5 --out a.fp --data digits --data-option sise=8", "did you mean 'size'?"),
+        (
+            "prune resnet8 --macs 0.5 --out a.fp --data digits",
+            "does not run on an image of shape [1, 16, 16]",
+        ),
+        ("evaluate resnet8", "--data"),
+        ("measure resnet8 --weights missing.th --input 3x16x16", "missing.th"),
+        ("finetune missing.fp --out a.fp", "missing.fp"),
+        ("finetune missing.fp --out a.fp --lr -1", "lr"),
+        ("finetune missing.fp --out a.fp --set momentun=0.5", "did you mean 'momentum'?"),
+        ("report nowhere", "nowhere"),
+        ("run missing.yaml", "missing.yaml"),
+        ("run --resume --overwrite", "one of them"),
+        ("run --set networks.0.name=resnet9", "did you mean 'resnet"),
+        ("run --set networks.0.options.in_channels=3", "in_channels"),
+        ("run --set pruning.importance.name=l3", "did you mean 'l"),
+        (["run", "--set", "pruning.importance={name: l2, options: {agregation: sum}}"], "did you mean 'aggregation'?"),
+        ("run --set networks.0.classes=3", "classes"),
+    ],
+)
+def test_every_other_bad_input_is_one_line_as_well(
+    arguments: list[str] | str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In this process, for speed: what the console script calls."""
+    from flowprune.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLOWPRUNE_DATA", raising=False)
+    assert main(arguments.split() if isinstance(arguments, str) else arguments) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert said in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unforeseen_error_is_one_line_and_exit_1(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from flowprune import recipe
+    from flowprune.cli import main
+
+    def broken(*given: object) -> None:
+        raise ZeroDivisionError("over\nlines")
+
+    monkeypatch.setattr(recipe, "load_recipe", broken)
+    assert main(["run"]) == 1
+    assert capfd.readouterr().err.startswith("error: ZeroDivisionError: over lines (")
