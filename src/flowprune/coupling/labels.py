@@ -23,16 +23,31 @@ class Block:
     Attributes:
         dimensions: the tensor's dimensions, ascending; one an axis of ``labels``.
         labels: the labels; its shape is the tensor's size in those dimensions.
+        inner: the axis of ``labels`` that is pruned where there are several: every row along it keeps the same number. It is the
+            last one after a split, and moves with its dimension.
     """
 
     dimensions: tuple[int, ...]
     labels: Array
+    inner: int = -1
+
+    @property
+    def inner_dimension(self) -> int:
+        """The tensor's dimension that ``inner`` stands for."""
+        return self.dimensions[self.inner]
+
+    def rows(self) -> Array:
+        """The labels as [rows, n], n along the inner axis."""
+        return np.moveaxis(self.labels, self.inner, -1).reshape(-1, self.labels.shape[self.inner])
 
     def moved(self, places: Sequence[int]) -> Block:
         """The block after dimension d of the tensor became dimension ``places[d]``."""
         new = [places[dimension] for dimension in self.dimensions]
         order = np.argsort(new, kind="stable")
-        return Block(tuple(new[i] for i in order), self.labels.transpose(order) if len(new) > 1 else self.labels)
+        if len(new) == 1:
+            return Block((new[0],), self.labels)
+        inner = order.tolist().index(self.inner % len(new))
+        return Block(tuple(new[i] for i in order), self.labels.transpose(order), inner)
 
     def over(self, dimensions: Sequence[int], shape: Sequence[int]) -> Array:
         """The labels broadcast over ``dimensions`` (a superset, ascending), which have the sizes ``shape``."""
@@ -68,21 +83,25 @@ def reduced(dimensions: Sequence[int], labels: Array) -> Block | None:
     return Block(tuple(kept), np.ascontiguousarray(labels[index]))
 
 
-def survivors(labels: Array, removed: NDArray[np.bool_]) -> Array | None:
-    """The labels without the removed ones, as an array of as many axes; None if what stays is not rectangular.
+def survivors(block: Block, removed: NDArray[np.bool_]) -> Array | None:
+    """A block's labels without the removed ones, as an array of as many axes; None if what stays is not rectangular.
 
     Args:
-        labels: any shape.
+        block: any number of dimensions; rows along its inner axis shrink, and rows that lose everything go.
         removed: for every label, whether it leaves.
     """
-    leaves = removed[labels]
-    if not leaves.any():
-        return labels
+    if not removed[block.labels].any():
+        return block.labels
+    kept = _rectangle(np.moveaxis(block.labels, block.inner, -1), removed)
+    return None if kept is None else np.moveaxis(kept, -1, block.inner)
+
+
+def _rectangle(labels: Array, removed: NDArray[np.bool_]) -> Array | None:
     if labels.ndim == 1:
-        return labels[~leaves]
+        return labels[~removed[labels]]
     parts: list[Array] = []
     for row in labels:
-        kept = survivors(row, removed)
+        kept = _rectangle(row, removed)
         if kept is None:
             return None
         if kept.size:

@@ -17,7 +17,7 @@ from torch import nn
 
 from flowprune.allocation import Plan
 from flowprune.coupling import Analysis, Coupling
-from flowprune.coupling.labels import Array, Block, Layout, survivors
+from flowprune.coupling.labels import Array, Block, Layout, reduced, survivors
 from flowprune.coupling.propagation import Propagation
 from flowprune.coupling.rules import rule_of
 from flowprune.tracing import Graph, Operation
@@ -206,10 +206,10 @@ class _Certification(Propagation):
     def _predicted_layout(self, value: int) -> Layout:
         blocks: list[Block] = []
         for block in self._dense.layouts.get(value, ()):
-            kept = survivors(self._coupling.roots[block.labels], self._removed)
+            kept = survivors(Block(block.dimensions, self._coupling.roots[block.labels], block.inner), self._removed)
             self._require(kept is not None, "what stays of a reshaped block is not rectangular")
             assert kept is not None
-            blocks.append(Block(block.dimensions, kept))
+            blocks.append(Block(block.dimensions, kept, block.inner))
         return tuple(blocks)
 
     def _predicted_shape(self, value: int) -> tuple[int, ...]:
@@ -244,8 +244,8 @@ class _Certification(Propagation):
         assert self.operation is not None
         dense = self._coupling.notes.fresh[self._dense.graph.training, self.operation.index, self._fresh]
         self._fresh += 1
-        kept = survivors(self._coupling.roots[dense], self._removed)
-        assert kept is not None
+        roots = self._coupling.roots[dense]
+        kept = roots[~self._removed[roots]]
         self._require(len(kept) == count, f"{count} channels are padded instead of {len(kept)}")
         return kept
 
@@ -260,8 +260,12 @@ def _same(before: Any, after: Any) -> bool:
 
 
 def _same_layout(predicted: Layout, found: Layout) -> bool:
+    """Whether two layouts say the same. Axes along which all channels are one are dropped first: in the dense pass such labels are
+    joined but still different numbers, in the small one they are equal."""
+
     def as_map(layout: Layout) -> dict[tuple[int, ...], Array]:
-        return {block.dimensions: block.labels for block in layout}
+        plain = (reduced(block.dimensions, block.labels) for block in layout)
+        return {block.dimensions: block.labels for block in plain if block is not None}
 
     left, right = as_map(predicted), as_map(found)
     return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)

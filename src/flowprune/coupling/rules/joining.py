@@ -145,7 +145,7 @@ def _pick(operation: Operation, state: Propagation, indices: Sequence[int]) -> N
     rank = len(state.shape(operation.argument("self")))
     places = [d - (d > dimension) for d in range(rank)]
     rest = tuple(other.moved(places) for other in others)
-    if block is not None and (len(block.dimensions) == 1 or dimension == block.dimensions[-1]):
+    if block is not None and (len(block.dimensions) == 1 or dimension == block.inner_dimension):
         state.freeze(block.labels, "a single channel is picked by its number")
         block = None
     for position, index in enumerate(indices):
@@ -154,7 +154,8 @@ def _pick(operation: Operation, state: Propagation, indices: Sequence[int]) -> N
             continue
         axis = block.dimensions.index(dimension)
         kept = tuple(d for d in block.dimensions if d != dimension)
-        row = Block(kept, np.ascontiguousarray(block.labels.take(index, axis=axis)))
+        labels = np.ascontiguousarray(block.labels.take(index, axis=axis))
+        row = Block(kept, labels, kept.index(block.inner_dimension))
         state.set(operation, (*rest, row.moved(places)), position)
 
 

@@ -61,7 +61,7 @@ def joined_layout(
         offset = len(shape) - len(own)
         sized.append({d + offset for d, size in enumerate(own) if size > 1})
         for block in state.layout(operand):
-            moved = Block(tuple(d + offset for d in block.dimensions), block.labels)
+            moved = Block(tuple(d + offset for d in block.dimensions), block.labels, block.inner)
             if skip is None or skip not in moved.dimensions:
                 placed.append((moved, number))
     result: list[Block] = []
@@ -93,6 +93,11 @@ def _join_cluster(
                 )
             return []
     first = cluster[0][0]
+    inner = {block.inner_dimension for block, _ in cluster if len(block.dimensions) > 1}
+    if len(inner) > 1:
+        for block, _ in cluster:
+            rows = block.rows()
+            state.join(rows[:1], rows[1:])
     if all(block.dimensions == first.dimensions for block, _ in cluster):
         for block, _ in cluster[1:]:
             state.join(first.labels, block.labels)
@@ -101,4 +106,5 @@ def _join_cluster(
     spread_out = [block.over(dimensions, sizes) for block, _ in cluster]
     for labels in spread_out[1:]:
         state.join(spread_out[0], labels)
-    return [Block(dimensions, np.ascontiguousarray(spread_out[0]))]
+    along = dimensions.index(next(iter(sorted(inner)))) if inner else len(dimensions) - 1
+    return [Block(dimensions, np.ascontiguousarray(spread_out[0]), along)]

@@ -75,7 +75,10 @@ def expand(operation: Operation, state: Propagation) -> None:
     x: Reference = operation.argument("self")
     offset = len(state.output_shape(operation)) - len(state.shape(x))
     state.set(
-        operation, tuple(Block(tuple(d + offset for d in block.dimensions), block.labels) for block in state.layout(x))
+        operation,
+        tuple(
+            Block(tuple(d + offset for d in block.dimensions), block.labels, block.inner) for block in state.layout(x)
+        ),
     )
 
 
@@ -94,10 +97,9 @@ def reshape(operation: Operation, state: Propagation) -> None:
     # nothing is known of are taken to follow: the certificate finds out.
     sizes = operation.integers.get("size", ())
     for block in layout:
-        for axis, dimension in enumerate(block.dimensions):
-            if dimension < len(sizes) and sizes[dimension] != ("number", -1) and axis == len(block.dimensions) - 1:
-                row = block.labels.reshape(-1, block.labels.shape[-1])
-                for labels in row:
+        for dimension in block.dimensions:
+            if dimension < len(sizes) and sizes[dimension] != ("number", -1) and dimension == block.inner_dimension:
+                for labels in block.rows():
                     state.count(labels, "size", dimension, "reshaped to a number written in the code")
 
 
@@ -120,14 +122,22 @@ def reshaped(state: Propagation, layout: Layout, source: tuple[int, ...], target
                 state.freeze(block.labels, "a reshape merges two channel dimensions")
             continue
         sizes = [source[d] for d in left]
+        if sizes == [target[d] for d in right]:
+            places = dict(zip(left, right, strict=True))
+            result.append(Block(tuple(places[d] for d in inside[0].dimensions), inside[0].labels, inside[0].inner))
+            continue
+        rows = inside[0].rows()
+        if len(rows) > 1 and inside[0].inner_dimension != inside[0].dimensions[-1]:
+            # Behind the inner axis comes another one: element j of every row becomes a neighbour of element j of the others, so
+            # the order is only kept if they leave together.
+            state.join(rows[:1], rows[1:])
         if math.prod(sizes) > LARGEST_LABEL_ARRAY:
             state.freeze(inside[0].labels, "a reshape spreads the channels over too many elements to follow")
             continue
         spread: Array = np.ascontiguousarray(inside[0].over(left, sizes)).reshape([target[d] for d in right])
         regrouped = reduced(right, spread)
         if regrouped is None:
-            state.freeze(inside[0].labels, "a reshape leaves nothing of the channels")
-            continue
+            continue  # a small model's only channel left: nothing varies, and nothing is to be said
         if len(regrouped.dimensions) > 1:
             state.balance(regrouped.labels.reshape(-1, regrouped.labels.shape[-1]))
         result.append(regrouped)
