@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(
             f"error: {type(error).__name__}: {error} (this should not happen; {TRACEBACK}=1 shows where)", EXIT_FAILED
         )
+    if returned == EXIT_INTERRUPTED:  # some versions of typer turn the interruption into its exit code
+        return _say(f"interrupted{advice()}", EXIT_INTERRUPTED)
     return returned if isinstance(returned, int) else 0
 
 

@@ -18,7 +18,6 @@ from flowprune.errors import ArtifactError
 
 FORMAT = 1
 METADATA_KEY = "flowprune"
-DIGEST_KEY = "sha256"
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,27 @@ class Header:
         Raises:
             ArtifactError: the notes are not plain JSON values.
         """
+        content = {"format": FORMAT, **asdict(self)}
         try:
-            text = json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False)
+            check = digest(content, tensors)
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"options and notes of an artifact must be plain JSON values ({error})") from error
-        return {METADATA_KEY: text, DIGEST_KEY: digest(text, tensors)}
+        # One key only: safetensors writes several in an order that changes from run to run.
+        return {METADATA_KEY: json.dumps({"sha256": check, "header": content})}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str] | None, path: Path) -> Header:
+    def from_metadata(
+        cls, metadata: Mapping[str, str] | None, path: Path, tensors: Mapping[str, Tensor] | None = None
+    ) -> Header:
         """What ``as_metadata`` wrote into the file ``path``.
 
+        Args:
+            metadata: of the file.
+            path: for messages.
+            tensors: of the file, to be checked against the digest; not checked if None.
+
         Raises:
-            ArtifactError: it is no such header, or one of another format.
+            ArtifactError: it is no such header, one of another format, or not what was written.
         """
         if not metadata or METADATA_KEY not in metadata:
             raise ArtifactError(
@@ -76,15 +84,18 @@ class Header:
                 "and give the file as its weights"
             )
         try:
-            data = json.loads(metadata[METADATA_KEY])
-            version = data.pop("format")
-            if version != FORMAT:
-                raise ArtifactError(f"{path} has artifact format {version!r}; this version reads format {FORMAT}")
-            data["plans"] = tuple(data["plans"])
-            header = cls(**data)
+            whole = json.loads(metadata[METADATA_KEY])
+            check, content = whole["sha256"], whole["header"]
+            if content["format"] != FORMAT:
+                raise ArtifactError(f"{path} has artifact format {content['format']!r}; this version reads {FORMAT}")
+            if tensors is not None and digest(content, tensors) != check:
+                raise ArtifactError(f"{path} is damaged: it is not what was written (SHA-256 differs); copy it again")
+            fields = {key: value for key, value in content.items() if key != "format"}
+            header = cls(**{**fields, "plans": tuple(fields["plans"])})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = " ".join(str(error).split())
             raise ArtifactError(
-                f"{path}: the header is damaged ({type(error).__name__}: {error}); save it again"
+                f"{path}: the header is damaged ({type(error).__name__}: {reason}); save it again"
             ) from error
         if not header.is_well_formed:
             raise ArtifactError(f"{path}: the header is damaged (a field has the wrong type); save it again")
@@ -102,9 +113,9 @@ class Header:
         )
 
 
-def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+def digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a header and its tensors: one changed bit of a size or a weight would make another model, silently."""
-    running = hashlib.sha256(text.encode())
+    running = hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         running.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

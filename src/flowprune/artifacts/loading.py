@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from flowprune.artifacts.header import DIGEST_KEY, METADATA_KEY, Header, check_is_file, digest, unreadable
+from flowprune.artifacts.header import Header, check_is_file, unreadable
 from flowprune.errors import ArtifactError, ModelError, UnknownNameError
 from flowprune.lineage import Lineage, attach_lineage
 from flowprune.models import create, runs_own_code
@@ -64,13 +64,10 @@ def read_artifact(file: Path) -> tuple[Header, dict[str, Tensor]]:
     check_is_file(file)
     try:
         with safe_open(file, framework="pt") as content:
-            metadata = content.metadata()
-            header = Header.from_metadata(metadata, file)
             stored: dict[str, Tensor] = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            header = Header.from_metadata(content.metadata(), file, stored)
     except (SafetensorError, OSError, ValueError) as error:
         raise unreadable(file, error) from error
-    if metadata.get(DIGEST_KEY) != digest(metadata[METADATA_KEY], stored):
-        raise ArtifactError(f"{file} is damaged: its content is not what was written (SHA-256 differs); copy it again")
     for name, first in header.shared.items():
         if first not in stored:
             raise ArtifactError(f"{file}: {name} should share the tensor {first}, which is missing; save it again")
