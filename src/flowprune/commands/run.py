@@ -50,8 +50,12 @@ def run(
         resume=resume,
         overwrite=overwrite,
         progress=not quiet and notes.is_terminal,
-        say=lambda line: notes.print(line, markup=False),
+        say=lambda line: notes.print(line, markup=False, soft_wrap=True),
     )
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return
     console = Console()
     if not console.is_terminal:
         # A pipe has no width; what reads it should get whole lines.

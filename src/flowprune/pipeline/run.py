@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 
 from flowprune.artifacts.replacing import replacing
 from flowprune.pipeline.folder import MODEL, REPORT, RunFolder
@@ -55,7 +55,7 @@ def run(
         FlowpruneError: of a kind that says what is wrong: the recipe, the data, a model, a budget, the folder.
     """
     began = time.perf_counter()
-    state = PartialState()
+    state = Accelerator(mixed_precision="no")
     folder = RunFolder(out, writes=state.is_main_process)
     if folder.writes:
         folder.check(recipe, resume=resume, overwrite=overwrite)

@@ -73,7 +73,7 @@ class Stages:
             **found.pop("extra", {}),
             **measured(model, self.job.example()),
         }
-        dense = self.folder.finished(self.name("dense", None))
+        dense = self.folder.finished(self.name("dense", None)) if budget is not None else None
         row["filters_removed"] = None if dense is None else dense["row"]["filters"] - row["filters"]
         record = {"row": row, **found, "seconds": time.perf_counter() - began}
         if self.folder.writes:

@@ -1,0 +1,55 @@
+"""The README's Python runs as it stands, and its tables are those of the committed results."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python_blocks() -> list[str]:
+    return re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    blocks = python_blocks()
+    assert len(blocks) == 3
+    if any(importlib.util.find_spec(name) is None for name in ("onnxruntime", "onnxscript")):
+        blocks = [block for block in blocks if "flowprune[onnx]" not in block]
+    variables: dict[str, object] = {}
+    try:
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), variables)
+    finally:
+        torch.set_num_threads(threads)
+    assert (tmp_path / "small.fp").is_file()
+
+
+def test_the_tables_are_those_of_the_results() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "make_tables.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/make_tables.py"
+
+
+def test_every_public_name_is_there_and_few() -> None:
+    import tomllib
+
+    import flowprune
+
+    assert len(flowprune.__all__) < 25
+    assert all(getattr(flowprune, name) is not None for name in flowprune.__all__)
+    with pytest.raises(AttributeError, match="no attribute"):
+        flowprune.nonsense  # noqa: B018
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pyproject["project"]["version"] == flowprune.__version__
