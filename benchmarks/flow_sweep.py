@@ -35,9 +35,6 @@ def runs() -> dict[str, dict[str, Any]]:
         "flow": {"gradient": "20%", "curvature": "20%", "reduction": "mean"},
         "weight_decay": 0.0,
     }
-    found["share020-gradient-only"] = {"flow": {"gradient": "20%", "reduction": "mean"}}
-    found["share020-curvature-only"] = {"flow": {"curvature": "20%", "reduction": "mean"}}
-    found["share100-mean"] = {"flow": {"gradient": "100%", "curvature": "100%", "reduction": "mean"}}
     found["plain-decay5e-3"] = {"flow": None, "weight_decay": 5e-3}
     found["share050-mean-decay5e-3"] = {
         "flow": {"gradient": "50%", "curvature": "50%", "reduction": "mean"},

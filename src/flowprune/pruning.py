@@ -121,7 +121,9 @@ def prune(
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise a ``ModelError`` naming the first parameter or buffer that holds NaN or infinity."""
+    """Raise a ``ModelError`` for a model without parameters, or naming the first parameter or buffer that holds NaN or infinity."""
+    if next(model.parameters(), None) is None:
+        raise ModelError(f"{type(model).__name__} has no parameters, so there is nothing to prune")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and tensor.device.type != "meta" and not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")

@@ -185,3 +185,21 @@ def test_a_plan_for_another_architecture_is_refused() -> None:
     small = prune(models.create("resnet32"), made)
     with pytest.raises(ModelError, match="already carried out"):
         prune(small, made)
+
+
+def test_a_model_without_anything_to_prune_says_so() -> None:
+    with pytest.raises(ModelError, match="no parameters"):
+        plan(nn.ReLU(), torch.randn(1, 3), importance=L2(), channels=0.5)
+    alone = plan(nn.Linear(3, 4), torch.randn(1, 3), importance=L2(), channels=0.5)
+    assert alone.is_empty and "output of the model" in alone.frozen["weight"]
+    with pytest.raises(BudgetError, match="cannot be met"):
+        plan(nn.Linear(3, 4), torch.randn(1, 3), importance=L2(), macs=0.5)
+
+
+def test_a_reparametrised_weight_stays_and_is_named() -> None:
+    model = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(3, 8)), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 4)
+    )
+    made = plan(model, torch.randn(1, 3), importance=L2(), channels=0.5)
+    assert "no coupling rule" in made.frozen["0.parametrizations.weight.original1"]
+    assert set(made.removed) == {"2.weight", "2.bias", "3.weight"}

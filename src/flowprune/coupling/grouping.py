@@ -135,7 +135,10 @@ def _frozen_names(
             reason_of.setdefault(root, freeze.reason)
     names: dict[str, str] = {}
     for slot in notes.slots:
-        if roles.get((slot.name, slot.dimension)) != "output" or slot.name.endswith("bias"):
+        role = roles.get((slot.name, slot.dimension), "other")
+        # a weight that reaches its operator through others (a parametrisation) has no role of its own
+        makes_channels = role == "output" and not slot.name.endswith("bias")
+        if not makes_channels and (role != "other" or slot.dimension != 0):
             continue
         stays = frozen[slot.labels]
         if not stays.any():
