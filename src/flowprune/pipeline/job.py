@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flowprune.allocation import budget_from
 from flowprune.errors import RecipeError
-from flowprune.importance import Importance, Random
+from flowprune.importance import Random
 from flowprune.models import create
 from flowprune.pipeline.criteria import importance_from
 from flowprune.pruning import check_finite, plan
@@ -39,8 +39,10 @@ class Job:
         """One image, on the device."""
         return self.data.example_input().to(self.device)
 
-    def importance(self, section: PruningSection) -> Importance:
-        """The recipe's criterion, with training images where it wants them."""
+    def plan_options(self, section: PruningSection, budget: BudgetSection) -> dict[str, Any]:
+        """Keyword arguments for ``plan``: the budget and, but for a threshold, the recipe's criterion with its images."""
+        if budget.kind == "threshold":
+            return budget.options()
 
         def batches() -> list[tuple[Tensor, Tensor]]:
             return list(
@@ -49,13 +51,8 @@ class Job:
                 )
             )
 
-        return importance_from(section.importance.name, section.importance.options, batches)
-
-    def plan_options(self, section: PruningSection, budget: BudgetSection, importance: Importance) -> dict[str, Any]:
-        """Keyword arguments for ``plan``."""
-        if budget.kind == "threshold":
-            return budget.options()
-        return {**budget.options(), "importance": importance, "largest_cut": section.largest_cut}
+        criterion = importance_from(section.importance.name, section.importance.options, batches)
+        return {**budget.options(), "importance": criterion, "largest_cut": section.largest_cut}
 
     def check(self) -> None:
         """Find out now, not after hours of training, that something cannot work.
@@ -69,7 +66,7 @@ class Job:
         recipe = self.recipe
         section = recipe.pruning
         if section is not None:
-            self.importance(section)
+            importance_from(section.importance.name, section.importance.options, list)
             for budget in section.budgets:
                 budget_from(**budget.options())
         for network in recipe.networks:
@@ -83,7 +80,8 @@ class Job:
                 )
             for budget in section.budgets if section is not None else ():
                 if section is not None and budget.kind != "threshold":
-                    plan(model, self.example(), **self.plan_options(section, budget, Random()))
+                    cut = {**budget.options(), "importance": Random(), "largest_cut": section.largest_cut}
+                    plan(model, self.example(), **cut)
 
 
 def slug(*parts: str | None) -> str:

@@ -114,8 +114,7 @@ class Stages:
         section = self.job.recipe.pruning
         assert section is not None
         model = self._model_of("dense", None)
-        options = self.job.plan_options(section, budget, self.job.importance(section))
-        made = plan(model, self.job.example(), **options)
+        made = plan(model, self.job.example(), **self.job.plan_options(section, budget))
         small = prune(model, made)
         return small, {
             "top1": evaluate(small, self.job.data).top1,
