@@ -7,6 +7,7 @@ If a rule is wrong, the small model reads other channels than the twin and their
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import torch
 from torch import nn
@@ -23,7 +24,27 @@ def silenced_twin(model: nn.Module, plan: Plan) -> nn.Module:
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.ConvTranspose2d)) and reading in removed:
             with torch.no_grad():
                 module.weight.index_fill_(reading, torch.tensor(removed[reading]), 0.0)
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) and 0 in removed:
+            kept = [c for c in range(module.weight.numel()) if c not in removed[0]]
+            module.register_forward_hook(partial(_normalized_over_kept, kept=kept))
     return twin
+
+
+def _normalized_over_kept(
+    module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor, kept: list[int]
+) -> torch.Tensor:
+    """A normalisation over a pruned width is one over the kept channels; the others are never read."""
+    (x,) = inputs
+    result = torch.zeros_like(output)
+    weight, bias = module.weight[kept], None if module.bias is None else module.bias[kept]
+    if isinstance(module, nn.GroupNorm):
+        result[:, kept] = nn.functional.group_norm(x[:, kept], module.num_groups, weight, bias, module.eps)
+    elif x.shape[-1] == module.weight.numel() and "2d" not in type(module).__name__:
+        result[..., kept] = nn.functional.layer_norm(x[..., kept], (len(kept),), weight, bias, module.eps)
+    else:  # channels first
+        moved = x[:, kept].movedim(1, -1)
+        result[:, kept] = nn.functional.layer_norm(moved, (len(kept),), weight, bias, module.eps).movedim(-1, 1)
+    return result
 
 
 def randomized(model: nn.Module, seed: int = 0, dead: float = 0.0) -> nn.Module:
@@ -48,9 +69,10 @@ def randomized(model: nn.Module, seed: int = 0, dead: float = 0.0) -> nn.Module:
                     mask = torch.rand(module.weight.shape, generator=generator) < dead
                     module.weight[mask] = 0.0
                     module.bias[mask] = -module.bias[mask].abs() - 0.1
-            elif isinstance(module, nn.GroupNorm):
+            elif isinstance(module, (nn.GroupNorm, nn.LayerNorm)) and module.weight is not None:
                 module.weight.copy_(uniform(module.weight, 0.5, 1.5))
-                module.bias.copy_(uniform(module.bias, -0.3, 0.5))
+                if module.bias is not None:
+                    module.bias.copy_(uniform(module.bias, -0.3, 0.5))
     return model
 
 

@@ -17,9 +17,6 @@ STAYS = {
     "uneven split": {"stem.0.weight"},
     "view with a written number": {"features.2.0.weight"},
     "option-A shortcut": {"outer.0.weight"},
-    # no rule for pixel shuffle and group norm yet: what touches them stays
-    "pixel shuffle": {"up.weight"},
-    "group norm": {"stem.0.weight"},
 }
 BUDGETS = {
     "macs-global": {"macs": 0.6},

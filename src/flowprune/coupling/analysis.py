@@ -14,7 +14,7 @@ from flowprune.coupling.labels import Array, Block
 from flowprune.coupling.propagation import Propagation, arange, propagate
 from flowprune.coupling.rules import rule_of
 from flowprune.tracing import Graph, Operation
-from flowprune.tracing.integers import Attribute, attributes_in, is_derived_from_sizes
+from flowprune.tracing.integers import Attribute, Expression, attributes_in, is_derived_from_sizes
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,16 @@ class Demand:
 
     attribute: Attribute
     labels: Array
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A size the code writes down: that of a block along one axis. ``attribute`` is where it can be mended, None for a number."""
+
+    block: Block
+    axis: int
+    attribute: Attribute | None
+    place: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ class Notes:
     freezes: list[Freeze] = field(default_factory=list)
     balances: list[Array] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
+    extents: list[Extent] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     fresh: dict[tuple[bool, int, int], Array] = field(default_factory=dict)
 
@@ -124,7 +135,7 @@ class Analysis(Propagation):
         """Find the attribute behind the integer; freeze the labels where there is none that could be mended."""
         operation = self.operation
         assert operation is not None
-        if argument == "groups" and self._is_standard(operation):
+        if argument in ("groups", "normalized_shape") and self._is_standard(operation):
             return  # surgery knows the attribute by the module's class
         origins = operation.integers.get(argument)
         expression = origins[position] if origins is not None and position < len(origins) else None
@@ -137,12 +148,25 @@ class Analysis(Propagation):
         else:
             self._literal(labels, reason, operation)
 
+    def extent(self, block: Block, axis: int, expression: Expression) -> None:
+        """Note the size, to be compared with what a cut leaves; a single dimension's number freezes it at once."""
+        operation = self.operation
+        assert operation is not None
+        if is_derived_from_sizes(expression):
+            return
+        place = f"{operation.name} in {operation.module or 'the model itself'}"
+        attribute = attributes_in(expression)[0] if expression[0] == "attribute" else None
+        if attribute is None and block.labels.ndim == 1:
+            self._literal(block.labels, "reshaped to a number written in the code", operation)
+        else:
+            self.notes.extents.append(Extent(block, axis, attribute, place))
+
     def _literal(self, labels: Array, reason: str, operation: Operation) -> None:
         place = f" ({operation.name} in {operation.module or 'the model itself'})"
         self.freeze(labels, reason + place)
 
     def _is_standard(self, operation: Operation) -> bool:
-        return isinstance(self._model.get_submodule(operation.module), _ConvNd)
+        return isinstance(self._model.get_submodule(operation.module), (_ConvNd, nn.LayerNorm))
 
     def fresh(self, count: int) -> Array:
         """New labels, remembered by operation so that the certificate finds them again."""

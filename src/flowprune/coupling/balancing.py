@@ -51,7 +51,9 @@ def signatures(notes: Notes, roots: Array, pieces: dict[int, int]) -> tuple[NDAr
     seen: set[bytes] = set()
     balances: list[Balance] = []
     for labels in notes.balances:
-        members = roots[labels]
+        members = _binding(roots[labels])
+        if members is None:
+            continue
         ordered = np.sort(members, axis=1)
         if (ordered == ordered[0]).all():
             continue  # every row holds the same channels: whatever leaves, the rows stay equal
@@ -59,7 +61,7 @@ def signatures(notes: Notes, roots: Array, pieces: dict[int, int]) -> tuple[NDAr
         if key in seen:
             continue  # both modes' passes say the same
         seen.add(key)
-        number = numbers(len(labels))
+        number = numbers(len(members))
         for row, value in zip(members, number, strict=True):
             np.add.at(signature, row, value)
         balances.append(Balance(members, number))
@@ -67,6 +69,20 @@ def signatures(notes: Notes, roots: Array, pieces: dict[int, int]) -> tuple[NDAr
         for root, piece in pieces.items():
             signature[root] += np.uint64(piece * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
     return signature, balances
+
+
+def _binding(members: Array) -> Array | None:
+    """The rows that must stay equally long, [rows, n], of a constraint [..., n]; None if there is nothing to keep.
+
+    A row of one single component (an attention head that leaves as a whole) is there or not: then its length does not matter, and
+    the constraint is about how many such rows there are in the axis above.
+    """
+    while members.ndim > 1:
+        rows = members.reshape(-1, members.shape[-1])
+        if not (rows == rows[:, :1]).all():
+            return rows
+        members = members[..., 0]
+    return None
 
 
 def match_rows(channels: list[Array], balances: list[Balance]) -> Matching:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from flowprune.coupling.balancing import match_rows, signatures
 from flowprune.coupling.feature_maps import sightings
 from flowprune.coupling.groups import CoupledGroup, FeatureMap, Member
 from flowprune.coupling.labels import Array
-from flowprune.coupling.roles import roles_in
+from flowprune.coupling.roles import Roles, roles_in
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,17 @@ class Coupling:
     notes: Notes
 
 
-def group_channels(notes: Notes, evaluation: Analysis) -> Coupling:
-    """Form the groups.
+def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
+    """Form the groups. The first of ``passes`` is the evaluation pass, whose feature maps are the groups'.
 
     Channels with the same signature form one group. The rows of balance constraints are matched group by group; where that asks
     for smaller groups, or for channels to stay, the groups are formed again.
     """
     roots = notes.roots()
-    roles = roles_in(evaluation.graph)
+    evaluation = passes[0]
+    roles: Roles = {}
+    for analysis in passes:  # what runs in training only has roles too
+        roles = roles_in(analysis.graph) | roles
     pieces: dict[int, int] = {}
     slot_labels = np.concatenate([slot.labels for slot in notes.slots])
     while True:

@@ -13,6 +13,7 @@ import numpy as np
 
 from flowprune.coupling.labels import Array, Block, Layout
 from flowprune.tracing import Graph, Operation, Reference
+from flowprune.tracing.integers import Expression
 
 Rule = Callable[[Operation, "Propagation"], None]
 
@@ -63,7 +64,7 @@ class Propagation(ABC):
 
     @abstractmethod
     def balance(self, rows: Array) -> None:
-        """[rows, n]: every row must keep the same number of channels."""
+        """[..., n]: every row along the last axis must keep the same number of channels, or go altogether."""
 
     @abstractmethod
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
@@ -74,6 +75,16 @@ class Propagation(ABC):
             argument: the operator's argument that holds the integer.
             position: its place in a list argument, 0 for a bare integer.
             reason: why the channels stay where the integer cannot follow.
+        """
+
+    @abstractmethod
+    def extent(self, block: Block, axis: int, expression: Expression) -> None:
+        """The running operation writes the size of one of its result's dimensions: that of ``block`` along ``axis``.
+
+        Args:
+            block: what the dimension carries.
+            axis: which of the block's.
+            expression: where the code took the size from.
         """
 
     @abstractmethod

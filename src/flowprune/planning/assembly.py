@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowprune.allocation import AttributeChange, Budget, Plan
+from flowprune.coupling import Coupling
 from flowprune.coupling.analysis import Freeze
+from flowprune.coupling.labels import Array, Block, survivors
 from flowprune.importance.protocol import Importance
 from flowprune.planning.coupled_model import CoupledModel
 from flowprune.planning.layers import layer_changes
 from flowprune.planning.selection import Selection
+from flowprune.tracing.integers import Attribute
 
 
 def assemble(
@@ -27,17 +31,7 @@ def assemble(
     for value, name in coupled.graph.parameters.items():
         if name in slices or name in selection.folding.shifts:
             shapes[name] = coupled.graph.values[value].shape
-    attributes: dict[tuple[str, str, int | None], AttributeChange] = {}
-    conflicts: list[Freeze] = []
-    for demand in coupling.notes.demands:
-        before, after = len(demand.labels), int((~gone[demand.labels]).sum())
-        key = (demand.attribute.module, demand.attribute.name, demand.attribute.position)
-        change = AttributeChange(*key, before, after)
-        if attributes.setdefault(key, change).after != after:
-            reason = f"{key[0]}.{key[1]} would have to be both {attributes[key].after} and {after}"
-            conflicts += [
-                Freeze(other.labels, reason) for other in coupling.notes.demands if other.attribute == demand.attribute
-            ]
+    attributes, conflicts = _attributes(coupled.coupling, selection.removed)
     if conflicts:
         return conflicts
     none = np.zeros_like(removed)
@@ -47,7 +41,7 @@ def assemble(
         importance=name_of(importance),
         removed=slices,
         shapes=shapes,
-        attributes=tuple(change for change in attributes.values() if change.before != change.after),
+        attributes=attributes,
         layers=layer_changes(coupled, gone),
         macs=(
             coupled.macs.count_removed(none) // coupled.batch,
@@ -59,6 +53,40 @@ def assemble(
         kept_alive=selection.kept_alive,
         shifts=selection.folding.shifts,
     )
+
+
+def _attributes(coupling: Coupling, removed: NDArray[np.bool_]) -> tuple[tuple[AttributeChange, ...], list[Freeze]]:
+    """The integer attributes that follow the cut; and what must be frozen where the code's integers cannot follow."""
+    wanted: dict[Attribute, list[tuple[int, int, Array]]] = {}
+    conflicts: list[Freeze] = []
+    for demand in coupling.notes.demands:
+        roots = coupling.roots[demand.labels]
+        wanted.setdefault(demand.attribute, []).append((len(roots), int((~removed[roots]).sum()), demand.labels))
+    for extent in coupling.notes.extents:
+        block = extent.block
+        before = block.labels.shape[extent.axis]
+        kept = survivors(Block(block.dimensions, coupling.roots[block.labels], block.inner), removed)
+        if kept is None:
+            conflicts.append(
+                Freeze(block.labels.reshape(-1), f"what stays of a reshaped block is not rectangular ({extent.place})")
+            )
+        elif extent.attribute is not None:
+            wanted.setdefault(extent.attribute, []).append((before, kept.shape[extent.axis], block.labels.reshape(-1)))
+        elif kept.shape[extent.axis] != before:
+            conflicts.append(
+                Freeze(block.labels.reshape(-1), f"reshaped to a number written in the code ({extent.place})")
+            )
+    changes: list[AttributeChange] = []
+    for attribute, uses in wanted.items():
+        results = sorted({after for _, after, _ in uses})
+        if len(results) > 1:
+            reason = f"{attribute.module}.{attribute.name} would have to be {' and '.join(map(str, results))} at once"
+            conflicts += [Freeze(labels, reason) for _, _, labels in uses]
+        elif results[0] != uses[0][0]:
+            changes.append(
+                AttributeChange(attribute.module, attribute.name, attribute.position, uses[0][0], results[0])
+            )
+    return tuple(changes), conflicts
 
 
 def name_of(importance: Importance | None) -> str:

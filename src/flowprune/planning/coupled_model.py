@@ -16,6 +16,7 @@ from flowprune.coupling.analysis import Freeze
 from flowprune.errors import CertificateError, ModelError
 from flowprune.surgery import Refusal
 from flowprune.tracing import Graph, first_tensor, model_of, trace
+from flowprune.tracing.integers import sizes_in
 
 
 @dataclass
@@ -61,7 +62,7 @@ class CoupledModel:
                     notes.freezes.append(Freeze(slot.labels, "ignored, as asked"))
         parameters = frozenset(name for name, _ in model.named_parameters())
         batch = first_tensor(inputs).shape[0] if first_tensor(inputs).dim() else 1
-        coupling = group_channels(notes, passes[0])
+        coupling = group_channels(notes, passes)
         return cls(
             passes,
             coupling,
@@ -75,7 +76,7 @@ class CoupledModel:
         """Freeze more channels and group again."""
         notes = self.coupling.notes
         notes.freezes.extend(freezes)
-        self.coupling = group_channels(notes, self.passes[0])
+        self.coupling = group_channels(notes, self.passes)
         self.macs = macs_model(self.coupling, self.graph)
         self.params = params_model(self.coupling, self.graph, self.parameters)
 
@@ -92,9 +93,11 @@ class CoupledModel:
         alive = np.zeros(len(self.coupling.roots), dtype=bool)
         for channels in self.coupling.channels:
             alive[channels] = True
+        # the tensors it reads and makes, and those whose sizes the code put into its arguments
+        sized = [value for expressions in operation.integers.values() for e in expressions for value in sizes_in(e)]
         touched = [
             Freeze(block.labels.reshape(-1), f"the cut could not be certified: {self.last_refusal}")
-            for value in [*operation.inputs(), *(v for v in operation.outputs if v is not None)]
+            for value in [*operation.inputs(), *(v for v in operation.outputs if v is not None), *sized]
             for block in dense.layouts.get(value, ())
             if alive[self.coupling.roots[block.labels]].any()
         ]

@@ -62,9 +62,29 @@ def _mend_slopes(small: nn.Module, dense: nn.Module) -> None:
     small.num_parameters = small.weight.numel()
 
 
+def _mend_layer_norm(small: nn.Module, dense: nn.Module) -> None:
+    assert isinstance(small, nn.LayerNorm)
+    if small.weight is not None:
+        small.normalized_shape = tuple(small.weight.shape)
+
+
+def _mend_group_norm(small: nn.Module, dense: nn.Module) -> None:
+    assert isinstance(small, nn.GroupNorm)
+    if small.weight is not None:
+        small.num_channels = small.weight.shape[0]
+
+
+def _mend_embedding(small: nn.Module, dense: nn.Module) -> None:
+    assert isinstance(small, nn.Embedding)
+    small.num_embeddings, small.embedding_dim = small.weight.shape
+
+
 _MENDERS: tuple[tuple[type[nn.Module], Callable[[nn.Module, nn.Module], None]], ...] = (
     (_ConvNd, _mend_convolution),
     (nn.Linear, _mend_linear),
     (_NormBase, _mend_normalization),
     (nn.PReLU, _mend_slopes),
+    (nn.LayerNorm, _mend_layer_norm),
+    (nn.GroupNorm, _mend_group_norm),
+    (nn.Embedding, _mend_embedding),
 )

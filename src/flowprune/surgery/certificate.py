@@ -21,6 +21,7 @@ from flowprune.coupling.labels import Array, Block, Layout, reduced, survivors
 from flowprune.coupling.propagation import Propagation
 from flowprune.coupling.rules import rule_of
 from flowprune.tracing import Graph, Operation
+from flowprune.tracing.integers import Expression
 from flowprune.tracing.recorder import InterruptedTraceError, retrace
 
 _SIZE_ARGUMENTS: dict[str, frozenset[str]] = {
@@ -28,6 +29,7 @@ _SIZE_ARGUMENTS: dict[str, frozenset[str]] = {
     "aten._unsafe_view": frozenset({"size"}),
     "aten.reshape": frozenset({"shape"}),
     "aten._reshape_alias": frozenset({"size", "stride"}),
+    "aten.as_strided_": frozenset({"size", "stride"}),
     "aten.expand": frozenset({"size"}),
     "aten.slice": frozenset({"start", "end"}),
     "aten.split": frozenset({"split_size"}),
@@ -35,6 +37,12 @@ _SIZE_ARGUMENTS: dict[str, frozenset[str]] = {
     "aten.constant_pad_nd": frozenset({"pad"}),
     "aten.convolution": frozenset({"groups"}),
     "aten._convolution": frozenset({"groups"}),
+    "aten.native_layer_norm": frozenset({"normalized_shape"}),
+    "aten.native_group_norm": frozenset({"C"}),
+    "aten.new_zeros": frozenset({"size"}),
+    "aten.new_ones": frozenset({"size"}),
+    "aten.new_full": frozenset({"size"}),
+    "aten.new_empty": frozenset({"size"}),
 }
 """Arguments that say how large something is. What they did shows in the results' shapes and labels, which are checked."""
 
@@ -238,6 +246,9 @@ class _Certification(Propagation):
 
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
         """Counts show in the shapes and labels."""
+
+    def extent(self, block: Block, axis: int, expression: Expression) -> None:
+        """Sizes show in the shapes."""
 
     def fresh(self, count: int) -> Array:
         """The dense pass's new channels at this place, less the removed ones."""

@@ -86,6 +86,15 @@ def attributes_in(expression: Expression) -> list[Attribute]:
     return attributes_in(expression[1]) + attributes_in(expression[2])
 
 
+def sizes_in(expression: Expression) -> list[int]:
+    """Value numbers of the tensors whose sizes an expression depends on."""
+    if expression[0] == "size":
+        return [int(expression[1])]
+    if expression[0] in ("number", "attribute"):
+        return []
+    return sizes_in(expression[1]) + sizes_in(expression[2])
+
+
 def is_derived_from_sizes(expression: Expression) -> bool:
     """Whether the integer follows the sizes of tensors by itself: at least one size in it, and no attribute."""
     if expression[0] == "size":

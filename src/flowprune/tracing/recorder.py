@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -106,17 +107,25 @@ def _record(model: nn.Module, inputs: Any, training: bool, tensors: str) -> Grap
     recorder.graph.tensors = tensors
     calls = _PythonCalls(recorder.number)
     recorder.calls = calls
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused attention hides its parts in one operator
     try:
-        with recorder.watched_modules(model), calls, recorder:
+        with spelled_out_attention(), recorder.watched_modules(model), calls, recorder:
             outputs = call_model(model, inputs)
     except Exception as error:
         raise InterruptedTraceError(recorder.graph, error) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
     recorder.graph.outputs = tuple(recorder.number(leaf) for leaf in tensors_in(outputs))
     return recorder.graph
+
+
+@contextmanager
+def spelled_out_attention() -> Iterator[None]:
+    """Attention as products and a softmax, not as one fused operator that hides its parts (its scale above all)."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def is_unseen(function: OpOverload) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flowprune.tracing.recorder import is_unseen
+from flowprune.tracing.recorder import is_unseen, spelled_out_attention
 from flowprune.tracing.shadow import call_model, model_of, shadow
 
 Position = tuple[int, int]
@@ -40,13 +40,8 @@ def replay(
     ``trace(model, inputs)``. A shadow that shares the model's tensors runs, so modes and training-time hooks stay untouched.
     """
     twin = shadow(model_of(model), lambda tensor: tensor).eval()
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), _Visitor(visit):
-            return call_model(twin, inputs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    with spelled_out_attention(), torch.no_grad(), _Visitor(visit):
+        return call_model(twin, inputs)
 
 
 def observe(model: nn.Module, inputs: Any, positions: Collection[Position]) -> dict[Position, torch.Tensor]:

@@ -1,11 +1,16 @@
-"""Matrix products with a weight: linear layers as they decompose."""
+"""Matrix products: linear layers as they decompose, and products of batches of matrices, as attention is made of."""
 
 from __future__ import annotations
 
-from flowprune.coupling.labels import Block, block_at
+import math
+from collections.abc import Sequence
+
+from flowprune.coupling.labels import Array, Block, Layout, block_at, without
 from flowprune.coupling.propagation import Propagation
 from flowprune.coupling.rules import rule
 from flowprune.tracing import Operation, Reference
+
+_UNKNOWN = "reads the model's input, or channels that are not known"
 
 
 @rule("aten.mm", "aten.addmm")
@@ -19,34 +24,123 @@ def matrix_product(operation: Operation, state: Propagation) -> None:
             if len(block.dimensions) > 1:
                 state.freeze(block.labels, "a matrix product mixes a reshaped block")
     columns, rows = _single(state, left, 1), _single(state, right, 0)
-    state.join_blocks(columns, rows, "reads the model's input, or channels that are not known")
+    state.join_blocks(columns, rows, _UNKNOWN)
     across, down = _single(state, right, 1), _single(state, left, 0)
-    if added is not None:
-        width = state.shape(added)[-1]
-        bias = block_at(state.layout(added), state_last(state, added)) if width > 1 else None
-        if width > 1:
-            across = state.join_blocks(across, bias, "a bias of channels that are not known")
-    layout = []
-    if down is not None:
-        layout.append(Block((0,), down.labels))
-    if across is not None:
-        layout.append(Block((1,), across.labels))
-    state.set(operation, tuple(layout))
+    made = across
+    if added is not None and state.shape(added)[-1] > 1:
+        bias = block_at(state.layout(added), len(state.shape(added)) - 1)
+        made = state.join_blocks(across, bias, "a bias of channels that are not known")
+    placed = ((0, down), (1, made))
+    state.set(operation, tuple(Block((d,), block.labels) for d, block in placed if block is not None))
     (height, depth), width = state.shape(left), state.shape(right)[1]
-    constant, factors = 1, []
-    for size, labelled in ((height, down), (depth, rows), (width, _single(state, right, 1))):
-        if labelled is None:
-            constant *= size
-        else:
-            factors.append(labelled.labels)
-    state.cost(constant, factors)
-
-
-def state_last(state: Propagation, tensor: Reference) -> int:
-    """The last dimension of a tensor."""
-    return len(state.shape(tensor)) - 1
+    _cost(state, ((height, down), (depth, rows), (width, across)))
 
 
 def _single(state: Propagation, tensor: Reference, dimension: int) -> Block | None:
     block = block_at(state.layout(tensor), dimension)
     return block if block is not None and len(block.dimensions) == 1 else None
+
+
+def _cost(state: Propagation, sizes: Sequence[tuple[int, Block | None]]) -> None:
+    constant = math.prod(size for size, labelled in sizes if labelled is None)
+    state.cost(constant, [labelled.labels.reshape(-1) for _, labelled in sizes if labelled is not None])
+
+
+@rule("aten.bmm", "aten.baddbmm")
+def batched_matrix_product(operation: Operation, state: Propagation) -> None:
+    """[b, m, k] times [b, k, n].
+
+    Where the batch holds attention heads, k (or n) and the batch are one block [heads, width]: a head leaves as a whole, so its
+    labels are joined along its width, and the scores [b, m, n] carry one label a head in their batch dimension.
+    """
+    if operation.name == "aten.baddbmm":
+        state.freeze_inputs(operation, "passes through aten.baddbmm, which has no coupling rule")
+        return
+    left, right = operation.argument("self"), operation.argument("mat2")
+    height, depth, width = state.shape(left)[1], state.shape(left)[2], state.shape(right)[2]
+    from_left, batch_left = _taken(state, state.layout(left), 2)
+    from_right, batch_right = _taken(state, state.layout(right), 1)
+    heads: list[Array] = [labels for labels in (batch_left, batch_right) if labels is not None]
+    if from_left is not None and from_right is not None:
+        if len(from_left.dimensions) == len(from_right.dimensions) == 2:
+            for block in (from_left, from_right):
+                rows = block.labels if block.dimensions[0] == 0 else block.labels.T
+                state.join(rows[:, :1], rows)
+                heads.append(rows[:, 0])
+            state.join(heads[-1], heads[-2])
+        else:
+            state.join(_batch_last(from_left), _batch_last(from_right))
+    else:
+        state.join_blocks(from_left, from_right, _UNKNOWN)
+
+    down = _outer(state, state.layout(left), from_left, 1)
+    across = _outer(state, state.layout(right), from_right, 2)
+    layout: list[Block] = []
+    covered = False
+    for survivor, place in ((down, 1), (across, 2)):
+        if survivor is None:
+            continue
+        if len(survivor.dimensions) == 1:
+            layout.append(Block((place,), survivor.labels))
+            continue
+        if covered:
+            state.freeze(survivor.labels, "both factors of a product carry heads and widths")
+            continue
+        covered = True
+        layout.append(Block((0, place), survivor.labels, survivor.inner))
+        if heads:
+            state.join(heads[0][:, None], survivor.labels)
+    for labels in heads[1:]:
+        state.join(heads[0], labels)
+    if heads and not covered:
+        layout.append(Block((0,), heads[0]))
+    state.set(operation, tuple(layout))
+    _bmm_cost(state, state.shape(left)[0], height, depth, width, from_left, down, across, heads)
+
+
+def _taken(state: Propagation, layout: Layout, contracted: int) -> tuple[Block | None, Array | None]:
+    """The block a factor is contracted over (with the batch, perhaps), and the labels of a batch dimension that is alone."""
+    block = block_at(layout, contracted)
+    if block is not None and not set(block.dimensions) <= {0, contracted}:
+        state.freeze(block.labels, "a product mixes a reshaped block")
+        block = None
+    alone = next((b.labels for b in layout if b.dimensions == (0,)), None)
+    return block, alone
+
+
+def _outer(state: Propagation, layout: Layout, contracted: Block | None, dimension: int) -> Block | None:
+    """The block that survives in the result: over ``dimension``, or over the batch and it."""
+    block = block_at(without(layout, [contracted] if contracted else []), dimension)
+    if block is not None and not set(block.dimensions) <= {0, dimension}:
+        state.freeze(block.labels, "a product mixes a reshaped block")
+        return None
+    return block
+
+
+def _batch_last(block: Block) -> Array:
+    return block.labels if len(block.dimensions) == 1 or block.dimensions[0] == 0 else block.labels.T
+
+
+def _bmm_cost(
+    state: Propagation,
+    batch: int,
+    height: int,
+    depth: int,
+    width: int,
+    contracted: Block | None,
+    down: Block | None,
+    across: Block | None,
+    heads: list[Array],
+) -> None:
+    """A block over the batch and another dimension counts both; the batch is counted once."""
+    sizes: list[tuple[int, Block | None]] = []
+    counted = False
+    for size, block in ((depth, contracted), (height, down), (width, across)):
+        if block is not None and len(block.dimensions) == 2:
+            if counted:
+                block = None
+            counted = True
+        sizes.append((size, block))
+    if not counted:
+        sizes.append((batch, Block((0,), heads[0]) if heads else None))
+    _cost(state, sizes)

@@ -9,16 +9,8 @@ from flowprune.tracing import Operation, Reference
 
 
 @rule(
-    "aten.mean",
-    "aten.sum",
-    "aten.amax",
-    "aten.amin",
-    "aten.var",
-    "aten.std",
-    "aten.prod",
-    "aten.max",
-    "aten.min",
-    "aten.logsumexp",
+    *("aten.mean", "aten.sum", "aten.prod", "aten.amax", "aten.amin", "aten.max", "aten.min", "aten.logsumexp"),
+    *("aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.linalg_vector_norm", "aten.norm"),
 )
 def reduction(operation: Operation, state: Propagation) -> None:
     """Drop the reduced dimensions. A statistic over channels changes when some leave, so those are frozen."""

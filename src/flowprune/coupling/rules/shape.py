@@ -82,6 +82,29 @@ def expand(operation: Operation, state: Propagation) -> None:
     )
 
 
+@rule("aten.as_strided_")
+def restrided(operation: Operation, state: Propagation) -> None:
+    """Global average pooling gives its fresh result other strides in dimensions of size 1; that changes nothing.
+
+    Anything else freezes: strides may say that any element stands anywhere.
+    """
+    x: Reference = operation.argument("self")
+    maker = state.graph.operations[operation.index - 1] if operation.index else None
+    size, stride = operation.argument("size"), operation.argument("stride")
+    contiguous = [math.prod(size[d + 1 :]) for d in range(len(size))]
+    same = all(s == 1 or a == b for s, a, b in zip(size, stride, contiguous, strict=True))
+    if (
+        maker is not None
+        and maker.name == "aten.mean"
+        and x.value in maker.outputs
+        and tuple(size) == state.shape(x)
+        and same
+    ):
+        state.set(operation, state.layout(x))
+    else:
+        state.freeze_inputs(operation, "passes through aten.as_strided_")
+
+
 @rule("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias", "aten._reshape_copy", "aten.view_copy")
 def reshape(operation: Operation, state: Propagation) -> None:
     """Regroup dimensions; the labels are regrouped with them.
@@ -95,12 +118,11 @@ def reshape(operation: Operation, state: Propagation) -> None:
     state.set(operation, layout)
     # Sizes read off tensors and -1 follow by themselves; attributes can be mended; a number in the code stays what it is. Sizes
     # nothing is known of are taken to follow: the certificate finds out.
-    sizes = operation.integers.get("size", ())
+    sizes = operation.integers.get("size", operation.integers.get("shape", ()))
     for block in layout:
-        for dimension in block.dimensions:
-            if dimension < len(sizes) and sizes[dimension] != ("number", -1) and dimension == block.inner_dimension:
-                for labels in block.rows():
-                    state.count(labels, "size", dimension, "reshaped to a number written in the code")
+        for axis, dimension in enumerate(block.dimensions):
+            if dimension < len(sizes) and sizes[dimension] != ("number", -1):
+                state.extent(block, axis, sizes[dimension])
 
 
 def reshaped(state: Propagation, layout: Layout, source: tuple[int, ...], target: tuple[int, ...]) -> Layout:
@@ -139,7 +161,7 @@ def reshaped(state: Propagation, layout: Layout, source: tuple[int, ...], target
         if regrouped is None:
             continue  # a small model's only channel left: nothing varies, and nothing is to be said
         if len(regrouped.dimensions) > 1:
-            state.balance(regrouped.labels.reshape(-1, regrouped.labels.shape[-1]))
+            state.balance(regrouped.labels)
         result.append(regrouped)
     return tuple(result)
 
