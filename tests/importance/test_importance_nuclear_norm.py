@@ -57,7 +57,7 @@ def build(dtype=torch.float64) -> nn.Module:
 
 def groups_of(model: nn.Module, x: torch.Tensor) -> dict[str, CoupledGroup]:
     notes, passes = analyse(model, [trace(model, x)])
-    return {group.name: group for group in group_channels(notes, passes[0]).groups}
+    return {group.name: group for group in group_channels(notes, passes).groups}
 
 
 def images(count: int, dtype=torch.float64, size: int = 6) -> torch.Tensor:

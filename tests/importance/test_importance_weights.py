@@ -25,7 +25,7 @@ X = torch.zeros(2, 3, 16, 16)
 
 def groups_of(model: nn.Module, x: torch.Tensor = X) -> tuple[CoupledGroup, ...]:
     notes, passes = analyse(model, [trace(model, x)])
-    return group_channels(notes, passes[0]).groups
+    return group_channels(notes, passes).groups
 
 
 def worn(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -13,9 +13,10 @@ from torch import nn
 from flowprune.allocation import CountModel, macs_model, params_model
 from flowprune.coupling import Analysis, Coupling, analyse, group_channels
 from flowprune.coupling.analysis import Freeze
+from flowprune.coupling.labels import Array
 from flowprune.errors import CertificateError, ModelError
 from flowprune.surgery import Refusal
-from flowprune.tracing import Graph, first_tensor, model_of, trace
+from flowprune.tracing import Graph, Operation, first_tensor, model_of, trace
 from flowprune.tracing.integers import sizes_in
 
 
@@ -81,31 +82,40 @@ class CoupledModel:
         self.params = params_model(self.coupling, self.graph, self.parameters)
 
     def freeze_refused(self, refusal: Refusal) -> None:
-        """Freeze every channel that the refused operation touches.
+        """Freeze every channel at the refused operation; where none is left there, in the module around it, and so outwards.
 
         Raises:
-            CertificateError: if it touches none, so that freezing cannot help.
+            CertificateError: if no channel is left to freeze anywhere.
         """
         dense = next(p for p in self.passes if p.graph.training == refusal.training)
-        operation = dense.graph.operations[refusal.operation]
-        place = f"{operation.name} in {operation.module or 'the model itself'}"
-        self.last_refusal = f"{refusal.reason} ({place})"
+        operations = dense.graph.operations
+        refused = operations[refusal.operation]
+        self.last_refusal = f"{refusal.reason} ({refused.name} in {refused.module or 'the model itself'})"
+        reason = f"the cut could not be certified: {self.last_refusal}"
+        # a reshape that raises may have been about to copy first: the sizes are the next operator's
+        around = operations[refusal.operation : refusal.operation + 2]
+        path = refused.module
+        while True:
+            touched = self._alive_at(dense, around)
+            if touched:
+                self.freeze([Freeze(labels, reason) for labels in touched])
+                return
+            if len(around) == len(operations):
+                raise CertificateError(f"{reason}; no channel is left that could be frozen instead")
+            around = [o for o in operations if o.module == path or o.module.startswith(f"{path}.") or not path]
+            path = path.rpartition(".")[0]
+
+    def _alive_at(self, dense: Analysis, operations: Sequence[Operation]) -> list[Array]:
+        """The channels that may leave, of the tensors that operations read and make, and of those whose sizes they are given."""
         alive = np.zeros(len(self.coupling.roots), dtype=bool)
         for channels in self.coupling.channels:
             alive[channels] = True
-        # the tensors it reads and makes, and those whose sizes the code put into its arguments
-        sized = [value for expressions in operation.integers.values() for e in expressions for value in sizes_in(e)]
-        touched = [
-            Freeze(block.labels.reshape(-1), f"the cut could not be certified: {self.last_refusal}")
-            for value in [*operation.inputs(), *(v for v in operation.outputs if v is not None), *sized]
-            for block in dense.layouts.get(value, ())
-            if alive[self.coupling.roots[block.labels]].any()
-        ]
-        if not touched:
-            raise CertificateError(
-                f"the cut could not be certified: {self.last_refusal}; no channel passes there that could be frozen instead"
-            )
-        self.freeze(touched)
+        values: dict[int, None] = {}
+        for operation in operations:
+            sized = [value for expressions in operation.integers.values() for e in expressions for value in sizes_in(e)]
+            values |= dict.fromkeys([*operation.inputs(), *(v for v in operation.outputs if v is not None), *sized])
+        blocks = [block for value in values for block in dense.layouts.get(value, ())]
+        return [block.labels.reshape(-1) for block in blocks if alive[self.coupling.roots[block.labels]].any()]
 
 
 def ignored_parameters(model: nn.Module, ignore: Collection[str | nn.Module], graph: Graph) -> set[str]:
