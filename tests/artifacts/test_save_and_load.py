@@ -322,3 +322,11 @@ def test_another_model_is_refused_with_what_differs(tmp_path: Path) -> None:
     wider.second = nn.Linear(8, 5)
     with pytest.raises(ArtifactError, match=r"\[4, 8\] in the file, \[5, 8\] in the model"):
         load(path, model=wider)
+
+
+def test_modules_that_read_their_own_version_load(tmp_path: Path) -> None:
+    """MNASNet refuses a state dictionary without version numbers."""
+    model = create("torchvision:mnasnet0_5")
+    save(model, tmp_path / "model.fp")
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(load(tmp_path / "model.fp").eval()(x), model.eval()(x))

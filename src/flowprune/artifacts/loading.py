@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -139,7 +140,10 @@ def fill(model: nn.Module, stored: dict[str, Tensor], header: Header, complaint:
     for name, tensor in stored.items():
         if name in places and places[name].dtype != tensor.dtype:
             places[name].data = places[name].data.to(tensor.dtype)
-    model.load_state_dict(stored, strict=True)
+    # Modules may read their own version there (MNASNet does, to tell its old checkpoints); the file is of this version.
+    versioned = OrderedDict(stored)
+    versioned._metadata = getattr(held, "_metadata", None)  # type: ignore[attr-defined]
+    model.load_state_dict(versioned, strict=True)
     now = model.state_dict()
     for name, tensor in stored.items():
         if not torch.equal(torch.nan_to_num(now[name]), torch.nan_to_num(tensor)):
