@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flowprune.errors import FlowpruneError
     from flowprune.flow import FeatureFlow
     from flowprune.measuring import measure
+    from flowprune.planning import explain
     from flowprune.pruning import plan, prune
     from flowprune.recipe import load_recipe
     from flowprune.training import evaluate, load_data, train
@@ -24,6 +25,7 @@ __all__ = [
     "Plan",
     "errors",
     "evaluate",
+    "explain",
     "export",
     "importance",
     "load",
@@ -43,6 +45,7 @@ _ROOMS = {
     "FlowpruneError": "flowprune.errors",
     "Plan": "flowprune.allocation",
     "evaluate": "flowprune.training",
+    "explain": "flowprune.planning",
     "export": "flowprune.artifacts",
     "load": "flowprune.artifacts",
     "load_data": "flowprune.training",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowprune.commands.evaluate import evaluate
+from flowprune.commands.explain import explain
 from flowprune.commands.export import export
 from flowprune.commands.finetune import finetune
 from flowprune.commands.measure import measure
@@ -11,6 +12,6 @@ from flowprune.commands.prune import prune
 from flowprune.commands.report import report
 from flowprune.commands.run import run
 
-COMMANDS = (run, prune, finetune, evaluate, measure, export, report, methods)
+COMMANDS = (run, prune, finetune, evaluate, measure, explain, export, report, methods)
 
 __all__ = ["COMMANDS"]

@@ -1,0 +1,24 @@
+"""``flowprune explain``: which layers are coupled, and what is frozen."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flowprune.commands.options import Input, ModelName, ModelOption, Weights, key_values
+
+
+def explain(
+    model: Annotated[str, typer.Argument(help="An artifact, or the name of a model.")],
+    weights: Weights = None,
+    model_name: ModelName = None,
+    model_option: ModelOption = None,
+    input_shape: Input = None,
+) -> None:
+    """Show which layers lose their channels together, and why others keep theirs."""
+    from flowprune.commands.subject import subject
+    from flowprune.planning import explain as explained
+
+    given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
+    typer.echo(str(explained(given.model, given.example(input_shape))))

@@ -1,0 +1,100 @@
+"""Why the channels of a model can only leave the way they do, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from flowprune.coupling import CoupledGroup
+from flowprune.planning.coupled_model import CoupledModel
+
+
+@dataclass(frozen=True)
+class GroupExplanation:
+    """One coupled group.
+
+    Attributes:
+        name: the first layer that makes its channels.
+        channels: how many may be removed one by one.
+        made_by: the layers whose filters they are; all lose the same ones.
+        normalized_by: the normalisations that work on them.
+        read_by: the layers that consume them.
+        in_step_with: groups that must lose equally many (rows of a split, a grouped convolution or a shuffle).
+    """
+
+    name: str
+    channels: int
+    made_by: tuple[str, ...]
+    normalized_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+    in_step_with: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.channels} channels, made by {_listed(self.made_by)}"]
+        for what, layers in (
+            ("read by", self.read_by),
+            ("normalised by", self.normalized_by),
+            ("in step with", self.in_step_with),
+        ):
+            if layers:
+                lines.append(f"    {what} {_listed(layers)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The coupled groups of a model, and what may not be removed at all.
+
+    Attributes:
+        groups: in the order of their first layers.
+        frozen: weight -> why (some of) its filters stay.
+    """
+
+    groups: tuple[GroupExplanation, ...]
+    frozen: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [str(group) for group in self.groups]
+        lines += [f"frozen: {name}: {reason}" for name, reason in self.frozen.items()]
+        return "\n".join(lines)
+
+
+def explain(model: nn.Module, inputs: Any, *, ignore: Collection[str | nn.Module] = ()) -> Explanation:
+    """Which layers are coupled, and why the others are frozen; ``model`` is not touched.
+
+    Args:
+        model, inputs, ignore: as for ``flowprune.plan``. What only the certificate of an actual cut would refuse is not known here.
+
+    Raises:
+        ModelError, TraceError: as ``flowprune.plan``.
+    """
+    coupling = CoupledModel.of(model, inputs, ignore).coupling
+    names = [group.name for group in coupling.groups]
+    partners = {
+        member: [other for other in members if other != member] for members in coupling.classes for member in members
+    }
+    groups = tuple(
+        GroupExplanation(
+            group.name,
+            group.channels,
+            _layers(group, "output", "other"),
+            _layers(group, "normalization"),
+            _layers(group, "input"),
+            tuple(names[other] for other in partners[number]),
+        )
+        for number, group in enumerate(coupling.groups)
+    )
+    return Explanation(groups, dict(coupling.frozen))
+
+
+def _layers(group: CoupledGroup, *roles: str) -> tuple[str, ...]:
+    owners = (member.name.rpartition(".")[0] or member.name for member in group.members if member.role in roles)
+    return tuple(dict.fromkeys(owners))
+
+
+def _listed(names: tuple[str, ...], most: int = 6) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
