@@ -60,11 +60,11 @@ def naive(model: nn.Module, group: CoupledGroup, norm: int, divide: bool) -> lis
         if member.role != "output" or not member.name.endswith(".weight"):
             continue
         filters = parameters[member.name].detach().double().numpy()
-        scores = []
-        for row in member.indices:
-            numbers = [abs(float(w)) for index in row for w in filters[index].ravel()]
-            scores.append(sum(numbers) if norm == 1 else math.sqrt(sum(w * w for w in numbers)))
-        average = sum(scores) / len(scores)
+        lengths = []
+        for numbers in np.abs(filters.reshape(len(filters), -1)).tolist():
+            lengths.append(sum(numbers) if norm == 1 else math.sqrt(sum(w * w for w in numbers)))
+        average = sum(lengths) / len(lengths)  # of the layer, whichever groups its filters are in
+        scores = [lengths[index] for (index,) in member.indices]
         per_member.append([score / average if divide else score for score in scores])
     return [sum(column) / len(column) for column in zip(*per_member, strict=True)]
 
@@ -147,8 +147,11 @@ def test_what_cannot_be_judged_is_kept():
     [("none", [3.0, 4.0]), ("l1", [3 / 7, 4 / 7]), ("l2", [0.6, 0.8]), ("max", [0.75, 1.0]), ("mean", [6 / 7, 8 / 7])],
 )
 def test_layers_are_normalised_as_asked(how, expected):
-    np.testing.assert_allclose(normalized(torch.tensor([3.0, 4.0]), how).numpy(), expected, rtol=1e-12)
-    assert normalized(torch.zeros(2), how).tolist() == [0.0, 0.0]
+    ((scores,), (half,)) = normalized([[("a", torch.tensor([3.0, 4.0]))], [("b", torch.zeros(2))]], how)
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-12)
+    assert half.tolist() == [0.0, 0.0]
+    ((first,), (second,)) = normalized([[("a", torch.tensor([3.0]))], [("a", torch.tensor([4.0]))]], how)
+    np.testing.assert_allclose([float(first), float(second)], expected, rtol=1e-12)
 
 
 def test_random_is_repeatable_and_leaves_the_global_state_alone(groups):
@@ -210,3 +213,19 @@ def test_a_third_party_brings_a_criterion_through_an_entry_point(tmp_path: Path,
         assert [s.argmax().item() for s in scores] == [0] * len(groups)
     finally:
         sys.modules.pop("first_channels", None)
+
+
+def test_a_layer_in_several_groups_is_normalized_as_one_layer() -> None:
+    """Half of an option-A stage's filters are tied to the stage before, half are not: one layer, one divisor."""
+    model = create("resnet20")
+    with torch.no_grad():
+        model.layer2[0].conv2.weight[:8] *= 10.0
+    groups = groups_of(model, torch.randn(1, 3, 32, 32))
+    (group,) = [g for g in groups if g.name == "layer2.0.conv2"]
+    makers = [m for m in group.members if m.role == "output"]
+    by_layer = {}
+    for member in makers:
+        length = dict(model.named_parameters())[member.name].detach().double().flatten(1).norm(dim=1)
+        by_layer[member.name] = (length / length.mean())[member.indices[:, 0]]
+    (scores,) = [s for s, g in zip(L2()(model, None, groups), groups, strict=True) if g is group]
+    assert torch.allclose(scores, torch.stack(list(by_layer.values())).mean(dim=0), rtol=1e-12)

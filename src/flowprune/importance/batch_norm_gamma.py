@@ -49,14 +49,15 @@ class BatchNormGamma:
             for path, module in model.named_modules(remove_duplicate=False)
             if isinstance(module, nn.modules.batchnorm._NormBase)
         }
-        scores = []
-        for group in groups:
-            members = [
-                normalized(
-                    filter_rows(finite(tensors[member.name], member.name), member).abs().mean(dim=1), self.normalize
-                )
+        scored = [
+            [
+                (member.name, filter_rows(finite(tensors[member.name], member.name), member).abs().mean(dim=1))
                 for member in group.members
                 if member.name in gammas and member.role == "normalization"
             ]
-            scores.append(aggregated(members, self.aggregation, group.channels))
-        return scores
+            for group in groups
+        ]
+        members = normalized(scored, self.normalize)
+        return [
+            aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)
+        ]

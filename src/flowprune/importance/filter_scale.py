@@ -54,20 +54,24 @@ class FilterScale:
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` where a filter could not be measured."""
         by_weight = {layer.weight: scale for layer, scale in filter_scales(model, inputs, self.batches).items()}
-        scores = []
-        for group in groups:
-            members = [
-                self._member(member, by_weight.get(member.name))
+        scored = [
+            [
+                (member.name, _scales(member, by_weight.get(member.name)))
                 for member in group.members
                 if member.role == "output" and member.name in by_weight
             ]
-            scores.append(aggregated(members, self.aggregation, group.channels))
-        return scores
+            for group in groups
+        ]
+        members = normalized(scored, self.normalize)
+        return [
+            aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)
+        ]
 
-    def _member(self, member: Member, scale: torch.Tensor | None) -> torch.Tensor:
-        indices = torch.as_tensor(member.indices, dtype=torch.int64)
-        # A grouped transposed convolution's weight holds only filters / groups along its output dimension: not told
-        # apart here.
-        if scale is None or int(indices.max()) >= len(scale):
-            return torch.full((len(indices),), torch.inf, dtype=torch.float64)
-        return normalized(scale[indices].amax(dim=1), self.normalize)
+
+def _scales(member: Member, scale: torch.Tensor | None) -> torch.Tensor:
+    indices = torch.as_tensor(member.indices, dtype=torch.int64)
+    # A grouped transposed convolution's weight holds only filters / groups along its output dimension: not told
+    # apart here.
+    if scale is None or int(indices.max()) >= len(scale):
+        return torch.full((len(indices),), torch.inf, dtype=torch.float64)
+    return scale[indices].amax(dim=1)

@@ -43,11 +43,11 @@ class L1:
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group no weight makes."""
         tensors = named_tensors(model)
-        scores = []
-        for group in groups:
-            members = [
-                normalized(rows.abs().sum(dim=1, dtype=torch.float64), self.normalize)
-                for _, rows in group_filters(group, tensors)
-            ]
-            scores.append(aggregated(members, self.aggregation, group.channels))
-        return scores
+        scored = [
+            [(name, rows.abs().sum(dim=1, dtype=torch.float64)) for name, rows in group_filters(group, tensors)]
+            for group in groups
+        ]
+        members = normalized(scored, self.normalize)
+        return [
+            aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)
+        ]

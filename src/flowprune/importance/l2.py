@@ -43,11 +43,14 @@ class L2:
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group no weight makes."""
         tensors = named_tensors(model)
-        scores = []
-        for group in groups:
-            members = [
-                normalized(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64), self.normalize)
-                for _, rows in group_filters(group, tensors)
+        scored = [
+            [
+                (name, torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64))
+                for name, rows in group_filters(group, tensors)
             ]
-            scores.append(aggregated(members, self.aggregation, group.channels))
-        return scores
+            for group in groups
+        ]
+        members = normalized(scored, self.normalize)
+        return [
+            aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)
+        ]

@@ -94,13 +94,16 @@ class NuclearNorm:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group that has no feature map."""
         chosen = [maps_at(group, self.stage) for group in groups]
         layers = iter(self._layer_scores(model, list(itertools.chain.from_iterable(chosen))))
+        scored = [
+            [
+                (feature.position, scores)
+                for feature, scores in zip(maps, itertools.islice(layers, len(maps)), strict=True)
+            ]
+            for maps in chosen
+        ]
+        members = normalized(scored, self.normalize)
         return [
-            aggregated(
-                [normalized(scores, self.normalize) for scores in itertools.islice(layers, len(maps))],
-                self.aggregation,
-                group.channels,
-            )
-            for group, maps in zip(groups, chosen, strict=True)
+            aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)
         ]
 
     def _layer_scores(self, model: nn.Module, maps: list[FeatureMap]) -> list[torch.Tensor]:
