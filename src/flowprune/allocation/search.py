@@ -72,7 +72,22 @@ def _limits(coupling: Coupling, largest_cut: float) -> Array:
         if lacking > 0:
             own = class_of[number]
             limits[own] = min(limits[own], coupling.groups[number].channels - -(-lacking // places))
+    for extent in coupling.notes.extents:
+        _limit_rows(coupling, coupling.roots[extent.block.rows()], class_of, limits)
     return np.asarray(np.maximum(limits, 0), dtype=np.int64)
+
+
+def _limit_rows(coupling: Coupling, rows: Array, class_of: dict[int, int], limits: Array) -> None:
+    """Where whole rows of a reshaped block leave (attention heads), as many stay as of any dimension: a single row would be laid
+    out in memory like none at all."""
+    if len(rows) < 2 or not (rows == rows[:, :1]).all():
+        return
+    heads = set(rows[:, 0].tolist())
+    for group, channels in enumerate(coupling.channels):
+        inside = heads.intersection(channels.tolist())
+        if inside:
+            own = class_of[group]
+            limits[own] = min(limits[own], max(0, len(heads) - SMALLEST_WIDTH))
 
 
 def lost_for_count(

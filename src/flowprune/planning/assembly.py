@@ -70,6 +70,10 @@ def _attributes(coupling: Coupling, removed: NDArray[np.bool_]) -> tuple[tuple[A
             conflicts.append(
                 Freeze(block.labels.reshape(-1), f"what stays of a reshaped block is not rectangular ({extent.place})")
             )
+        elif kept.shape[extent.axis] == 1 < before:
+            # a single row (one attention head) is laid out in memory like none at all: other operators would run
+            reason = f"a reshaped block would be left with a single row ({extent.place})"
+            conflicts.append(Freeze(block.labels.reshape(-1), reason))
         elif extent.attribute is not None:
             wanted.setdefault(extent.attribute, []).append((before, kept.shape[extent.axis], block.labels.reshape(-1)))
         elif kept.shape[extent.axis] != before:

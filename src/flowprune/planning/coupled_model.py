@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -92,30 +92,41 @@ class CoupledModel:
         refused = operations[refusal.operation]
         self.last_refusal = f"{refusal.reason} ({refused.name} in {refused.module or 'the model itself'})"
         reason = f"the cut could not be certified: {self.last_refusal}"
-        # a reshape that raises may have been about to copy first: the sizes are the next operator's
-        around = operations[refusal.operation : refusal.operation + 2]
-        path = refused.module
-        while True:
-            touched = self._alive_at(dense, around)
+        for around, with_sizes in _outwards(operations, refusal.operation):
+            touched = self._alive_at(dense, around, with_sizes)
             if touched:
                 self.freeze([Freeze(labels, reason) for labels in touched])
                 return
-            if len(around) == len(operations):
-                raise CertificateError(f"{reason}; no channel is left that could be frozen instead")
-            around = [o for o in operations if o.module == path or o.module.startswith(f"{path}.") or not path]
-            path = path.rpartition(".")[0]
+        raise CertificateError(f"{reason}; no channel is left that could be frozen instead")
 
-    def _alive_at(self, dense: Analysis, operations: Sequence[Operation]) -> list[Array]:
+    def _alive_at(self, dense: Analysis, operations: Sequence[Operation], with_sizes: bool) -> list[Array]:
         """The channels that may leave, of the tensors that operations read and make, and of those whose sizes they are given."""
         alive = np.zeros(len(self.coupling.roots), dtype=bool)
         for channels in self.coupling.channels:
             alive[channels] = True
         values: dict[int, None] = {}
         for operation in operations:
-            sized = [value for expressions in operation.integers.values() for e in expressions for value in sizes_in(e)]
-            values |= dict.fromkeys([*operation.inputs(), *(v for v in operation.outputs if v is not None), *sized])
+            values |= dict.fromkeys([*operation.inputs(), *(v for v in operation.outputs if v is not None)])
+            if with_sizes:
+                expressions = [e for origins in operation.integers.values() for e in origins]
+                values |= dict.fromkeys(value for e in expressions for value in sizes_in(e))
         blocks = [block for value in values for block in dense.layouts.get(value, ())]
         return [block.labels.reshape(-1) for block in blocks if alive[self.coupling.roots[block.labels]].any()]
+
+
+def _outwards(operations: Sequence[Operation], refused: int) -> Iterator[tuple[Sequence[Operation], bool]]:
+    """Where to look for channels to freeze, ever wider; and whether to look at tensors whose sizes the code used there, too.
+
+    A reshape that raises may have been about to copy first: its sizes are the next operator's.
+    """
+    yield operations[refused : refused + 1], False
+    yield operations[refused : refused + 2], False
+    yield operations[refused : refused + 2], True
+    path = operations[refused].module
+    while path:
+        yield [o for o in operations if o.module == path or o.module.startswith(f"{path}.")], True
+        path = path.rpartition(".")[0]
+    yield operations, True
 
 
 def ignored_parameters(model: nn.Module, ignore: Collection[str | nn.Module], graph: Graph) -> set[str]:
