@@ -203,6 +203,8 @@ def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, "run", str(recipe), "--out", str(out), *more],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A shell without job control starts background work with the interrupt ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
