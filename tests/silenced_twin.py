@@ -44,7 +44,8 @@ def _normalized_over_kept(
     else:  # channels first
         moved = x[:, kept].movedim(1, -1)
         result[:, kept] = nn.functional.layer_norm(moved, (len(kept),), weight, bias, module.eps).movedim(-1, 1)
-    return result
+    activation = getattr(module, "act", None)  # timm's normalisations with an activation in them
+    return result if activation is None else activation(result)
 
 
 def randomized(model: nn.Module, seed: int = 0, dead: float = 0.0) -> nn.Module:

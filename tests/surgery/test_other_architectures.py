@@ -52,3 +52,21 @@ def test_network_equals_its_silenced_twin(name: str) -> None:
         assert largest_difference(output, twin_output) < 1e-10 * scale
         assert largest_difference(dense_output, twin_output) > 1e-6 * scale
         assert made.params[1] <= 0.7 * made.params[0]
+
+
+def test_a_standardized_weight_keeps_its_inputs() -> None:
+    """Weight standardisation scales a filter by all its weights: fewer inputs would scale the others."""
+    pytest.importorskip("timm", reason="the extra `zoo` is not installed")
+    torch.manual_seed(0)
+    model = models.create("timm:test_nfnet", classes=7).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if float(parameter.abs().max()) < 1e-2:
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+    images = torch.randn(2, 3, 96, 96, dtype=torch.float64)
+    made = plan(model, images[:1], importance=Random(seed=1), channels=0.5)
+    small = prune(model, made).eval()
+    with torch.no_grad():
+        dense_output, twin_output, output = (network(images) for network in (model, silenced_twin(model, made), small))
+    assert largest_difference(output, twin_output) < 1e-10
+    assert largest_difference(dense_output, twin_output) > 1e-6

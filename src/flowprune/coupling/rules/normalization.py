@@ -23,11 +23,12 @@ def batch_norm(operation: Operation, state: Propagation) -> None:
     """Join the input's channels with weight, bias, running mean and running variance; each channel is normalised by itself."""
     tensors = [operation.argument(name) for name in ("weight", "bias", "running_mean", "running_var")]
     block = _channels(operation, state, 1, tensors, "batch norm")
-    others = without(state.layout(operation.argument("input")), [b for b in [_at(operation, state, 1)] if b])
+    for other in without(state.layout(operation.argument("input")), [b for b in [_at(operation, state, 1)] if b]):
+        # weight standardisation runs a filter's weights through here: with fewer of them, the rest would be scaled otherwise
+        state.freeze(other.labels, "the statistics of a batch norm are taken over this dimension")
     if block is None:
-        state.set(operation, others)
         return
-    state.set(operation, (*others, Block((1,), block.labels)))
+    state.set(operation, (Block((1,), block.labels),))
     for position in range(1, len(operation.outputs)):
         if operation.outputs[position] is not None and state.output_shape(operation, position) == (len(block.labels),):
             state.set(operation, (Block((0,), block.labels),), position)
