@@ -3,7 +3,7 @@
     python benchmarks/zoo.py [--list FILE] [--only PATTERN] [--limit SECONDS] [--out results/zoo/flowprune.json]
 
 Per model: ``channels=0.5`` by L2. It *works* if the plan is not empty, the small model runs forward and backward in training mode,
-its output has the dense one's shape, the source is untouched, and save -> load (with ``model=``) gives the same output. Beside it:
+its output has the dense one's shape, and save -> load (with ``model=``) gives the same output. Beside it:
 parameters kept, the share of parameters in dimensions that may shrink at all, seconds a phase. Models already in the output
 file are left out, so the survey can be interrupted and goes on; ``--again`` measures them anew.
 """
@@ -69,9 +69,7 @@ def survey(name: str, size: int) -> dict[str, Any]:
     assert any(parameter.grad is not None for parameter in small.parameters()), "no gradient"
     dense_shapes = [tuple(output.shape) for output in tensors_in(model.train()(images))]
     assert [tuple(output.shape) for output in outputs] == dense_shapes, "another output shape"
-    model.load_state_dict(
-        state
-    )  # the training-mode forward above moved running statistics; before that nothing may have
+    model.load_state_dict(state)  # the training-mode forward above moved running statistics
     small.eval()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "small.fp"

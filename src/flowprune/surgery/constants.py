@@ -22,6 +22,7 @@ from flowprune.coupling import Analysis, Coupling
 from flowprune.coupling.roles import layer_of
 from flowprune.coupling.rules import rule_of
 from flowprune.coupling.rules.normalization import batch_norm
+from flowprune.measuring.filter_layers import tensors_of
 from flowprune.tracing import Graph, Operation, Reference, replay
 
 ZERO = 1e-12
@@ -68,10 +69,7 @@ def fold_constants(
     result = Folding()
     if not any(mask.any() for mask in dead.values()):
         return result
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    tensors = tensors_of(model)
     producers, consumers = graph.producers(), graph.consumers()
 
     def visit(index: int, run: Callable[[], Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from flowprune.errors import FlowpruneError, TraceError
 from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
 from flowprune.tracing.integers import Integer, expression_of, mark_attributes
-from flowprune.tracing.shadow import call_model, first_tensor, model_of, shadow, to_meta
+from flowprune.tracing.shadow import call_model, first_tensor, meta_shadow, model_of, shadow, to_meta
 
 
 def trace(model: nn.Module, inputs: Any, *, training: bool = False) -> Graph:
@@ -77,7 +77,7 @@ def retrace(model: nn.Module, inputs: Any, like: Graph) -> Graph:
 
 
 def _on_meta(model: nn.Module, inputs: Any, training: bool) -> Graph:
-    return _record(shadow(model, to_meta), tree_map_only(torch.Tensor, to_meta, inputs), training, "meta")
+    return _record(meta_shadow(model), tree_map_only(torch.Tensor, to_meta, inputs), training, "meta")
 
 
 def _on_fake(model: nn.Module, inputs: Any, training: bool) -> Graph:
