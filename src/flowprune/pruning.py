@@ -12,7 +12,7 @@ from flowprune.allocation import Plan, budget_from
 from flowprune.errors import BudgetError, CertificateError, ModelError
 from flowprune.importance.protocol import Importance
 from flowprune.lineage import attach_lineage, lineage_of
-from flowprune.measuring import filter_scales
+from flowprune.measuring import filter_scales, is_finite
 from flowprune.planning import CoupledModel, assemble, select
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
 
@@ -65,7 +65,7 @@ def plan(
         )
     check_finite(model)
     coupled = CoupledModel.of(model, inputs, ignore)
-    scales = filter_scales(model, inputs)
+    scales = filter_scales(model, inputs, graph=coupled.graph)
     for _ in range(ATTEMPTS):
         selection = select(coupled, budget, model, inputs, importance, largest_cut, fold_tolerance, scales)
         made = assemble(selection, coupled, budget, importance)
@@ -125,5 +125,5 @@ def check_finite(model: nn.Module) -> None:
     if next(model.parameters(), None) is None:
         raise ModelError(f"{type(model).__name__} has no parameters, so there is nothing to prune")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and tensor.device.type != "meta" and not bool(torch.isfinite(tensor).all()):
+        if tensor.device.type != "meta" and not is_finite(tensor):
             raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flowprune.importance.aggregation import Aggregation, aggregated, checked_aggregation
-from flowprune.importance.filters import group_filters, named_tensors
+from flowprune.importance.filters import group_filters, named_tensors, row_norms
 from flowprune.importance.normalization import Normalization, checked_normalization, normalized
 from flowprune.importance.registry import REGISTRY
 
@@ -43,10 +43,7 @@ class L1:
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group no weight makes."""
         tensors = named_tensors(model)
-        scored = [
-            [(name, rows.abs().sum(dim=1, dtype=torch.float64)) for name, rows in group_filters(group, tensors)]
-            for group in groups
-        ]
+        scored = [[(name, row_norms(rows, 1)) for name, rows in group_filters(group, tensors)] for group in groups]
         members = normalized(scored, self.normalize)
         return [
             aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)

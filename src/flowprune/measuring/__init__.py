@@ -4,6 +4,7 @@ from flowprune.measuring.cost import LayerMeasurement, Measurement, measure
 from flowprune.measuring.dead_filters import DeadFilters, DeadInLayer, dead_filters, is_dead, reference_scale
 from flowprune.measuring.filter_layers import FilterLayer, FollowingNorm, filter_layers
 from flowprune.measuring.filter_scale import filter_scales
+from flowprune.measuring.finiteness import is_finite
 from flowprune.measuring.sparsity import LayerSparsity, Sparsity, sparsity
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "filter_layers",
     "filter_scales",
     "is_dead",
+    "is_finite",
     "measure",
     "reference_scale",
     "sparsity",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from flowprune.errors import ModelError
+from flowprune.measuring.finiteness import is_finite
 from flowprune.tracing import Graph, Operation, Reference, trace
 
 _CONVOLUTIONS = ("aten.convolution", "aten._convolution")
@@ -59,17 +60,18 @@ class FilterLayer:
     branch_end: bool
 
 
-def filter_layers(model: nn.Module, inputs: Any) -> tuple[FilterLayer, ...]:
+def filter_layers(model: nn.Module, inputs: Any, graph: Graph | None = None) -> tuple[FilterLayer, ...]:
     """The layers whose weight is a parameter of the model, in execution order.
 
     Args:
         model: any eager model; it is traced in evaluation mode on a shadow and not touched.
         inputs: example inputs: a tensor, a tuple of tensors or a dictionary of them.
+        graph: the evaluation pass, where the caller has traced it already.
 
     Raises:
         TraceError, ModelError: as ``tracing.trace``.
     """
-    graph = trace(model, inputs)
+    graph = graph or trace(model, inputs)
     consumers, producers = graph.consumers(), graph.producers()
     calls: dict[str, list[FilterLayer]] = {}
     for operation in graph.operations:
@@ -178,7 +180,7 @@ def finite(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
         ModelError: it holds a NaN or an infinity.
     """
     tensor = tensors[name].to("cpu", torch.float64)
-    if not bool(torch.isfinite(tensor).all()):
+    if not is_finite(tensor):
         raise ModelError(
             f"parameter {name!r} holds NaN or infinite values; load weights from before the training diverged"
         )

@@ -11,11 +11,11 @@ from torch import nn
 from flowprune.errors import DataError
 from flowprune.measuring.batches import input_of, model_device
 from flowprune.measuring.filter_layers import FilterLayer, filter_layers, finite, norm_multiplier, tensors_of
-from flowprune.tracing import observe
+from flowprune.tracing import Graph, observe
 
 
 def filter_scales(
-    model: nn.Module, inputs: Any, batches: Iterable[Any] | None = None
+    model: nn.Module, inputs: Any, batches: Iterable[Any] | None = None, graph: Graph | None = None
 ) -> dict[FilterLayer, torch.Tensor | None]:
     """The standard deviation of every filter's output, as the running statistics tell it.
 
@@ -26,6 +26,7 @@ def filter_scales(
         model: any eager model; it is not touched.
         inputs: example inputs for the trace.
         batches: an iterable of inputs or (input, target) pairs, read once; only layers without a batch norm need it.
+        graph: the evaluation pass, where the caller has traced it already.
 
     Returns:
         For every convolution and linear layer, in execution order: float64 ``[filters]``, or None where only data could
@@ -35,7 +36,7 @@ def filter_scales(
         ModelError: a gamma or a running variance is NaN or infinite.
         DataError: ``batches`` is empty, or was read before.
     """
-    layers = filter_layers(model, inputs)
+    layers = filter_layers(model, inputs, graph)
     tensors = tensors_of(model)
     scales: dict[FilterLayer, torch.Tensor | None] = {}
     for layer in layers:

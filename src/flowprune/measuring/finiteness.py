@@ -1,0 +1,18 @@
+"""Whether weights are numbers at all."""
+
+from __future__ import annotations
+
+import torch
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity.
+
+    A sum of all entries carries any of them through, and costs one pass and no memory; only where the sum itself is not finite (it
+    may have overflowed) does every entry have to be looked at.
+    """
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        return True
+    detached = tensor.detach()
+    wide = detached.sum(dtype=torch.float32) if detached.dtype in (torch.float16, torch.bfloat16) else detached.sum()
+    return bool(torch.isfinite(wide)) or bool(torch.isfinite(detached).all())
