@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from flowprune.errors import FlowpruneError, TraceError
+from flowprune.tracing import remembered
 from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
 from flowprune.tracing.integers import Integer, expression_of, mark_attributes
 from flowprune.tracing.shadow import call_model, first_tensor, meta_shadow, model_of, shadow, to_meta
@@ -243,7 +244,7 @@ class _Recorder(TorchDispatchMode):
             return function(*args, **kwargs)
         arguments = tuple(self._numbered(argument) for argument in args)
         keywords = {name: self._numbered(argument) for name, argument in kwargs.items()}
-        result = function(*args, **kwargs)
+        result = remembered.call(function, args, kwargs)
         returned = result if isinstance(result, (tuple, list)) else (result,)
         outputs: list[int | None] = []
         for output in returned:
