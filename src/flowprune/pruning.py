@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any, overload
 
 import torch
@@ -14,6 +13,7 @@ from flowprune.importance.protocol import Importance
 from flowprune.lineage import attach_lineage, lineage_of
 from flowprune.measuring import filter_scales, is_finite
 from flowprune.planning import CoupledModel, assemble, select
+from flowprune.planning.exemptions import Frozen, Ignored
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
 
 ATTEMPTS = 32
@@ -32,7 +32,8 @@ def plan(
     scope: str = "global",
     largest_cut: float = 0.9,
     fold_tolerance: float = 0.05,
-    ignore: Collection[str | nn.Module] = (),
+    ignore: Ignored = (),
+    freeze: Frozen | None = None,
 ) -> Plan:
     """Decide what to cut, and certify it; ``model`` is not touched.
 
@@ -48,11 +49,13 @@ def plan(
         largest_cut: at most this share of a coupled group leaves (not for ``threshold``, where what is dead leaves).
         fold_tolerance: largest change that folding a constant channel into a padded consumer may make to the consumer's output, in
             standard deviations of that output (absolute, where no batch norm follows). Beyond it a dead filter stays.
-        ignore: modules, dotted names or patterns ("layer1.*") whose parameters keep all their dimensions.
+        ignore: modules, dotted names or patterns ("layer1.*") that are left alone: all dimensions of their parameters, their values
+            and their attributes.
+        freeze: dimensions that stay, by name or pattern of a parameter or module: ``{"layer1.0.conv1.weight": [0]}``.
 
     Raises:
         BudgetError: for a malformed budget, or one that no allowed cut reaches.
-        ModelError: for NaN weights, a wrapper, or a model that cannot be copied.
+        ModelError: for NaN weights, a wrapper, a model that cannot be copied, or an unknown name in ``ignore`` or ``freeze``.
         TraceError: if the forward raises on the example inputs.
         CertificateError: if no part of the cut can be certified.
     """
@@ -64,7 +67,7 @@ def plan(
             f"a budget of {budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
         )
     check_finite(model)
-    coupled = CoupledModel.of(model, inputs, ignore)
+    coupled = CoupledModel.of(model, inputs, ignore, freeze)
     scales = filter_scales(model, inputs, graph=coupled.graph)
     for _ in range(ATTEMPTS):
         selection = select(coupled, budget, model, inputs, importance, largest_cut, fold_tolerance, scales)

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprune.allocation import AttributeChange, Budget, Plan
-from flowprune.coupling import Coupling
 from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array, Block, survivors
 from flowprune.importance.protocol import Importance
 from flowprune.planning.coupled_model import CoupledModel
+from flowprune.planning.exemptions import IGNORED
 from flowprune.planning.layers import layer_changes
 from flowprune.planning.selection import Selection
 from flowprune.tracing.integers import Attribute
@@ -31,7 +31,7 @@ def assemble(
     for value, name in coupled.graph.parameters.items():
         if name in slices or name in selection.folding.shifts:
             shapes[name] = coupled.graph.values[value].shape
-    attributes, conflicts = _attributes(coupled.coupling, selection.removed)
+    attributes, conflicts = _attributes(coupled, selection.removed)
     if conflicts:
         return conflicts
     none = np.zeros_like(removed)
@@ -55,8 +55,9 @@ def assemble(
     )
 
 
-def _attributes(coupling: Coupling, removed: NDArray[np.bool_]) -> tuple[tuple[AttributeChange, ...], list[Freeze]]:
+def _attributes(coupled: CoupledModel, removed: NDArray[np.bool_]) -> tuple[tuple[AttributeChange, ...], list[Freeze]]:
     """The integer attributes that follow the cut; and what must be frozen where the code's integers cannot follow."""
+    coupling = coupled.coupling
     wanted: dict[Attribute, list[tuple[int, int, Array]]] = {}
     conflicts: list[Freeze] = []
     for demand in coupling.notes.demands:
@@ -85,6 +86,9 @@ def _attributes(coupling: Coupling, removed: NDArray[np.bool_]) -> tuple[tuple[A
         results = sorted({after for _, after, _ in uses})
         if len(results) > 1:
             reason = f"{attribute.module}.{attribute.name} would have to be {' and '.join(map(str, results))} at once"
+            conflicts += [Freeze(labels, reason) for _, _, labels in uses]
+        elif results[0] != uses[0][0] and attribute.module in coupled.exempt.modules:
+            reason = f"{attribute.module}.{attribute.name} counts them, and {attribute.module} is {IGNORED}"
             conflicts += [Freeze(labels, reason) for _, _, labels in uses]
         elif results[0] != uses[0][0]:
             changes.append(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from flowprune.allocation import CountModel, macs_model, params_model
 from flowprune.coupling import Analysis, Coupling, analyse, group_channels
 from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array
-from flowprune.errors import CertificateError, ModelError
+from flowprune.errors import CertificateError
+from flowprune.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
 from flowprune.surgery import Refusal
 from flowprune.tracing import Graph, Operation, first_tensor, model_of, trace
 from flowprune.tracing.integers import sizes_in
@@ -30,6 +30,7 @@ class CoupledModel:
         macs, params: exact counts of any cut; MACs of the traced batch.
         batch: the traced batch size.
         parameters: names of the parameters (not buffers), each tensor once.
+        exempt: what stays because the user says so.
         last_refusal: why the latest cut was refused.
     """
 
@@ -39,6 +40,7 @@ class CoupledModel:
     params: CountModel
     batch: int
     parameters: frozenset[str]
+    exempt: Exemptions = field(default_factory=Exemptions)
     last_refusal: str = ""
 
     @property
@@ -52,15 +54,13 @@ class CoupledModel:
         return all(dense.graph.tensors == "meta" for dense in self.passes)
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Any, ignore: Collection[str | nn.Module]) -> CoupledModel:
+    def of(cls, model: nn.Module, inputs: Any, ignore: Ignored = (), freeze: Frozen | None = None) -> CoupledModel:
         """Trace and group ``model``; see ``flowprune.plan`` for the arguments and what is raised."""
         model = model_of(model)
         graphs = [trace(model, inputs), trace(model, inputs, training=True)]
         notes, passes = analyse(model, graphs)
-        for name in ignored_parameters(model, ignore, graphs[0]):
-            for slot in notes.slots:
-                if slot.name == name:
-                    notes.freezes.append(Freeze(slot.labels, "ignored, as asked"))
+        exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
+        notes.freezes.extend(exempt.freezes)
         parameters = frozenset(name for name, _ in model.named_parameters())
         batch = first_tensor(inputs).shape[0] if first_tensor(inputs).dim() else 1
         coupling = group_channels(notes, passes)
@@ -71,6 +71,7 @@ class CoupledModel:
             params_model(coupling, graphs[0], parameters),
             batch,
             parameters,
+            exempt,
         )
 
     def freeze(self, freezes: Sequence[Freeze]) -> None:
@@ -127,32 +128,3 @@ def _outwards(operations: Sequence[Operation], refused: int) -> Iterator[tuple[S
         yield [o for o in operations if o.module == path or o.module.startswith(f"{path}.")], True
         path = path.rpartition(".")[0]
     yield operations, True
-
-
-def ignored_parameters(model: nn.Module, ignore: Collection[str | nn.Module], graph: Graph) -> set[str]:
-    """The parameter names that ``ignore`` covers.
-
-    Raises:
-        ModelError: for an entry that matches nothing.
-    """
-    names: set[str] = set()
-    paths = {id(module): path for path, module in model.named_modules()}
-    for entry in ignore:
-        pattern = paths.get(id(entry)) if isinstance(entry, nn.Module) else entry
-        found = [
-            name
-            for name in graph.aliases
-            if pattern is not None
-            and (
-                name == pattern
-                or name.startswith(f"{pattern}.")
-                or fnmatchcase(name, pattern)
-                or fnmatchcase(name.rpartition(".")[0], pattern)
-            )
-        ]
-        if not found:
-            raise ModelError(
-                f"ignore={entry!r} matches no parameter of {type(model).__name__}; give a module, its dotted name or a pattern"
-            )
-        names.update(graph.aliases[name] for name in found)
-    return names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from flowprune.coupling import CoupledGroup
 from flowprune.planning.coupled_model import CoupledModel
+from flowprune.planning.exemptions import Frozen, Ignored
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,17 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(model: nn.Module, inputs: Any, *, ignore: Collection[str | nn.Module] = ()) -> Explanation:
+def explain(model: nn.Module, inputs: Any, *, ignore: Ignored = (), freeze: Frozen | None = None) -> Explanation:
     """Which layers are coupled, and why the others are frozen; ``model`` is not touched.
 
     Args:
-        model, inputs, ignore: as for ``flowprune.plan``. What only the certificate of an actual cut would refuse is not known here.
+        model, inputs, ignore, freeze: as for ``flowprune.plan``. What only the certificate of an actual cut would refuse is not
+            known here.
 
     Raises:
         ModelError, TraceError: as ``flowprune.plan``.
     """
-    coupling = CoupledModel.of(model, inputs, ignore).coupling
+    coupling = CoupledModel.of(model, inputs, ignore, freeze).coupling
     names = [group.name for group in coupling.groups]
     partners = {
         member: [other for other in members if other != member] for members in coupling.classes for member in members

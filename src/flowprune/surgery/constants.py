@@ -7,7 +7,7 @@ arrives at a consumer as the same finite number at every position is constant th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,7 @@ def fold_constants(
     removed: NDArray[np.bool_],
     dead: Mapping[str, NDArray[np.bool_]],
     tolerance: float,
+    untouchable: Collection[str] = (),
 ) -> Folding:
     """Find where the constants of removed dead channels go.
 
@@ -64,6 +65,7 @@ def fold_constants(
         dead: layer -> which of its filters are dead.
         tolerance: largest change at any position of a consumer's output, in standard deviations of that output where a batch norm
             follows, else absolute, that a fold may make.
+        untouchable: tensors that keep their values, and so take no constant.
     """
     graph = evaluation.graph
     result = Folding()
@@ -77,7 +79,7 @@ def fold_constants(
         if operation.name in ("aten.convolution", "aten._convolution", "aten.mm", "aten.addmm"):
             reader = _Reader(operation, graph, evaluation, coupling, removed)
             if len(reader.indices):
-                reader.fold(arguments, tensors, producers, consumers, tolerance, result)
+                reader.fold(arguments, tensors, producers, consumers, tolerance, untouchable, result)
         returned = run()
         if rule_of(operation) is batch_norm:
             _overwrite_dead(operation, graph, producers, dead, tensors, returned[0])
@@ -158,6 +160,7 @@ class _Reader:
         producers: Mapping[int, Operation],
         consumers: Mapping[int, list[Operation]],
         tolerance: float,
+        untouchable: Collection[str],
         result: Folding,
     ) -> None:
         """Add the removed channels' constants to the layer's bias, or take them from the next batch norm's running mean."""
@@ -173,7 +176,7 @@ class _Reader:
         if not matters.any():
             return
         target = self._target(consumers)
-        if target is None or not self.plain:
+        if target is None or target[0] in untouchable or not self.plain:
             result.unfoldable.update(self.roots[matters.cpu().numpy()].tolist())
             return
         name, sign, scale = target[0], target[1], target[2](tensors)
