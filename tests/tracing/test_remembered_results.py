@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import flowprune as fp
-from flowprune.tracing import Graph, remembered, trace
+from flowprune.tracing import Graph, known, remembered, trace
 
 
 def described(graph: Graph) -> list[object]:
@@ -85,3 +85,38 @@ def test_a_call_that_raises_raises_again(monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(2):
         with pytest.raises(RuntimeError):
             remembered.call(torch.ops.aten.add.Tensor, (left, right), {})
+
+
+def on_meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.zeros(shape, dtype=dtype, device="meta")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(2, 6), (2, 6, 3), (2, 6, 5, 5), (1, 6, 2, 2, 2)])
+def test_results_known_at_once_are_those_torch_works_out(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, c, last = on_meta(*shape, dtype=dtype), on_meta(6, dtype=dtype), on_meta(shape[-1], dtype=dtype)
+    aten = torch.ops.aten
+    calls = [
+        (aten.native_batch_norm.default, (x, weight, bias, *moments, training, 0.1, 1e-5))
+        for weight, bias in ((c, c), (None, None))
+        for moments, training in (((c, c), True), ((c, c), False), ((None, None), True))
+    ]
+    calls += [(aten.native_layer_norm.default, (x, [shape[-1]], last, None, 1e-5))]
+    calls += [(aten.native_layer_norm.default, (x, list(shape[1:]), None, None, 1e-5))]
+    calls += [(function, (x,)) for function in sorted(known._IN_PLACE | known._ENTRY_BY_ENTRY, key=str)]
+    for function, args in calls:
+        found, expected = known.result_of(function, args, {}), function(*args)
+        for left, right in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, expected)), strict=True):
+            assert (left.shape, left.stride(), left.dtype) == (right.shape, right.stride(), right.dtype), function
+            assert (left is x) == (right is x), function
+
+
+def test_what_does_not_fit_is_left_to_torch() -> None:
+    x, c = on_meta(2, 6, 4, 4), on_meta(5)
+    aten = torch.ops.aten
+    assert known.result_of(aten.native_batch_norm.default, (x, c, c, c, c, True, 0.1, 1e-5), {}) is None
+    assert known.result_of(aten.native_batch_norm.default, (x, None, None, None, None, False, 0.1, 1e-5), {}) is None
+    assert known.result_of(aten.native_layer_norm.default, (x, [5], None, None, 1e-5), {}) is None
+    assert known.result_of(aten.relu.default, (x.to(memory_format=torch.channels_last),), {}) is None
+    assert known.result_of(aten.gelu.default, (torch.zeros(2),), {}) is None
+    assert known.result_of(aten.sigmoid.default, (on_meta(2, dtype=torch.int64),), {}) is None

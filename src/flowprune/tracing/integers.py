@@ -95,6 +95,15 @@ def sizes_in(expression: Expression) -> list[int]:
     return sizes_in(expression[1]) + sizes_in(expression[2])
 
 
+def dimensions_in(expression: Expression) -> list[tuple[int, int]]:
+    """(value number, dimension) of every size that an expression multiplies or divides; none where sizes are added up."""
+    if expression[0] == "size":
+        return [(int(expression[1]), int(expression[2]))]
+    if expression[0] not in ("*", "//"):
+        return []
+    return dimensions_in(expression[1]) + dimensions_in(expression[2])
+
+
 def is_derived_from_sizes(expression: Expression) -> bool:
     """Whether the integer follows the sizes of tensors by itself: at least one size in it, and no attribute."""
     if expression[0] == "size":

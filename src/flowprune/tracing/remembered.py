@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch._ops import OpOverload
 
+from flowprune.tracing import known
+
 _LIMIT = 20_000
 """Outcomes kept at most; a large network has a few hundred."""
 
@@ -42,12 +44,15 @@ def call(function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """``function(*args, **kwargs)``; on meta tensors from memory, where such a call ran before."""
     if not _is_memorable(function):
         return function(*args, **kwargs)
+    at_once = known.result_of(function, args, kwargs)
+    if at_once is not None:
+        return at_once
     try:
         key = (function, torch.get_default_dtype(), _kind(args), tuple((name, _kind(kwargs[name])) for name in kwargs))
     except _UnlikeError:
         return function(*args, **kwargs)
-    known = _outcomes.get(key)
-    if known is None:
+    outcome = _outcomes.get(key)
+    if outcome is None:
         result = function(*args, **kwargs)
         outcome = _outcome(result, args)
         # an in-place operator that changed what it wrote to would not be the same call the next time
@@ -56,7 +61,7 @@ def call(function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
                 _outcomes.clear()
             _outcomes[key] = outcome
         return result
-    container, parts = known
+    container, parts = outcome
     made = [_made(part, args) for part in parts]
     return made[0] if container is None else container(made)
 

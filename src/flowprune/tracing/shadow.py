@@ -6,6 +6,7 @@ A shadow has module objects of its own; its parameters and buffers are the model
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ TRANSIENT = "flowprune_transient"
 """Hooks whose callable carries this attribute serve training only (the flow's) and are not copied."""
 
 _HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_WITHOUT_TENSORS = frozenset({"_modules", *_HOOK_TABLES})
 
 
 def model_of(model: nn.Module) -> nn.Module:
@@ -62,25 +64,21 @@ def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
-        held = [*module._parameters.values(), *module._buffers.values(), *tree_leaves(_plain_attributes(module))]
-        for tensor in held:
-            if isinstance(tensor, torch.Tensor) and id(tensor) not in memo:
-                memo[id(tensor)] = stand_in(tensor)
+        for name, held in vars(module).items():
+            if type(held) in (OrderedDict, set) and not held:
+                memo[id(held)] = type(
+                    held
+                )()  # hook tables, ten a module; copying them takes most of the time otherwise
+            elif name not in _WITHOUT_TENSORS and isinstance(held, (torch.Tensor, list, tuple, dict)):
+                for tensor in (held,) if isinstance(held, torch.Tensor) else tree_leaves(held):
+                    if isinstance(tensor, torch.Tensor) and id(tensor) not in memo:
+                        memo[id(tensor)] = stand_in(tensor)
     try:
         copied = copy.deepcopy(model, memo)
     except Exception as error:
         raise ModelError(f"the model {type(model).__name__} cannot be copied (copy.deepcopy says: {error})") from error
     strip_transient_hooks(copied)
     return copied
-
-
-def _plain_attributes(module: nn.Module) -> list[Any]:
-    own = ("_parameters", "_buffers", "_modules", *_HOOK_TABLES)
-    return [
-        held
-        for name, held in vars(module).items()
-        if name not in own and isinstance(held, (torch.Tensor, list, tuple, dict))
-    ]
 
 
 def meta_shadow(model: nn.Module) -> nn.Module:
