@@ -90,8 +90,11 @@ def survivors(block: Block, removed: NDArray[np.bool_]) -> Array | None:
         block: any number of dimensions; rows along its inner axis shrink, and rows that lose everything go.
         removed: for every label, whether it leaves.
     """
-    if not removed[block.labels].any():
+    gone = removed[block.labels]
+    if not gone.any():
         return block.labels
+    if block.labels.ndim == 1:
+        return block.labels[~gone]
     kept = _rectangle(np.moveaxis(block.labels, block.inner, -1), removed)
     return None if kept is None else np.moveaxis(kept, -1, block.inner)
 

@@ -113,13 +113,14 @@ class _Certification(Propagation):
         removed: NDArray[np.bool_],
         frozen: NDArray[np.bool_],
     ) -> None:
-        super().__init__(graph)
+        super().__init__(graph, coupling.notes.heads)
         self._plan = plan
         self._dense = dense
         self._coupling = coupling
         self._removed = removed
         self._frozen = frozen
         self._fresh = 0
+        self._kept: dict[int, Block] = {}  # by identity: a block is shared by every tensor it flows to unchanged
 
     def check(self) -> Refusal | None:
         """Walk both passes side by side."""
@@ -130,12 +131,13 @@ class _Certification(Propagation):
             self._require(dense.inputs == small.inputs, "the inputs are not the same")
             for value, name in dense.parameters.items():
                 self.layouts[value] = self._sliced_layout(value, name)
+                predicted = self._predicted_layout(value)
                 self._require(
-                    _same_layout(self._predicted_layout(value), self.layouts[value]),
-                    f"other slices of {name} leave than predicted",
+                    _same_layout(predicted, self.layouts[value]), f"other slices of {name} leave than predicted"
                 )
                 self._require(
-                    self.graph.values[value].shape == self._predicted_shape(value), "a parameter has another shape"
+                    self.graph.values[value].shape == self._predicted_shape(value, predicted),
+                    "a parameter has another shape",
                 )
             for operation in small.operations:
                 step = operation.index
@@ -179,7 +181,7 @@ class _Certification(Propagation):
             if value is None:
                 continue
             predicted = self._predicted_layout(value)
-            found, expected = self.graph.values[value].shape, self._predicted_shape(value)
+            found, expected = self.graph.values[value].shape, self._predicted_shape(value, predicted)
             self._require(found == expected, f"{dense.name} returns a tensor of shape {found} instead of {expected}")
             self._require(
                 _same_layout(predicted, self.layouts.get(value, ())),
@@ -212,17 +214,18 @@ class _Certification(Propagation):
         )
 
     def _predicted_layout(self, value: int) -> Layout:
-        blocks: list[Block] = []
-        for block in self._dense.layouts.get(value, ()):
-            kept = survivors(Block(block.dimensions, self._coupling.roots[block.labels], block.inner), self._removed)
-            self._require(kept is not None, "what stays of a reshaped block is not rectangular")
-            assert kept is not None
-            blocks.append(Block(block.dimensions, kept, block.inner))
-        return tuple(blocks)
+        return tuple(self._kept.get(id(block)) or self._keep(block) for block in self._dense.layouts.get(value, ()))
 
-    def _predicted_shape(self, value: int) -> tuple[int, ...]:
+    def _keep(self, block: Block) -> Block:
+        kept = survivors(Block(block.dimensions, self._coupling.roots[block.labels], block.inner), self._removed)
+        self._require(kept is not None, "what stays of a reshaped block is not rectangular")
+        assert kept is not None
+        left = self._kept[id(block)] = Block(block.dimensions, kept, block.inner)
+        return left
+
+    def _predicted_shape(self, value: int, layout: Layout) -> tuple[int, ...]:
         shape = list(self._dense.graph.values[value].shape)
-        for block in self._predicted_layout(value):
+        for block in layout:
             for dimension, size in zip(block.dimensions, block.labels.shape, strict=True):
                 shape[dimension] = size
         return tuple(shape)
@@ -243,6 +246,11 @@ class _Certification(Propagation):
 
     def balance(self, rows: Array) -> None:
         """Equal rows show in the shapes."""
+
+    def interleave(self, rows: Array) -> None:
+        """Rows stay as wide as they were, or the same entries stay in all of them."""
+        whole = bool((rows == rows[:, :1]).all())
+        self._require(whole or bool((rows == rows[:1]).all()), "rows that alternate keep different channels")
 
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
         """Counts show in the shapes and labels."""
@@ -273,6 +281,11 @@ def _same(before: Any, after: Any) -> bool:
 def _same_layout(predicted: Layout, found: Layout) -> bool:
     """Whether two layouts say the same. Axes along which all channels are one are dropped first: in the dense pass such labels are
     joined but still different numbers, in the small one they are equal."""
+    if len(predicted) == len(found) and all(
+        left is right or (left.dimensions == right.dimensions and np.array_equal(left.labels, right.labels))
+        for left, right in zip(predicted, found, strict=True)
+    ):
+        return True
 
     def as_map(layout: Layout) -> dict[tuple[int, ...], Array]:
         plain = (reduced(block.dimensions, block.labels) for block in layout)
