@@ -14,12 +14,14 @@ from flowprune.lineage import attach_lineage, lineage_of
 from flowprune.measuring import filter_scales, is_finite
 from flowprune.planning import CoupledModel, assemble, select
 from flowprune.planning.exemptions import Frozen, Ignored
+from flowprune.planning.collector import collector_paused
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
 
 ATTEMPTS = 32
 """How often a cut may be refused and tried again with the refused part frozen."""
 
 
+@collector_paused()
 def plan(
     model: nn.Module,
     inputs: Any,
