@@ -13,8 +13,8 @@ from flowprune.importance.protocol import Importance
 from flowprune.lineage import attach_lineage, lineage_of
 from flowprune.measuring import filter_scales, is_finite
 from flowprune.planning import CoupledModel, assemble, select
-from flowprune.planning.exemptions import Frozen, Ignored
 from flowprune.planning.collector import collector_paused
+from flowprune.planning.exemptions import Frozen, Ignored
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
 
 ATTEMPTS = 32
