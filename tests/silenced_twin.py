@@ -1,51 +1,120 @@
-"""The oracle of the engine: the dense model with everything the plan removes set to zero where it is read.
+"""The oracle of the engine: the dense model with everything the plan removes set to zero, where it is made and where it is read.
 
-It knows nothing of labels or rules: it takes the plan's slices of convolution and linear weights and zeroes the input slices.
-If a rule is wrong, the small model reads other channels than the twin and their outputs differ.
+It knows nothing of labels or rules: it takes the plan's slices of parameters and nothing else. If a rule is wrong, the small model
+reads other channels than the twin and their outputs differ.
+
+- A removed row of a weight or bias makes a channel that is zero, a removed slice of a weight that reads does not read it, whatever
+  the layer is: convolutions and linear layers of any kind, embeddings, attention's projections, class tokens, layer scales, position
+  tables, kernels handed to ``F.conv2d``. A channel that only a product reads (attention's queries) adds zero to it.
+- A layer, group or RMS norm over a pruned width is one over the kept channels. Which they are says its weight. The functionals are
+  watched, so it does not matter which module calls them.
+- What the plan folds into a bias or a running mean is added there.
+
+The twin is *not* defined where a removed channel is read without a weight and its zero counts: sums, means and softmax over channels,
+norms without a weight or written out by hand, products of features that are not zero where their argument is (``elu(q) + 1``) inside
+a head that stays, and statistics of a weight that has lost slices (weight standardisation). Only there a difference is no proof.
 """
 
 from __future__ import annotations
 
 import copy
-from functools import partial
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from flowprune.allocation import Plan
 
+_FORMS: dict[Any, tuple[str, ...]] = {
+    nn.functional.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps"),
+    torch.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps"),
+    nn.functional.rms_norm: ("input", "normalized_shape", "weight", "eps"),
+    torch.rms_norm: ("input", "normalized_shape", "weight", "eps"),
+    nn.functional.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
+    torch.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
+}
+"""The functionals that normalise over channels, and the names of their arguments in order."""
+
 
 def silenced_twin(model: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of ``model`` that computes what its pruned version must."""
     twin = copy.deepcopy(model)
-    for path, module in twin.named_modules():
-        name = f"{path}.weight" if path else "weight"
-        removed = plan.removed.get(name, {})
-        reading = 0 if isinstance(module, nn.ConvTranspose2d) else 1
-        if isinstance(module, (nn.Conv2d, nn.Linear, nn.ConvTranspose2d)) and reading in removed:
-            with torch.no_grad():
-                module.weight.index_fill_(reading, torch.tensor(removed[reading]), 0.0)
-        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) and 0 in removed:
-            kept = [c for c in range(module.weight.numel()) if c not in removed[0]]
-            module.register_forward_hook(partial(_normalized_over_kept, kept=kept))
+    kept: dict[int, torch.Tensor] = {}
+    with torch.no_grad():
+        for name, tensor in [*twin.named_parameters(), *twin.named_buffers()]:
+            if name in plan.shifts:
+                tensor.add_(plan.shifts[name].to(tensor))
+            if not isinstance(tensor, nn.Parameter):
+                continue
+            mask = torch.ones(tensor.shape, dtype=torch.bool)
+            for dimension, indices in plan.removed.get(name, {}).items():
+                mask.index_fill_(dimension, torch.tensor(indices, dtype=torch.long), False)
+            if not mask.all():
+                tensor.mul_(mask)
+                kept[id(tensor)] = mask
+    _watch(twin, kept)
     return twin
 
 
-def _normalized_over_kept(
-    module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor, kept: list[int]
+def _watch(twin: nn.Module, kept: Mapping[int, torch.Tensor]) -> None:
+    """Run the twin's forward with normalisations over kept channels only."""
+    forward = twin.forward
+
+    def watched(*arguments: Any, **keywords: Any) -> Any:
+        with _KeptNormalization(kept):
+            return forward(*arguments, **keywords)
+
+    twin.forward = watched
+
+
+class _KeptNormalization(TorchFunctionMode):
+    """Normalisations whose weight has lost entries run over what is left; the others, and everything else, run as they are."""
+
+    def __init__(self, kept: Mapping[int, torch.Tensor]) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        keywords: dict[str, Any] | None = None,
+    ) -> Any:
+        if function in _FORMS:
+            given = dict(zip(_FORMS[function], arguments, strict=False)) | (keywords or {})
+            mask = self._kept.get(id(given.get("weight")))
+            if mask is not None:
+                return _normalized(given, mask, centred="rms" not in function.__name__)
+        return function(*arguments, **(keywords or {}))
+
+
+def _normalized(given: Mapping[str, Any], mask: torch.Tensor, centred: bool) -> torch.Tensor:
+    x, weight, bias = given["input"], given["weight"], given.get("bias")
+    if "num_groups" in given:
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        groups = x.reshape(x.shape[0], given["num_groups"], -1)
+        spread = mask.view(shape).expand(1, *x.shape[1:]).reshape(1, given["num_groups"], -1)
+        result = _standardized(groups, spread, (2,), given.get("eps", 1e-5), centred).reshape(x.shape)
+        weight, bias = weight.view(shape), None if bias is None else bias.view(shape)
+    else:
+        dimensions = tuple(range(x.dim() - mask.dim(), x.dim()))
+        eps = given.get("eps", 1e-5 if centred else None)
+        result = _standardized(x, mask, dimensions, torch.finfo(x.dtype).eps if eps is None else eps, centred)
+    return result * weight if bias is None else result * weight + bias
+
+
+def _standardized(
+    x: torch.Tensor, mask: torch.Tensor, dimensions: tuple[int, ...], eps: float, centred: bool
 ) -> torch.Tensor:
-    """A normalisation over a pruned width is one over the kept channels; the others are never read."""
-    (x,) = inputs
-    result = torch.zeros_like(output)
-    weight, bias = module.weight[kept], None if module.bias is None else module.bias[kept]
-    if isinstance(module, nn.GroupNorm):
-        result[:, kept] = nn.functional.group_norm(x[:, kept], module.num_groups, weight, bias, module.eps)
-    elif x.shape[-1] == module.weight.numel() and "2d" not in type(module).__name__:
-        result[..., kept] = nn.functional.layer_norm(x[..., kept], (len(kept),), weight, bias, module.eps)
-    else:  # channels first
-        moved = x[:, kept].movedim(1, -1)
-        result[:, kept] = nn.functional.layer_norm(moved, (len(kept),), weight, bias, module.eps).movedim(-1, 1)
-    activation = getattr(module, "act", None)  # timm's normalisations with an activation in them
-    return result if activation is None else activation(result)
+    """x less its mean, over its standard deviation; both over where ``mask`` holds (a group may have lost all it had)."""
+    mask = mask.to(x.dtype)
+    count = mask.expand(x.shape[-mask.dim() :]).sum(tuple(range(-len(dimensions), 0)), keepdim=True).clamp(min=1)
+    if centred:
+        x = x - (x * mask).sum(dimensions, keepdim=True) / count
+    return x / torch.sqrt((x * x * mask).sum(dimensions, keepdim=True) / count + eps)
 
 
 def randomized(model: nn.Module, seed: int = 0, dead: float = 0.0) -> nn.Module:
@@ -60,7 +129,7 @@ def randomized(model: nn.Module, seed: int = 0, dead: float = 0.0) -> nn.Module:
 
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and module.weight is not None:
                 module.weight.copy_(uniform(module.weight, 0.5, 1.5))
                 module.bias.copy_(uniform(module.bias, -0.3, 0.5))
                 assert module.running_mean is not None and module.running_var is not None
@@ -70,7 +139,7 @@ def randomized(model: nn.Module, seed: int = 0, dead: float = 0.0) -> nn.Module:
                     mask = torch.rand(module.weight.shape, generator=generator) < dead
                     module.weight[mask] = 0.0
                     module.bias[mask] = -module.bias[mask].abs() - 0.1
-            elif isinstance(module, (nn.GroupNorm, nn.LayerNorm)) and module.weight is not None:
+            elif isinstance(module, (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)) and module.weight is not None:
                 module.weight.copy_(uniform(module.weight, 0.5, 1.5))
                 if module.bias is not None:
                     module.bias.copy_(uniform(module.bias, -0.3, 0.5))
