@@ -46,18 +46,19 @@ class CountModel:
         self._losses = self._losses_per_step()
 
     def _losses_per_step(self) -> Array:
-        """[dimensions, classes]: by how much each dimension shrinks when a class loses one channel of each of its groups."""
+        """[dimensions, classes]: by how much each dimension shrinks when a class takes one step."""
         coupling = self._coupling
         class_of = np.full(len(coupling.roots), -1, dtype=np.int64)
+        stride_of = np.zeros(len(coupling.roots), dtype=np.int64)
         for number, groups in enumerate(coupling.classes):
             for group in groups:
-                class_of[coupling.channels[group][0]] = (
-                    number  # one channel of each group stands for all: they are alike
-                )
+                first = coupling.channels[group][0]  # one channel of each group stands for all: they are alike
+                class_of[first], stride_of[first] = number, coupling.strides[group]
         losses = np.zeros((len(self._sizes), len(coupling.classes)), dtype=np.int64)
         for dimension, array in enumerate(self._arrays):
-            classes = class_of[coupling.roots[array]]
-            np.add.at(losses[dimension], classes[classes >= 0], 1)
+            roots = coupling.roots[array]
+            classes = class_of[roots]
+            np.add.at(losses[dimension], classes[classes >= 0], stride_of[roots[classes >= 0]])
         return losses
 
     def count(self, lost: Array) -> int:

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from flowprune.coupling.components import components
-from flowprune.coupling.labels import Array, Block
+from flowprune.coupling.labels import Array, Block, block_at
 from flowprune.coupling.propagation import Propagation, arange, propagate
 from flowprune.coupling.rules import rule_of
 from flowprune.tracing import Graph, Operation
-from flowprune.tracing.integers import Attribute, Expression, attributes_in, is_derived_from_sizes
+from flowprune.tracing.integers import Attribute, Expression, attributes_in, dimensions_in, is_derived_from_sizes
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,15 @@ class Extent:
 
 
 @dataclass(frozen=True)
+class Tie:
+    """Channels that must lose the same share as other ones: the code computes the number of ``right`` from that of ``left``."""
+
+    left: Array
+    right: Array
+    place: str
+
+
+@dataclass(frozen=True)
 class Freeze:
     """Channels that must stay, and why."""
 
@@ -74,12 +83,15 @@ class Notes:
     slots: list[Slot] = field(default_factory=list)
     slot_of: dict[tuple[str, int], Slot] = field(default_factory=dict)
     labels: int = 0
+    heads: str = "whole"
     left: list[Array] = field(default_factory=list)
     right: list[Array] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     balances: list[Array] = field(default_factory=list)
+    interleaved: list[Array] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
     extents: list[Extent] = field(default_factory=list)
+    ties: list[Tie] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     fresh: dict[tuple[bool, int, int], Array] = field(default_factory=dict)
 
@@ -89,17 +101,26 @@ class Notes:
         return first
 
     def roots(self) -> Array:
-        """The component of every label."""
-        left = np.concatenate(self.left) if self.left else np.empty(0, dtype=np.int64)
-        right = np.concatenate(self.right) if self.right else np.empty(0, dtype=np.int64)
-        return components(self.labels, left, right)
+        """The component of every label. Interleaved rows that do not leave as a whole are joined with one another."""
+        roots = components(self.labels, *_concatenated(self.left, self.right))
+        crossing = [rows for rows in self.interleaved if not (roots[rows] == roots[rows[:, :1]]).all()]
+        if crossing:
+            self.left += [np.broadcast_to(rows[:1], rows.shape).reshape(-1) for rows in crossing]
+            self.right += [rows.reshape(-1) for rows in crossing]
+            self.interleaved = [rows for rows in self.interleaved if not any(rows is other for other in crossing)]
+            roots = components(self.labels, *_concatenated(self.left, self.right))
+        return roots
+
+
+def _concatenated(*parts: list[Array]) -> tuple[Array, ...]:
+    return tuple(np.concatenate(part) if part else np.empty(0, dtype=np.int64) for part in parts)
 
 
 class Analysis(Propagation):
     """The dense model's propagation: writes down what the rules say."""
 
     def __init__(self, graph: Graph, notes: Notes, model: nn.Module) -> None:
-        super().__init__(graph)
+        super().__init__(graph, notes.heads)
         self.notes = notes
         self._model = model
         self._fresh = 0
@@ -131,6 +152,10 @@ class Analysis(Propagation):
         """Note that every row must keep the same number."""
         self.notes.balances.append(rows)
 
+    def interleave(self, rows: Array) -> None:
+        """Note that the rows' entries alternate from here on."""
+        self.notes.interleaved.append(rows)
+
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
         """Find the attribute behind the integer; freeze the labels where there is none that could be mended."""
         operation = self.operation
@@ -142,7 +167,7 @@ class Analysis(Propagation):
         if expression is None:
             self._literal(labels, reason, operation)
         elif is_derived_from_sizes(expression):
-            return
+            self._tie(labels, expression, operation)
         elif expression[0] == "attribute":
             self.notes.demands.append(Demand(attributes_in(expression)[0], labels))
         else:
@@ -152,14 +177,25 @@ class Analysis(Propagation):
         """Note the size, to be compared with what a cut leaves; a single dimension's number freezes it at once."""
         operation = self.operation
         assert operation is not None
+        self._tie(block.labels, expression, operation)
         if is_derived_from_sizes(expression):
             return
         place = f"{operation.name} in {operation.module or 'the model itself'}"
         attribute = attributes_in(expression)[0] if expression[0] == "attribute" else None
+        if attribute is None and dimensions_in(expression):
+            return  # a ratio of a size and an attribute: the attribute is known from elsewhere, or the certificate refuses
         if attribute is None and block.labels.ndim == 1:
             self._literal(block.labels, "reshaped to a number written in the code", operation)
         else:
             self.notes.extents.append(Extent(block, axis, attribute, place))
+
+    def _tie(self, labels: Array, expression: Expression, operation: Operation) -> None:
+        """Where the integer is a product or ratio of the sizes of other channels, those and ``labels`` lose the same share."""
+        for value, dimension in dimensions_in(expression):
+            source = block_at(self.layouts.get(value, ()), dimension)
+            if source is not None and not np.array_equal(source.labels.reshape(-1), labels.reshape(-1)):
+                place = f"{operation.name} in {operation.module or 'the model itself'}"
+                self.notes.ties.append(Tie(source.labels.reshape(-1), labels.reshape(-1), place))
 
     def _literal(self, labels: Array, reason: str, operation: Operation) -> None:
         place = f" ({operation.name} in {operation.module or 'the model itself'})"
@@ -183,12 +219,12 @@ class Analysis(Propagation):
             self.notes.costs.append(Cost(self.operation.index, constant, tuple(factors)))
 
 
-def analyse(model: nn.Module, graphs: Sequence[Graph]) -> tuple[Notes, list[Analysis]]:
-    """Let labels flow through each traced pass of ``model``, all in one label space.
+def analyse(model: nn.Module, graphs: Sequence[Graph], heads: str = "whole") -> tuple[Notes, list[Analysis]]:
+    """Let labels flow through each traced pass of ``model``, all in one label space; ``heads`` says what attention may lose.
 
     The outputs are frozen, and so is every parameter dimension that no rule has ever seen used.
     """
-    notes = Notes()
+    notes = Notes(heads=heads)
     passes: list[Analysis] = []
     for graph in graphs:
         analysis = Analysis(graph, notes, model)

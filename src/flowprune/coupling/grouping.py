@@ -14,6 +14,7 @@ from flowprune.coupling.feature_maps import sightings
 from flowprune.coupling.groups import CoupledGroup, FeatureMap, Member
 from flowprune.coupling.labels import Array
 from flowprune.coupling.roles import Roles, roles_in
+from flowprune.coupling.shares import match_shares
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Coupling:
     Attributes:
         groups: the channels that may leave, by kind.
         channels: for each group, the component (its smallest label) of every channel.
-        classes: groups that must lose equally many channels, by index; a group without such a constraint is a class of its own.
+        classes: groups that must lose channels in step, by index; a group without such a constraint is a class of its own.
+        strides: for each group, how many of its channels leave in one step of its class.
         roots: the component of every label.
         frozen: name of a weight -> why its channels stay.
         notes: what the rules said.
@@ -32,6 +34,7 @@ class Coupling:
     groups: tuple[CoupledGroup, ...]
     channels: tuple[Array, ...]
     classes: tuple[tuple[int, ...], ...]
+    strides: tuple[int, ...]
     roots: Array
     frozen: dict[str, str]
     notes: Notes
@@ -64,11 +67,13 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
         channels = [living[order == g] for g in range(count)]
         matching = match_rows(channels, balances)
         if not matching.pieces and not matching.unmatched:
-            break
+            tied = match_shares(notes.ties, roots, channels, matching.classes)
+            if not tied.unmatched:
+                break
+            notes.freezes.extend(tied.unmatched)
         for root, piece in matching.pieces.items():
             pieces[root] = pieces.get(root, 0) * 31 + piece
         notes.freezes.extend(matching.unmatched)
-    classes = matching.classes
 
     rank = np.full(notes.labels, -1, dtype=np.int64)
     for members in channels:
@@ -90,7 +95,8 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
     groups = tuple(
         CoupledGroup(name, len(channels[g]), tuple(collected[g]), tuple(maps[g])) for g, name in enumerate(names)
     )
-    return Coupling(groups, tuple(channels), classes, roots, _frozen_names(notes, roots, frozen, roles), notes)
+    names_frozen = _frozen_names(notes, roots, frozen, roles)
+    return Coupling(groups, tuple(channels), tied.classes, tied.strides, roots, names_frozen, notes)
 
 
 def _first_appearance(signature: NDArray[np.uint64]) -> Array:

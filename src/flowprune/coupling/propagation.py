@@ -7,7 +7,7 @@ is *certified*, its parameters carry the dense model's channels, and joining two
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -24,10 +24,12 @@ class Propagation(ABC):
     Attributes:
         graph: the pass.
         layouts: value number -> layout; a value not in it carries nothing.
+        heads: what attention may lose: "whole" heads, or the same number of channels "inside" each.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, heads: str = "whole") -> None:
         self.graph = graph
+        self.heads = heads
         self.layouts: dict[int, Layout] = {}
         self.operation: Operation | None = None
 
@@ -65,6 +67,11 @@ class Propagation(ABC):
     @abstractmethod
     def balance(self, rows: Array) -> None:
         """[..., n]: every row along the last axis must keep the same number of channels, or go altogether."""
+
+    @abstractmethod
+    def interleave(self, rows: Array) -> None:
+        """[rows, n]: entry j of every row becomes a neighbour of entry j of the others. Their order is only kept if these leave
+        together, or whole rows do."""
 
     @abstractmethod
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
@@ -106,6 +113,28 @@ class Propagation(ABC):
         """Freeze all that the operation's arguments carry; its results carry nothing."""
         for value in operation.inputs():
             self.freeze_layout(self.layouts.get(value, ()), reason)
+
+    def collapse(self, block: Block, dimensions: Collection[int], reason: str) -> Block | None:
+        """What a block carries where some of its dimensions must stay as they are: then a channel of the others leaves with all it
+        has along them (an attention head with its whole width), or not at all.
+
+        Args:
+            block: over several dimensions; one dimension alone is frozen, and so is a row's width where pruning goes inside heads.
+            dimensions: those of the tensor that keep their size.
+            reason: why channels are frozen.
+        """
+        kept = [axis for axis, dimension in enumerate(block.dimensions) if dimension not in dimensions]
+        if len(kept) == len(block.dimensions):
+            return block
+        if not kept or (self.heads == "inside" and block.inner_dimension in dimensions):
+            self.freeze(block.labels, reason)
+            return None
+        index = tuple(slice(None) if axis in kept else slice(0, 1) for axis in range(block.labels.ndim))
+        first = block.labels[index]
+        self.join(first, block.labels)
+        inner = block.inner % len(block.dimensions)
+        labels = first.reshape([first.shape[axis] for axis in kept])
+        return Block(tuple(block.dimensions[axis] for axis in kept), labels, kept.index(inner) if inner in kept else -1)
 
     def join_blocks(self, left: Block | None, right: Block | None, reason: str) -> Block | None:
         """Join two one-dimensional blocks that stand for the same dimension; one side without labels freezes the other."""

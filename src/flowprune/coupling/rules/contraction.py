@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from flowprune.coupling.labels import Array, Block, Layout, block_at, without
 from flowprune.coupling.propagation import Propagation
@@ -19,13 +20,10 @@ def matrix_product(operation: Operation, state: Propagation) -> None:
     added: Reference | None = operation.argument("self") if operation.name == "aten.addmm" else None
     left: Reference = operation.argument("mat1" if added is not None else "self")
     right: Reference = operation.argument("mat2")
-    for tensor in (left, right):
-        for block in state.layout(tensor):
-            if len(block.dimensions) > 1:
-                state.freeze(block.labels, "a matrix product mixes a reshaped block")
+    mixed = [_collapsed(state, tensor, summed) for tensor, summed in ((left, 1), (right, 0))]
     columns, rows = _single(state, left, 1), _single(state, right, 0)
     state.join_blocks(columns, rows, _UNKNOWN)
-    across, down = _single(state, right, 1), _single(state, left, 0)
+    across, down = _single(state, right, 1) or mixed[1], _single(state, left, 0) or mixed[0]
     made = across
     if added is not None and state.shape(added)[-1] > 1:
         bias = block_at(state.layout(added), len(state.shape(added)) - 1)
@@ -34,6 +32,14 @@ def matrix_product(operation: Operation, state: Propagation) -> None:
     state.set(operation, tuple(Block((d,), block.labels) for d, block in placed if block is not None))
     (height, depth), width = state.shape(left), state.shape(right)[1]
     _cost(state, ((height, down), (depth, rows), (width, across)))
+
+
+def _collapsed(state: Propagation, tensor: Reference, summed: int) -> Block | None:
+    """Heads in the other dimension, of a factor whose columns (or rows) hold the width of each: they leave as a whole."""
+    block = block_at(state.layout(tensor), summed)
+    if block is None or len(block.dimensions) == 1:
+        return None
+    return state.collapse(block, (summed,), "a matrix product mixes a reshaped block")
 
 
 def _single(state: Propagation, tensor: Reference, dimension: int) -> Block | None:
@@ -50,8 +56,9 @@ def _cost(state: Propagation, sizes: Sequence[tuple[int, Block | None]]) -> None
 def batched_matrix_product(operation: Operation, state: Propagation) -> None:
     """[b, m, k] times [b, k, n].
 
-    Where the batch holds attention heads, k (or n) and the batch are one block [heads, width]: a head leaves as a whole, so its
-    labels are joined along its width, and the scores [b, m, n] carry one label a head in their batch dimension.
+    Where the batch holds attention heads, a factor carries a block [heads, width]. A head leaves as a whole: its labels are joined
+    along its width, and the result carries one label a head in its batch dimension. Where pruning goes inside heads, the labels
+    of a width that is summed over are joined one by one, and every head keeps the same number.
     """
     if operation.name == "aten.baddbmm":
         state.freeze_inputs(operation, "passes through aten.baddbmm, which has no coupling rule")
@@ -61,41 +68,57 @@ def batched_matrix_product(operation: Operation, state: Propagation) -> None:
     from_left, batch_left = _taken(state, state.layout(left), 2)
     from_right, batch_right = _taken(state, state.layout(right), 1)
     heads: list[Array] = [labels for labels in (batch_left, batch_right) if labels is not None]
-    if from_left is not None and from_right is not None:
-        if len(from_left.dimensions) == len(from_right.dimensions) == 2:
-            for block in (from_left, from_right):
-                rows = block.labels if block.dimensions[0] == 0 else block.labels.T
-                state.join(rows[:, :1], rows)
-                heads.append(rows[:, 0])
-            state.join(heads[-1], heads[-2])
-        else:
-            state.join(_batch_last(from_left), _batch_last(from_right))
+    if _has_heads(from_left) and _has_heads(from_right) and state.heads == "inside":
+        state.join(from_left.labels, from_right.labels)
+    elif _has_heads(from_left) and (_has_heads(from_right) or (from_right is None and batch_right is not None)):
+        heads += [_whole(state, block) for block in (from_left, from_right) if block is not None]
+    elif _has_heads(from_right) and from_left is None and batch_left is not None:
+        heads.append(_whole(state, from_right))
+    elif from_left is not None and from_right is not None:
+        state.join(from_left.labels, from_right.labels)
     else:
-        state.join_blocks(from_left, from_right, _UNKNOWN)
+        for alone in (from_left, from_right):
+            if alone is not None:
+                state.freeze(alone.labels, _UNKNOWN)
 
     down = _outer(state, state.layout(left), from_left, 1)
     across = _outer(state, state.layout(right), from_right, 2)
     layout: list[Block] = []
-    covered = False
-    for survivor, place in ((down, 1), (across, 2)):
-        if survivor is None:
-            continue
-        if len(survivor.dimensions) == 1:
-            layout.append(Block((place,), survivor.labels))
-            continue
-        if covered:
-            state.freeze(survivor.labels, "both factors of a product carry heads and widths")
-            continue
-        covered = True
-        layout.append(Block((0, place), survivor.labels, survivor.inner))
+    spread = [(block, place) for block, place in ((down, 1), (across, 2)) if _has_heads(block)]
+    layout += [Block((place,), block.labels) for block, place in ((down, 1), (across, 2)) if _is_plain(block)]
+    if len(spread) == 2:
+        if state.heads == "inside":
+            for block, _ in spread:
+                state.freeze(block.labels, "both factors of a product carry heads and widths")
+            spread = []
+        else:
+            heads += [_whole(state, block) for block, _ in spread]
+    elif spread:
+        ((block, place),) = spread
+        layout.append(Block((0, place), block.labels, block.inner))
         if heads:
-            state.join(heads[0][:, None], survivor.labels)
+            state.join(heads[0][:, None], block.labels)
     for labels in heads[1:]:
         state.join(heads[0], labels)
-    if heads and not covered:
+    if heads and len(spread) != 1:
         layout.append(Block((0,), heads[0]))
     state.set(operation, tuple(layout))
     _bmm_cost(state, state.shape(left)[0], height, depth, width, from_left, down, across, heads)
+
+
+def _has_heads(block: Block | None) -> TypeGuard[Block]:
+    return block is not None and len(block.dimensions) == 2
+
+
+def _is_plain(block: Block | None) -> TypeGuard[Block]:
+    return block is not None and len(block.dimensions) == 1
+
+
+def _whole(state: Propagation, block: Block) -> Array:
+    """Join each head's labels along its width; returns one label a head."""
+    rows = block.labels
+    state.join(rows[:, :1], rows)
+    return rows[:, 0]
 
 
 def _taken(state: Propagation, layout: Layout, contracted: int) -> tuple[Block | None, Array | None]:
@@ -115,10 +138,6 @@ def _outer(state: Propagation, layout: Layout, contracted: Block | None, dimensi
         state.freeze(block.labels, "a product mixes a reshaped block")
         return None
     return block
-
-
-def _batch_last(block: Block) -> Array:
-    return block.labels if len(block.dimensions) == 1 or block.dimensions[0] == 0 else block.labels.T
 
 
 def _bmm_cost(

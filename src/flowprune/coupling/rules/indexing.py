@@ -36,12 +36,13 @@ def index(operation: Operation, state: Propagation) -> None:
     rank = len(state.output_shape(operation))
     added = rank - (len(state.shape(x)) - len(picked))
     places = [d if d < picked[0] else d - len(picked) + added for d in range(len(state.shape(x)))]
+    for chosen in indices:
+        state.freeze_layout(state.layout(chosen), "numbers that something is picked by")
     layout: list[Block] = []
     for block in state.layout(x):
-        if set(block.dimensions) & set(picked):
-            state.freeze(block.labels, "channels are picked by numbers")
-        else:
-            layout.append(block.moved(places))
+        left = state.collapse(block, picked, "channels are picked by numbers")
+        if left is not None:
+            layout.append(left.moved(places))
     state.set(operation, tuple(layout))
 
 
@@ -54,14 +55,10 @@ def rearranged(operation: Operation, state: Propagation) -> None:
     if dims is None or len(state.output_shape(operation)) != rank:
         state.freeze_inputs(operation, f"{operation.name} over the flattened tensor")
         return
+    state.freeze_layout(state.layout(operation.argument("index")), "numbers that something is picked by")
     changed = {d % rank for d in ((dims,) if isinstance(dims, int) else dims)}
-    layout: list[Block] = []
-    for block in state.layout(x):
-        if changed & set(block.dimensions):
-            state.freeze(block.labels, f"{operation.name} runs along the channels")
-        else:
-            layout.append(block)
-    state.set(operation, tuple(layout))
+    layout = [state.collapse(block, changed, f"{operation.name} runs along the channels") for block in state.layout(x)]
+    state.set(operation, tuple(block for block in layout if block is not None))
 
 
 @rule("aten.stack")

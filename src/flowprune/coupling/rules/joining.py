@@ -9,7 +9,7 @@ import numpy as np
 from flowprune.coupling.labels import Array, Block, Layout, block_at, without
 from flowprune.coupling.propagation import Propagation
 from flowprune.coupling.rules import rule
-from flowprune.coupling.rules.pointwise import joined_layout
+from flowprune.coupling.rules.pointwise import joined_layout, joined_layouts
 from flowprune.tracing import Operation, Reference
 
 
@@ -23,7 +23,16 @@ def concatenate(operation: Operation, state: Propagation) -> None:
     dimension = operation.argument("dim", 0) % len(shape)
     along = [block_at(state.layout(tensor), dimension) for tensor in tensors]
     if any(block is not None and len(block.dimensions) > 1 for block in along):
-        state.freeze_inputs(operation, "a reshaped block is concatenated")
+        # the rows of a reshaped block grow: what makes up a row leaves as a whole
+        layouts = [
+            tuple(
+                left
+                for block in state.layout(tensor)
+                if (left := state.collapse(block, (dimension,), "a reshaped block is concatenated")) is not None
+            )
+            for tensor in tensors
+        ]
+        state.set(operation, joined_layouts(state, layouts, [state.shape(t) for t in tensors], shape, skip=dimension))
         return
     others = joined_layout(state, tensors, shape, skip=dimension)
     if not any(along):
@@ -65,8 +74,8 @@ def cut_slice(operation: Operation, state: Propagation) -> None:
         state.set(operation, (*others, block))
         return
     if len(block.dimensions) > 1 or step != 1:
-        state.freeze(block.labels, "a strided slice, or one of a reshaped block, picks channels by their index")
-        state.set(operation, others)
+        left = state.collapse(block, (dimension,), "a strided slice picks channels by their index")
+        state.set(operation, others if left is None else (*others, left))
         return
     start, end = (bound + size if bound < 0 else bound for bound in (start, end))
     labels = block.labels
@@ -103,7 +112,8 @@ def _split_into(
     equal: bool,
 ) -> None:
     if block is not None and len(block.dimensions) > 1:
-        state.freeze(block.labels, "a reshaped block is split")
+        left = state.collapse(block, (dimension,), "a reshaped block is split")
+        others = others if left is None else (*others, left)
         block = None
     labels = None if block is None else block.labels
     if labels is not None and equal:
@@ -144,10 +154,11 @@ def _pick(operation: Operation, state: Propagation, indices: Sequence[int]) -> N
     dimension, block, others = _cut(state, operation)
     rank = len(state.shape(operation.argument("self")))
     places = [d - (d > dimension) for d in range(rank)]
-    rest = tuple(other.moved(places) for other in others)
     if block is not None and (len(block.dimensions) == 1 or dimension == block.inner_dimension):
-        state.freeze(block.labels, "a single channel is picked by its number")
+        left = state.collapse(block, (dimension,), "a single channel is picked by its number")
+        others = others if left is None else (*others, left)
         block = None
+    rest = tuple(other.moved(places) for other in others)
     for position, index in enumerate(indices):
         if block is None:
             state.set(operation, rest, position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from flowprune.coupling.labels import Block, block_at, without
 from flowprune.coupling.propagation import Propagation
@@ -41,8 +42,17 @@ def layer_norm(operation: Operation, state: Propagation) -> None:
     x: Reference = operation.argument("input")
     normalized = len(operation.argument("normalized_shape"))
     last = len(state.shape(x)) - 1
-    tensors = [operation.argument(name) for name in ("weight", "bias")]
+    tensors: list[Reference | None] = [operation.argument(name) for name in ("weight", "bias")]
     block = None
+    if normalized == 1 and (width := block_at(state.layout(x), last)) is not None and len(width.dimensions) > 1:
+        # over the width of each head: that stays, and the heads leave as a whole
+        rest = state.collapse(width, (last,), "a layer norm over a reshaped block")
+        for tensor in tensors:
+            state.freeze_layout(state.layout(tensor), "a layer norm over the width of a head")
+        others = (*without(state.layout(x), [width]), *([rest] if rest is not None else []))
+        for position in range(3):
+            state.set(operation, others, position)
+        return
     if normalized == 1:
         block = _channels(operation, state, last, tensors, "layer norm")
         if block is not None:
@@ -77,7 +87,7 @@ def _at(operation: Operation, state: Propagation, dimension: int) -> Block | Non
 
 
 def _channels(
-    operation: Operation, state: Propagation, dimension: int, tensors: list[object], what: str
+    operation: Operation, state: Propagation, dimension: int, tensors: Sequence[object], what: str
 ) -> Block | None:
     """The channels a normalisation works on, joined with its own tensors."""
     block = _at(operation, state, dimension)
@@ -93,10 +103,9 @@ def _channels(
 
 @rule("aten._softmax", "aten._log_softmax", "aten._safe_softmax")
 def softmax(operation: Operation, state: Propagation) -> None:
-    """Over positions it changes nothing; over channels every one depends on all others, so they stay."""
+    """Over positions it changes nothing; over channels every one depends on all others, so they stay. In a reshaped block all that
+    one softmax is taken over leaves together."""
     x: Reference = operation.argument("self")
     dimension = operation.argument("dim") % len(state.shape(x))
-    block = block_at(state.layout(x), dimension)
-    if block is not None:
-        state.freeze(block.labels, "a softmax is taken over the channels")
-    state.set(operation, without(state.layout(x), [block] if block else []))
+    layout = [state.collapse(block, (dimension,), "a softmax is taken over the channels") for block in state.layout(x)]
+    state.set(operation, tuple(block for block in layout if block is not None))

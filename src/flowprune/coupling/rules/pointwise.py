@@ -54,13 +54,24 @@ def joined_layout(
         shape: the broadcast shape.
         skip: a dimension in which the operands are not aligned (the one a concatenation runs along).
     """
+    layouts = [state.layout(operand) for operand in operands]
+    return joined_layouts(state, layouts, [state.shape(operand) for operand in operands], shape, skip)
+
+
+def joined_layouts(
+    state: Propagation,
+    layouts: Sequence[Layout],
+    shapes: Sequence[Sequence[int]],
+    shape: Sequence[int],
+    skip: int | None = None,
+) -> Layout:
+    """As ``joined_layout``, of operands that have these layouts and shapes."""
     placed: list[tuple[Block, int]] = []  # block in the result's dimensions, operand
     sized: list[set[int]] = []  # the result's dimensions over which an operand is spread
-    for number, operand in enumerate(operands):
-        own = state.shape(operand)
+    for number, (layout, own) in enumerate(zip(layouts, shapes, strict=True)):
         offset = len(shape) - len(own)
         sized.append({d + offset for d, size in enumerate(own) if size > 1})
-        for block in state.layout(operand):
+        for block in layout:
             moved = Block(tuple(d + offset for d in block.dimensions), block.labels, block.inner)
             if skip is None or skip not in moved.dimensions:
                 placed.append((moved, number))
@@ -81,23 +92,25 @@ def joined_layout(
 def _join_cluster(
     state: Propagation, cluster: list[tuple[Block, int]], sized: list[set[int]], shape: Sequence[int]
 ) -> list[Block]:
-    """Join blocks that overlap; freeze them if some operand is spread over their last dimension without labels there."""
+    """Join blocks that overlap; what some operand is spread over without labels, where the others are pruned, stays."""
     dimensions = tuple(sorted({d for block, _ in cluster for d in block.dimensions}))
+    bare: set[int] = set()
     for number, spread in enumerate(sized):
         covered = {d for block, owner in cluster if owner == number for d in block.dimensions}
-        bare = (spread & set(dimensions)) - covered
-        if bare and (dimensions[-1] in bare or bare == set(dimensions)):
-            for block, _ in cluster:
-                state.freeze(
-                    block.labels, "meets a tensor that is spread over the same dimension and is not made of channels"
-                )
+        bare |= (spread & set(dimensions)) - covered
+    if dimensions[-1] in bare or bare == set(dimensions) or any(b.inner_dimension in bare for b, _ in cluster):
+        reason = "meets a tensor that is spread over the same dimension and is not made of channels"
+        collapsed = [(state.collapse(block, bare, reason), owner) for block, owner in cluster]
+        cluster = [(block, owner) for block, owner in collapsed if block is not None]
+        if not cluster:
             return []
+        dimensions = tuple(sorted({d for block, _ in cluster for d in block.dimensions}))
     first = cluster[0][0]
     inner = {block.inner_dimension for block, _ in cluster if len(block.dimensions) > 1}
     if len(inner) > 1:
         for block, _ in cluster:
             rows = block.rows()
-            state.join(rows[:1], rows[1:])
+            state.interleave(rows)
     if all(block.dimensions == first.dimensions for block, _ in cluster):
         for block, _ in cluster[1:]:
             state.join(first.labels, block.labels)

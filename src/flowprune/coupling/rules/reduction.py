@@ -13,7 +13,8 @@ from flowprune.tracing import Operation, Reference
     *("aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.linalg_vector_norm", "aten.norm"),
 )
 def reduction(operation: Operation, state: Propagation) -> None:
-    """Drop the reduced dimensions. A statistic over channels changes when some leave, so those are frozen."""
+    """Drop the reduced dimensions. A statistic over channels changes when some leave, so those are frozen; one over the width of
+    each head holds where heads leave as a whole."""
     x: Reference = operation.argument("self")
     dims = operation.argument("dim")
     rank = len(state.shape(x))
@@ -24,9 +25,8 @@ def reduction(operation: Operation, state: Propagation) -> None:
     places = [d if keep else d - sum(g < d for g in gone) for d in range(rank)]
     layout: list[Block] = []
     for block in state.layout(x):
-        if gone & set(block.dimensions):
-            state.freeze(block.labels, f"{operation.name} is taken over the channels")
-        else:
-            layout.append(block.moved(places))
+        left = state.collapse(block, gone, f"{operation.name} is taken over the channels")
+        if left is not None:
+            layout.append(left.moved(places))
     for position in range(len(operation.outputs)):
         state.set(operation, tuple(layout), position)

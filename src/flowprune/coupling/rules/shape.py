@@ -152,7 +152,7 @@ def reshaped(state: Propagation, layout: Layout, source: tuple[int, ...], target
         if len(rows) > 1 and inside[0].inner_dimension != inside[0].dimensions[-1]:
             # Behind the inner axis comes another one: element j of every row becomes a neighbour of element j of the others, so
             # the order is only kept if they leave together.
-            state.join(rows[:1], rows[1:])
+            state.interleave(rows)
         if math.prod(sizes) > LARGEST_LABEL_ARRAY:
             state.freeze(inside[0].labels, "a reshape spreads the channels over too many elements to follow")
             continue
