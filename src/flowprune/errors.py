@@ -33,6 +33,14 @@ class BudgetError(FlowpruneError):
     """A budget that is malformed, or that no allowed cut reaches."""
 
 
+class UnreachableBudgetError(BudgetError):
+    """A count below that of the smallest model the constraints allow; ``smallest`` is what that one has."""
+
+    def __init__(self, message: str, smallest: int) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+
+
 class CertificateError(FlowpruneError):
     """A cut whose result could not be proved to be the planned one; nothing was touched."""
 

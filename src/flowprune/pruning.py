@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, overload
 
 import torch
 from torch import nn
 
-from flowprune.allocation import Plan, budget_from
+from flowprune.allocation import Budget, Plan, Shares, budget_from, checked_shares
+from flowprune.coupling import CoupledGroup
 from flowprune.errors import BudgetError, CertificateError, ModelError
 from flowprune.importance.protocol import Importance
 from flowprune.lineage import attach_lineage, lineage_of
@@ -15,6 +17,8 @@ from flowprune.measuring import filter_scales, is_finite
 from flowprune.planning import CoupledModel, assemble, select
 from flowprune.planning.collector import collector_paused
 from flowprune.planning.exemptions import Frozen, Ignored
+from flowprune.planning.latency import within_latency
+from flowprune.planning.selection import LARGEST_CUT
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
 
 ATTEMPTS = 32
@@ -29,10 +33,12 @@ def plan(
     importance: Importance | None = None,
     macs: float | str | None = None,
     params: float | str | None = None,
-    channels: float | None = None,
+    channels: Shares | None = None,
     threshold: float | None = None,
+    latency: float | str | None = None,
     scope: str = "global",
-    largest_cut: float = 0.9,
+    largest_cut: Shares = LARGEST_CUT,
+    round_to: int = 1,
     fold_tolerance: float = 0.05,
     ignore: Ignored = (),
     freeze: Frozen | None = None,
@@ -45,10 +51,17 @@ def plan(
             shapes matter.
         importance: what a channel is worth; not needed for ``threshold``.
         macs, params: what is kept, as a share (0.5) or a count ("60M"); multiply-accumulates are an image's.
-        channels: the share of every coupled group that is kept.
+        channels: the share of every coupled group that is kept; or a mapping of layers (names or patterns, the first that matches
+            counts) to shares, the rest stays whole.
         threshold: remove filters whose scale |gamma| sqrt(var / (var + eps)) is below this share of the network's 90th percentile.
-        scope: "global" ranks all channels together, "local" takes the same share from every group (for ``macs`` and ``params``).
-        largest_cut: at most this share of a coupled group leaves (not for ``threshold``, where what is dead leaves).
+        latency: the time of one forward on ``inputs`` that is kept, on this machine, in evaluation mode: a share of the dense
+            model's (0.7) or a time ("4ms"). Candidates are cut and timed.
+        scope: "global" ranks all channels together, "local" takes the same share from every group (not for ``channels`` and
+            ``threshold``).
+        largest_cut: at most this share of a coupled group, and so of any layer, leaves (not for ``threshold``, where what is dead
+            leaves); or a mapping of layers to shares, 0.9 for the rest.
+        round_to: the width of every layer that loses channels becomes a multiple of this: the nearest to what the budget asks for,
+            and under a budget of MACs, parameters or time never above it; ``plan.rounded`` says what was asked and reached.
         fold_tolerance: largest change that folding a constant channel into a padded consumer may make to the consumer's output, in
             standard deviations of that output (absolute, where no batch norm follows). Beyond it a dead filter stays.
         ignore: modules, dotted names or patterns ("layer1.*") that are left alone: all dimensions of their parameters, their values
@@ -61,9 +74,10 @@ def plan(
         TraceError: if the forward raises on the example inputs.
         CertificateError: if no part of the cut can be certified.
     """
-    budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, scope=scope)
-    if not 0 < largest_cut <= 1:
-        raise BudgetError(f"largest_cut={largest_cut!r} is not a share: use a number above 0 and at most 1")
+    budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope)
+    largest_cut = checked_shares(largest_cut, "largest_cut")
+    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+        raise BudgetError(f"round_to={round_to!r} is not a width: use a whole number such as 8")
     if budget.kind != "threshold" and importance is None:
         raise BudgetError(
             f"a budget of {budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
@@ -71,22 +85,44 @@ def plan(
     check_finite(model)
     coupled = CoupledModel.of(model, inputs, ignore, freeze)
     scales = filter_scales(model, inputs, graph=coupled.graph)
-    for _ in range(ATTEMPTS):
-        selection = select(coupled, budget, model, inputs, importance, largest_cut, fold_tolerance, scales)
-        made = assemble(selection, coupled, budget, importance)
-        if isinstance(made, Plan):
-            if made.is_empty:
-                return made
-            candidate = cut_on_meta(model, made) if coupled.runs_on_meta else cut(model, made)
-            refusal = certify(candidate, inputs, made, coupled.coupling, coupled.passes, selection.removed)
-            if refusal is None:
-                return made
-            coupled.freeze_refused(refusal)
-        else:
-            coupled.freeze(made)
-    raise CertificateError(
-        f"no cut of {type(model).__name__} could be certified in {ATTEMPTS} attempts; the last refusal: {coupled.last_refusal}"
-    )
+    criterion = _remembered(importance)
+
+    def planned(budget: Budget) -> Plan:
+        for _ in range(ATTEMPTS):
+            selection = select(coupled, budget, model, inputs, criterion, largest_cut, fold_tolerance, scales, round_to)
+            made = assemble(selection, coupled, budget, importance, round_to)
+            if isinstance(made, Plan):
+                if made.is_empty:
+                    return made
+                candidate = cut_on_meta(model, made) if coupled.runs_on_meta else cut(model, made)
+                refusal = certify(candidate, inputs, made, coupled.coupling, coupled.passes, selection.removed)
+                if refusal is None:
+                    return made
+                coupled.freeze_refused(refusal)
+            else:
+                coupled.freeze(made)
+        raise CertificateError(
+            f"no cut of {type(model).__name__} could be certified in {ATTEMPTS} attempts; the last refusal: "
+            f"{coupled.last_refusal}"
+        )
+
+    if budget.kind == "latency":
+        return within_latency(model, inputs, budget, planned, lambda made: cut(model, made))
+    return planned(budget)
+
+
+def _remembered(importance: Importance | None) -> Importance | None:
+    """The criterion, asked once as long as the groups stay the same: many budgets are tried for a latency."""
+    if importance is None:
+        return None
+    known: list[tuple[Sequence[CoupledGroup], list[torch.Tensor]]] = []
+
+    def scores(model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
+        if not known or known[0][0] is not groups:
+            known[:] = [(groups, list(importance(model, inputs, groups)))]
+        return known[0][1]
+
+    return scores
 
 
 @overload

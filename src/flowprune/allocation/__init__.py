@@ -1,22 +1,33 @@
 """From a budget to a plan: how many channels leave each coupled group, counted exactly."""
 
 from flowprune.allocation.budget import Budget, budget_from
+from flowprune.allocation.by_layer import Shares, checked_shares, share_of_classes
 from flowprune.allocation.costs import CountModel, macs_model, params_model
-from flowprune.allocation.plan import AttributeChange, Fold, LayerChange, Plan
-from flowprune.allocation.search import Ranking, lost_for_channels, lost_for_count, rank
+from flowprune.allocation.fitting import Fit, fit_channels, fit_count
+from flowprune.allocation.plan import AttributeChange, Fold, LayerChange, Plan, RoundedWidth
+from flowprune.allocation.rounding import Rounding, Width, widths_of
+from flowprune.allocation.search import Ranking, rank
 
 __all__ = [
     "AttributeChange",
     "Budget",
     "CountModel",
+    "Fit",
     "Fold",
     "LayerChange",
     "Plan",
     "Ranking",
+    "RoundedWidth",
+    "Rounding",
+    "Shares",
+    "Width",
     "budget_from",
-    "lost_for_channels",
-    "lost_for_count",
+    "checked_shares",
+    "fit_channels",
+    "fit_count",
     "macs_model",
     "params_model",
     "rank",
+    "share_of_classes",
+    "widths_of",
 ]

@@ -55,6 +55,16 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class RoundedWidth:
+    """The output width of a layer under ``round_to``: what the budget asked for, what it became, and why that is no multiple."""
+
+    layer: str
+    asked: int
+    reached: int
+    unmet: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to cut.
 
@@ -69,6 +79,12 @@ class Plan:
         macs, params: of the model, before and after; macs an image.
         frozen: weight name -> why (some of) its filters stay.
         folds: what constant channels became.
+        round_to: what every layer's width was to be a multiple of.
+        rounded: every layer whose width was asked to be one; empty for 1.
+        target: the largest count allowed, of a budget of MACs or parameters.
+        smallest_step: by how much that count would grow at least if a channel came back; only where the result is more than
+            0.5 % below the target.
+        latency: what was asked of the time and what was measured, where the budget is one of time.
         kept_alive: dead filters that stay, because their constant could not be folded within the tolerance: layer -> how many.
         shifts: tensor name -> what is added to it (full dense length), for the folds; lives in memory only.
     """
@@ -85,6 +101,11 @@ class Plan:
     frozen: Mapping[str, str] = field(default_factory=dict)
     folds: tuple[Fold, ...] = ()
     kept_alive: Mapping[str, int] = field(default_factory=dict)
+    round_to: int = 1
+    rounded: tuple[RoundedWidth, ...] = ()
+    target: int | None = None
+    smallest_step: int | None = None
+    latency: Mapping[str, Any] = field(default_factory=dict)
     shifts: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -106,10 +127,11 @@ class Plan:
             for name, dimensions in self.removed.items()
         }
         data["shapes"] = {name: list(shape) for name, shape in self.shapes.items()}
-        for key in ("attributes", "layers", "folds"):
+        for key in ("attributes", "layers", "folds", "rounded"):
             data[key] = [asdict(entry) for entry in getattr(self, key)]
         data["macs"], data["params"] = list(self.macs), list(self.params)
-        data["frozen"], data["kept_alive"] = dict(self.frozen), dict(self.kept_alive)
+        for key in ("frozen", "kept_alive", "latency"):
+            data[key] = dict(getattr(self, key))
         return data
 
     @classmethod
@@ -134,6 +156,7 @@ class Plan:
                 for entry in data["layers"]
             )
             fields["folds"] = tuple(Fold(**entry) for entry in data["folds"])
+            fields["rounded"] = tuple(RoundedWidth(**entry) for entry in data.get("rounded", ()))
             fields["macs"], fields["params"] = tuple(data["macs"]), tuple(data["params"])
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -151,6 +174,20 @@ class Plan:
             f"asked: {self.asked} ({self.scope}, {self.importance}); reached: {macs:.2%} of the MACs and {params:.2%} of the "
             f"parameters, {self.filters_removed} filters removed"
         )
+        if self.smallest_step is not None and self.target is not None:
+            lines.append(
+                f"the target of {self.target:,} cannot be met more closely: giving back any channel adds at least "
+                f"{self.smallest_step:,}"
+            )
+        lines += _rounding_lines(self.round_to, self.rounded)
+        if self.latency:
+            low, high = self.latency["quartiles"]
+            lines.append(
+                f"latency: at most {self.latency['target']:.4g} ms were asked for (the dense model takes "
+                f"{self.latency['dense']:.4g}); measured: {self.latency['reached']:.4g} ms, half of {self.latency['runs']} runs "
+                f"between {low:.4g} and {high:.4g} (batch of {self.latency['batch']}, {self.latency['device']}, "
+                f"{self.latency['threads']} threads)"
+            )
         for fold in self.folds:
             how = "exactly" if fold.exact else f"up to {fold.largest_change:.2g} off at the border"
             lines.append(f"folded: {fold.channels} constant channels of {fold.consumer} into {fold.target}, {how}")
@@ -160,6 +197,18 @@ class Plan:
         ]
         lines += [f"frozen: {name}: {reason}" for name, reason in self.frozen.items()]
         return "\n".join(lines)
+
+
+def _rounding_lines(multiple: int, rounded: tuple[RoundedWidth, ...]) -> list[str]:
+    if multiple == 1:
+        return []
+    lines = [f"widths rounded to multiples of {multiple}: {sum(not r.unmet for r in rounded)} of {len(rounded)} layers"]
+    for width in rounded:
+        if width.unmet:
+            lines.append(f"not rounded: {width.layer} keeps {width.reached} (asked: {width.asked}): {width.unmet}")
+        elif width.asked != width.reached:
+            lines.append(f"rounded: {width.layer}: asked {width.asked}, reached {width.reached}")
+    return lines
 
 
 def _change(pair: tuple[int, int]) -> str:

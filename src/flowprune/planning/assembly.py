@@ -17,7 +17,7 @@ from flowprune.tracing.integers import Attribute
 
 
 def assemble(
-    selection: Selection, coupled: CoupledModel, budget: Budget, importance: Importance | None
+    selection: Selection, coupled: CoupledModel, budget: Budget, importance: Importance | None, round_to: int = 1
 ) -> Plan | list[Freeze]:
     """The plan; or what must be frozen, where one attribute would have to take two values."""
     coupling, removed = coupled.coupling, selection.removed
@@ -51,6 +51,10 @@ def assemble(
         frozen=coupling.frozen,
         folds=tuple(selection.folding.folds),
         kept_alive=selection.kept_alive,
+        round_to=round_to,
+        rounded=selection.rounded,
+        target=selection.fit.target,
+        smallest_step=selection.fit.smallest_step,
         shifts=selection.folding.shifts,
     )
 

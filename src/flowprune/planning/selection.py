@@ -12,7 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flowprune.allocation import Budget, Ranking, lost_for_channels, lost_for_count, rank
+from flowprune.allocation import (
+    Budget,
+    Fit,
+    Ranking,
+    RoundedWidth,
+    Rounding,
+    Shares,
+    fit_channels,
+    fit_count,
+    rank,
+    share_of_classes,
+    widths_of,
+)
 from flowprune.coupling import Coupling
 from flowprune.errors import ModelError
 from flowprune.importance.protocol import Importance
@@ -20,6 +32,9 @@ from flowprune.measuring import FilterLayer, is_dead, reference_scale
 from flowprune.measuring.dead_filters import DEAD_BELOW
 from flowprune.planning.coupled_model import CoupledModel
 from flowprune.surgery import Folding, fold_constants
+
+LARGEST_CUT = 0.9
+"""The share of a coupled group that may leave where nothing else is said."""
 
 Scales = Mapping[FilterLayer, torch.Tensor | None]
 """Every layer's filter scales, as ``measuring.filter_scales`` returns them."""
@@ -33,11 +48,15 @@ class Selection:
         removed: [labels]: which components leave (by their smallest label).
         folding: where the constants of dead channels go.
         kept_alive: group -> dead channels that stay, because their constant has nowhere to go.
+        fit: how many steps every class of groups takes.
+        rounded: what became of every layer's width where it was to be a multiple.
     """
 
     removed: NDArray[np.bool_]
     folding: Folding
     kept_alive: dict[str, int]
+    fit: Fit
+    rounded: tuple[RoundedWidth, ...] = ()
 
 
 def select(
@@ -46,38 +65,57 @@ def select(
     model: nn.Module,
     inputs: Any,
     importance: Importance | None,
-    largest_cut: float,
+    largest_cut: Shares,
     fold_tolerance: float,
     scales: Scales,
+    round_to: int = 1,
 ) -> Selection:
     """What leaves under ``budget``; see ``flowprune.plan`` for the arguments.
 
     Args:
         coupled: the traced and grouped model.
         scales: the scale of every filter.
-        budget, model, inputs, importance, largest_cut, fold_tolerance: as given to ``flowprune.plan``.
+        budget, model, inputs, importance, largest_cut, fold_tolerance, round_to: as given to ``flowprune.plan``.
     """
     if budget.kind == "threshold":
-        assert budget.share is not None
-        return _select_dead(coupled, _dead(scales, budget.share), model, inputs, fold_tolerance)
+        assert isinstance(budget.share, float)
+        return _select_dead(coupled, _dead(scales, budget.share), model, inputs, fold_tolerance, round_to)
     assert importance is not None
     coupling = coupled.coupling
     scores = [
         _checked(score, group.name, group.channels)
         for score, group in zip(importance(model, inputs, coupling.groups), coupling.groups, strict=True)
     ]
-    ranking = rank(coupling, scores, largest_cut)
+    ranking = rank(coupling, scores, share_of_classes(largest_cut, coupling, LARGEST_CUT, "largest_cut"))
+    rounding = Rounding(coupling, ranking.limits, round_to)
     if budget.kind == "channels":
-        lost = lost_for_channels(budget, ranking)
+        assert budget.share is not None
+        fit = fit_channels(share_of_classes(budget.share, coupling, 1.0, "channels"), ranking, rounding)
     elif budget.kind == "macs":
-        lost = lost_for_count(budget, coupling, ranking, coupled.macs.count, coupled.batch)
+        fit = fit_count(budget, ranking, rounding, coupled.macs.count, coupled.batch)
     else:
-        lost = lost_for_count(budget, coupling, ranking, coupled.params.count)
-    removed = _components(coupling, ranking, lost)
+        fit = fit_count(budget, ranking, rounding, coupled.params.count)
+    removed = _components(coupling, ranking, fit.lost)
     folding = fold_constants(
-        model, inputs, coupled.passes[0], coupling, removed, _dead(scales, DEAD_BELOW), fold_tolerance
+        model,
+        inputs,
+        coupled.passes[0],
+        coupling,
+        removed,
+        _dead(scales, DEAD_BELOW),
+        fold_tolerance,
+        coupled.exempt.tensors,
     )
-    return Selection(removed, folding, {})
+    return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
+
+
+def _rounded(coupling: Coupling, rounding: Rounding, fit: Fit) -> tuple[RoundedWidth, ...]:
+    if rounding.multiple == 1:
+        return ()
+    return tuple(
+        RoundedWidth(width.layer, width.after(fit.asked), width.after(fit.lost), rounding.unmet.get(width.layer, ""))
+        for width in widths_of(coupling)
+    )
 
 
 def _dead(scales: Scales, threshold: float) -> dict[str, NDArray[np.bool_]]:
@@ -108,9 +146,17 @@ def _components(coupling: Coupling, ranking: Ranking, lost: NDArray[np.int64]) -
 
 
 def _select_dead(
-    coupled: CoupledModel, dead: dict[str, NDArray[np.bool_]], model: nn.Module, inputs: Any, fold_tolerance: float
+    coupled: CoupledModel,
+    dead: dict[str, NDArray[np.bool_]],
+    model: nn.Module,
+    inputs: Any,
+    fold_tolerance: float,
+    round_to: int,
 ) -> Selection:
-    """A channel leaves if every filter that makes it is dead and its constant can be folded."""
+    """A channel leaves if every filter that makes it is dead and its constant can be folded.
+
+    Under ``round_to`` dead filters stay up to the next allowed width: what is alive does not leave for its sake.
+    """
     coupling = coupled.coupling
     verdicts = [_all_makers_dead(coupling, number, dead) for number in range(len(coupling.groups))]
     vetoed: set[int] = set()
@@ -118,11 +164,16 @@ def _select_dead(
         scores = [np.where(v & ~np.isin(coupling.channels[g], list(vetoed)), 0.0, 1.0) for g, v in enumerate(verdicts)]
         ranking = rank(coupling, scores, 1.0)
         leaving = [
-            min(int(min((scores[g] == 0).sum() for g in groups)), int(limit))
+            min(int(min((scores[g] == 0).sum() // coupling.strides[g] for g in groups)), int(limit))
             for groups, limit in zip(coupling.classes, ranking.limits, strict=True)
         ]
-        removed = _components(coupling, ranking, np.array(leaving, dtype=np.int64))
-        folding = fold_constants(model, inputs, coupled.passes[0], coupling, removed, dead, fold_tolerance)
+        asked = np.array(leaving, dtype=np.int64)
+        rounding = Rounding(coupling, asked, round_to)
+        fit = Fit(rounding.nearest(asked), asked)
+        removed = _components(coupling, ranking, fit.lost)
+        folding = fold_constants(
+            model, inputs, coupled.passes[0], coupling, removed, dead, fold_tolerance, coupled.exempt.tensors
+        )
         if not folding.unfoldable:
             break
         vetoed |= folding.unfoldable
@@ -131,7 +182,7 @@ def _select_dead(
         staying = int((verdict & ~removed[coupling.channels[number]]).sum())
         if staying:
             kept[coupling.groups[number].name] += staying
-    return Selection(removed, folding, dict(kept))
+    return Selection(removed, folding, dict(kept), fit, _rounded(coupling, rounding, fit))
 
 
 def _all_makers_dead(coupling: Coupling, number: int, dead: dict[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:

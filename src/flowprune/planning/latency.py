@@ -1,0 +1,118 @@
+"""A budget of time: cut to a budget of MACs, time what came out, and bisect. Nothing is estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from flowprune.allocation import Budget, Plan
+from flowprune.errors import BudgetError, UnreachableBudgetError
+from flowprune.measuring.latency import Timing, time_in_turns
+from flowprune.tracing import first_tensor
+
+CLOSE_ENOUGH = 0.02
+"""The bisection ends when the two nearest candidates differ by this share of the dense model's MACs."""
+TURNS, FINAL_TURNS = 11, 25
+
+
+def within_latency(
+    model: nn.Module,
+    inputs: Any,
+    budget: Budget,
+    planned: Callable[[Budget], Plan],
+    carried_out: Callable[[Plan], nn.Module],
+) -> Plan:
+    """The plan of most MACs whose small model, timed here on ``inputs``, is not slower than asked.
+
+    Every candidate is a real cut. It is timed in turns with the dense model; a share is of the dense model's time in the same
+    turns. The one chosen is timed again, longer; if it is too slow then, the next smaller one that was fast enough takes its place.
+
+    Args:
+        model: the dense model.
+        inputs: example inputs; the batch and the device are those the time is asked for.
+        budget: of kind "latency".
+        planned: the plan under a budget of MACs.
+        carried_out: the small model of a plan.
+
+    Raises:
+        BudgetError: if even the smallest model the constraints allow is too slow.
+    """
+    whole = planned(Budget("channels", share=1.0))
+    dense = carried_out(whole)
+    (alone,) = time_in_turns([dense], inputs, TURNS)
+    if budget.absolute is not None and alone.median <= _seconds(budget):
+        return _recorded(whole, budget, inputs, alone, alone)
+    smallest = _smallest(budget, planned)
+    fitting: list[Plan] = []
+
+    def is_fast_enough(candidate: Plan, turns: int = TURNS) -> tuple[bool, Timing, Timing]:
+        before, after = time_in_turns([dense, carried_out(candidate)], inputs, turns)
+        return after.median <= _target(budget, before), before, after
+
+    fits, before, after = is_fast_enough(smallest)
+    if not fits:
+        raise BudgetError(
+            f"{budget} cannot be met on this machine: {_shown(_target(budget, before))} were asked for, the dense model takes "
+            f"{_shown(before.median)} and the smallest model the constraints allow {_shown(after.median)}; raise the budget or "
+            "free more layers"
+        )
+    fitting.append(smallest)
+    low, high = smallest.macs[1], whole.macs[0]
+    while high - low > CLOSE_ENOUGH * whole.macs[0]:
+        candidate = planned(Budget("macs", absolute=(low + high) // 2, scope=budget.scope))
+        if is_fast_enough(candidate)[0]:
+            fitting.append(candidate)
+            low = max(candidate.macs[1], (low + high) // 2)
+        else:
+            high = (low + high) // 2
+    while True:
+        chosen = fitting.pop()
+        fits, before, after = is_fast_enough(chosen, FINAL_TURNS)
+        if fits or not fitting:
+            return _recorded(chosen, budget, inputs, before, after)
+
+
+def _smallest(budget: Budget, planned: Callable[[Budget], Plan]) -> Plan:
+    """The smallest model that the constraints allow; what the certificate refuses on the way makes it a larger one."""
+    asked = 1
+    while True:
+        try:
+            return planned(Budget("macs", absolute=asked, scope=budget.scope))
+        except UnreachableBudgetError as error:
+            asked = error.smallest
+
+
+def _seconds(budget: Budget) -> float:
+    assert budget.absolute is not None
+    return budget.absolute / 1e9
+
+
+def _target(budget: Budget, dense: Timing) -> float:
+    if budget.absolute is not None:
+        return _seconds(budget)
+    assert isinstance(budget.share, float)
+    return budget.share * dense.median
+
+
+def _recorded(plan: Plan, budget: Budget, inputs: Any, dense: Timing, small: Timing) -> Plan:
+    """The plan with what was asked and measured, in milliseconds."""
+    low, high = small.quartiles
+    record = {
+        "target": _target(budget, dense) * 1e3,
+        "dense": dense.median * 1e3,
+        "reached": small.median * 1e3,
+        "quartiles": [low * 1e3, high * 1e3],
+        "runs": len(small.samples),
+        "batch": int(first_tensor(inputs).shape[0]) if first_tensor(inputs).dim() else 1,
+        "device": str(first_tensor(inputs).device),
+        "threads": torch.get_num_threads(),
+    }
+    return replace(plan, asked=str(budget), scope=budget.scope, target=None, smallest_step=None, latency=record)
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
