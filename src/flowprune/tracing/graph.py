@@ -31,6 +31,11 @@ def _argument_names(function: OpOverload) -> tuple[str, ...]:
     return tuple(argument.name for argument in function._schema.arguments)
 
 
+@lru_cache(maxsize=4096)
+def _name(function: OpOverload) -> str:
+    return str(function.overloadpacket)
+
+
 @dataclass(slots=True)
 class Operation:
     """One ATen operator call.
@@ -58,7 +63,7 @@ class Operation:
     @property
     def name(self) -> str:
         """The operator without its overload: ``aten.convolution``."""
-        return str(self.function.overloadpacket)
+        return _name(self.function)
 
     def argument(self, name: str, default: Any = None) -> Any:
         """The argument called ``name`` in the operator's schema, or ``default`` where the call left it out."""
@@ -123,14 +128,25 @@ class Graph:
     training: bool = False
     tensors: str = "meta"
 
+    _links: tuple[int, dict[int, Operation], dict[int, list[Operation]]] | None = field(
+        default=None, repr=False, compare=False
+    )
+
     def producers(self) -> dict[int, Operation]:
         """Value number -> the operation that made it."""
-        return {value: operation for operation in self.operations for value in operation.outputs if value is not None}
+        return self._linked()[1]
 
     def consumers(self) -> dict[int, list[Operation]]:
         """Value number -> the operations that read it, in order."""
-        found: dict[int, list[Operation]] = {}
-        for operation in self.operations:
-            for value in dict.fromkeys(operation.inputs()):
-                found.setdefault(value, []).append(operation)
-        return found
+        return self._linked()[2]
+
+    def _linked(self) -> tuple[int, dict[int, Operation], dict[int, list[Operation]]]:
+        """Both ways, worked out once (and again should the pass have gone on since)."""
+        if self._links is None or self._links[0] != len(self.operations):
+            producers = {value: made for made in self.operations for value in made.outputs if value is not None}
+            consumers: dict[int, list[Operation]] = {}
+            for operation in self.operations:
+                for value in dict.fromkeys(operation.inputs()):
+                    consumers.setdefault(value, []).append(operation)
+            self._links = len(self.operations), producers, consumers
+        return self._links
