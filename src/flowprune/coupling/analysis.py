@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from torch import nn
@@ -14,7 +15,14 @@ from flowprune.coupling.labels import Array, Block, block_at
 from flowprune.coupling.propagation import Propagation, arange, propagate
 from flowprune.coupling.rules import rule_of
 from flowprune.tracing import Graph, Operation
-from flowprune.tracing.integers import Attribute, Expression, attributes_in, dimensions_in, is_derived_from_sizes
+from flowprune.tracing.integers import (
+    Attribute,
+    Expression,
+    attributes_in,
+    dimensions_in,
+    is_derived_from_sizes,
+    solved_for_first,
+)
 
 
 @dataclass(frozen=True)
@@ -34,20 +42,23 @@ class Slot:
 
 @dataclass(frozen=True)
 class Demand:
-    """An integer attribute that must equal the number of ``labels`` that stay."""
+    """An integer attribute that must equal ``times`` the number of ``labels`` that stay."""
 
     attribute: Attribute
     labels: Array
+    times: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)
 class Extent:
-    """A size the code writes down: that of a block along one axis. ``attribute`` is where it can be mended, None for a number."""
+    """A size the code writes down: that of a block along one axis. ``attribute`` is where it can be mended, None for a number or
+    for an ``expression`` of several."""
 
     block: Block
     axis: int
     attribute: Attribute | None
     place: str
+    expression: Expression
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,11 @@ class Notes:
     right: list[Array] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     balances: list[Array] = field(default_factory=list)
-    interleaved: list[Array] = field(default_factory=list)
+    fixed: dict[tuple[bool, int], Array] = field(default_factory=dict)
+    rows: list[tuple[Array, Array]] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
     extents: list[Extent] = field(default_factory=list)
+    numbers: dict[Attribute, int] = field(default_factory=dict)
     ties: list[Tie] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     fresh: dict[tuple[bool, int, int], Array] = field(default_factory=dict)
@@ -100,14 +113,31 @@ class Notes:
         first, self.labels = self.labels, self.labels + size
         return first
 
+    def bound_rows(self, roots: Array) -> list[Freeze]:
+        """What must stay because it is a whole row, and the operator counts its rows itself."""
+        found: list[Freeze] = []
+        for rows in self.fixed.values():
+            members = roots[rows]
+            whole = (members == members[:, :1]).all(axis=1)
+            if whole.any():
+                found.append(Freeze(rows[whole].reshape(-1), "a group that could only leave as a whole"))
+        return found
+
     def roots(self) -> Array:
-        """The component of every label. Interleaved rows that do not leave as a whole are joined with one another."""
+        """The component of every label.
+
+        ``rows`` holds pairs ([rows, n], [n] or [1, n]) that are joined entry by entry unless each row leaves as a whole, which only
+        shows in the end; then the second stays if it is not one of the rows.
+        """
         roots = components(self.labels, *_concatenated(self.left, self.right))
-        crossing = [rows for rows in self.interleaved if not (roots[rows] == roots[rows[:, :1]]).all()]
-        if crossing:
-            self.left += [np.broadcast_to(rows[:1], rows.shape).reshape(-1) for rows in crossing]
-            self.right += [rows.reshape(-1) for rows in crossing]
-            self.interleaved = [rows for rows in self.interleaved if not any(rows is other for other in crossing)]
+        if self.rows:
+            for rows, other in self.rows:
+                if not (roots[rows] == roots[rows[:, :1]]).all():
+                    self.left.append(np.broadcast_to(other, rows.shape).reshape(-1))
+                    self.right.append(rows.reshape(-1))
+                elif other.ndim == 1:
+                    self.freezes.append(Freeze(other, "meets the width of heads, which leave as a whole"))
+            self.rows = []
             roots = components(self.labels, *_concatenated(self.left, self.right))
         return roots
 
@@ -148,13 +178,26 @@ class Analysis(Propagation):
         """Note that the channels must stay."""
         self.notes.freezes.append(Freeze(labels.reshape(-1), reason))
 
-    def balance(self, rows: Array) -> None:
+    def balance(self, rows: Array, fixed: bool = False) -> None:
         """Note that every row must keep the same number."""
         self.notes.balances.append(rows)
+        if fixed:
+            assert self.operation is not None
+            self.notes.fixed[self.graph.training, self.operation.index] = rows
+
+    def share(self, parts: Sequence[Array]) -> None:
+        """Note that the parts' sizes follow from one another."""
+        assert self.operation is not None
+        for part in parts[1:]:
+            self.notes.ties.append(Tie(parts[0], part, f"{self.operation.name} in {self.operation.module}"))
 
     def interleave(self, rows: Array) -> None:
         """Note that the rows' entries alternate from here on."""
-        self.notes.interleaved.append(rows)
+        self.notes.rows.append((rows, rows[:1]))
+
+    def align(self, rows: Array, vector: Array) -> None:
+        """Note that the vector goes along every row."""
+        self.notes.rows.append((rows, vector))
 
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
         """Find the attribute behind the integer; freeze the labels where there is none that could be mended."""
@@ -168,8 +211,8 @@ class Analysis(Propagation):
             self._literal(labels, reason, operation)
         elif is_derived_from_sizes(expression):
             self._tie(labels, expression, operation)
-        elif expression[0] == "attribute":
-            self.notes.demands.append(Demand(attributes_in(expression)[0], labels))
+        elif (solved := solved_for_first(expression, self._number)) is not None:
+            self.notes.demands.append(Demand(solved[0], labels, solved[1]))
         else:
             self._literal(labels, reason, operation)
 
@@ -184,10 +227,16 @@ class Analysis(Propagation):
         attribute = attributes_in(expression)[0] if expression[0] == "attribute" else None
         if attribute is None and dimensions_in(expression):
             return  # a ratio of a size and an attribute: the attribute is known from elsewhere, or the certificate refuses
-        if attribute is None and block.labels.ndim == 1:
+        if attribute is None and block.labels.ndim == 1 and not attributes_in(expression):
             self._literal(block.labels, "reshaped to a number written in the code", operation)
         else:
-            self.notes.extents.append(Extent(block, axis, attribute, place))
+            self.notes.extents.append(Extent(block, axis, attribute, place, expression))
+            self.notes.numbers |= {found: self._number(found) for found in attributes_in(expression)}
+
+    def _number(self, attribute: Attribute) -> int:
+        """What an attribute is in the dense model."""
+        held = getattr(self._model.get_submodule(attribute.module), attribute.name)
+        return int(held if attribute.position is None else held[attribute.position])
 
     def _tie(self, labels: Array, expression: Expression, operation: Operation) -> None:
         """Where the integer is a product or ratio of the sizes of other channels, those and ``labels`` lose the same share."""
@@ -232,6 +281,7 @@ def analyse(model: nn.Module, graphs: Sequence[Graph], heads: str = "whole") -> 
         for value in graph.outputs:
             analysis.freeze_layout(analysis.layouts.get(value, ()), "it is an output of the model")
         passes.append(analysis)
+    _tie_attention(notes, model, graphs[0])
     used = {
         graph.parameters.get(value)
         for graph in graphs
@@ -242,3 +292,14 @@ def analyse(model: nn.Module, graphs: Sequence[Graph], heads: str = "whole") -> 
         if slot.name not in used:
             analysis.freeze(slot.labels, "not used in the traced passes")
     return notes, passes
+
+
+def _tie_attention(notes: Notes, model: nn.Module, graph: Graph) -> None:
+    """Torch's own ``MultiheadAttention`` takes the width of the stream for that of its heads, in code that hides its integers."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            weight = "q_proj_weight" if module.in_proj_weight is None else "in_proj_weight"
+            name = graph.aliases.get(f"{path}.{weight}" if path else weight, "")
+            made, read = (notes.slot_of.get((name, dimension)) for dimension in (0, 1))
+            if made is not None and read is not None:
+                notes.ties.append(Tie(read.labels, made.labels, f"the attention {path}"))

@@ -55,8 +55,6 @@ def signatures(notes: Notes, roots: Array, pieces: dict[int, int]) -> tuple[NDAr
         if members is None:
             continue
         ordered = np.sort(members, axis=1)
-        if (ordered == ordered[0]).all():
-            continue  # every row holds the same channels: whatever leaves, the rows stay equal
         key = ordered.tobytes() + str(ordered.shape).encode()
         if key in seen:
             continue  # both modes' passes say the same
@@ -80,9 +78,16 @@ def _binding(members: Array) -> Array | None:
     while members.ndim > 1:
         rows = members.reshape(-1, members.shape[-1])
         if not (rows == rows[:, :1]).all():
-            return rows
+            return _distinct(rows)
         members = members[..., 0]
     return None
+
+
+def _distinct(rows: Array) -> Array | None:
+    """The rows that hold different channels; None if all hold the same. What is in every row equally often leaves all of them."""
+    ordered = np.sort(rows, axis=1)
+    _, first = np.unique(ordered, axis=0, return_index=True)
+    return None if len(first) == 1 else rows[np.sort(first)]
 
 
 def match_rows(channels: list[Array], balances: list[Balance]) -> Matching:

@@ -47,6 +47,7 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
     for smaller groups, or for channels to stay, the groups are formed again.
     """
     roots = notes.roots()
+    notes.freezes.extend(notes.bound_rows(roots))
     evaluation = passes[0]
     roles: Roles = {}
     for analysis in passes:  # what runs in training only has roles too

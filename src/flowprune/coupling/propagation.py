@@ -65,13 +65,24 @@ class Propagation(ABC):
         """None of these channels may leave."""
 
     @abstractmethod
-    def balance(self, rows: Array) -> None:
-        """[..., n]: every row along the last axis must keep the same number of channels, or go altogether."""
+    def balance(self, rows: Array, fixed: bool = False) -> None:
+        """[..., n]: every row along the last axis must keep the same number of channels, or go altogether.
+
+        ``fixed``: [rows, n], and none may go: the number of rows is the operator's own (a convolution's groups).
+        """
+
+    @abstractmethod
+    def share(self, parts: Sequence[Array]) -> None:
+        """Every part must lose the same share of its channels."""
 
     @abstractmethod
     def interleave(self, rows: Array) -> None:
         """[rows, n]: entry j of every row becomes a neighbour of entry j of the others. Their order is only kept if these leave
         together, or whole rows do."""
+
+    @abstractmethod
+    def align(self, rows: Array, vector: Array) -> None:
+        """[rows, n] meets [n]: entry j of the vector is entry j of every row; but where rows leave as a whole, the vector stays."""
 
     @abstractmethod
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:

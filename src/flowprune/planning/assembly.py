@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprune.allocation import AttributeChange, Budget, Plan
-from flowprune.coupling.analysis import Freeze
+from flowprune.coupling.analysis import Extent, Freeze
 from flowprune.coupling.labels import Array, Block, survivors
 from flowprune.importance.protocol import Importance
 from flowprune.planning.coupled_model import CoupledModel
 from flowprune.planning.exemptions import IGNORED
 from flowprune.planning.layers import layer_changes
 from flowprune.planning.selection import Selection
-from flowprune.tracing.integers import Attribute
+from flowprune.tracing.integers import Attribute, attributes_in, evaluate
 
 
 def assemble(
@@ -64,9 +64,12 @@ def _attributes(coupled: CoupledModel, removed: NDArray[np.bool_]) -> tuple[tupl
     coupling = coupled.coupling
     wanted: dict[Attribute, list[tuple[int, int, Array]]] = {}
     conflicts: list[Freeze] = []
+    computed: list[tuple[Extent, int]] = []
     for demand in coupling.notes.demands:
         roots = coupling.roots[demand.labels]
-        wanted.setdefault(demand.attribute, []).append((len(roots), int((~removed[roots]).sum()), demand.labels))
+        counts = (len(roots), int((~removed[roots]).sum()))
+        uses = wanted.setdefault(demand.attribute, [])
+        uses.append((int(demand.times * counts[0]), int(demand.times * counts[1]), demand.labels))
     for extent in coupling.notes.extents:
         block = extent.block
         before = block.labels.shape[extent.axis]
@@ -81,10 +84,8 @@ def _attributes(coupled: CoupledModel, removed: NDArray[np.bool_]) -> tuple[tupl
             conflicts.append(Freeze(block.labels.reshape(-1), reason))
         elif extent.attribute is not None:
             wanted.setdefault(extent.attribute, []).append((before, kept.shape[extent.axis], block.labels.reshape(-1)))
-        elif kept.shape[extent.axis] != before:
-            conflicts.append(
-                Freeze(block.labels.reshape(-1), f"reshaped to a number written in the code ({extent.place})")
-            )
+        else:
+            computed.append((extent, kept.shape[extent.axis]))
     changes: list[AttributeChange] = []
     for attribute, uses in wanted.items():
         results = sorted({after for _, after, _ in uses})
@@ -98,6 +99,16 @@ def _attributes(coupled: CoupledModel, removed: NDArray[np.bool_]) -> tuple[tupl
             changes.append(
                 AttributeChange(attribute.module, attribute.name, attribute.position, uses[0][0], results[0])
             )
+    mended = {Attribute(change.module, change.name, change.position): change.after for change in changes}
+    numbers = coupling.notes.numbers | mended
+    for extent, after in computed:
+        if evaluate(extent.expression, numbers.__getitem__) != after:
+            what = (
+                "what the code computes from attributes"
+                if attributes_in(extent.expression)
+                else "a number written in the code"
+            )
+            conflicts.append(Freeze(extent.block.labels.reshape(-1), f"reshaped to {what} ({extent.place})"))
     return tuple(changes), conflicts
 
 

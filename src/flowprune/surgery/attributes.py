@@ -79,6 +79,17 @@ def _mend_embedding(small: nn.Module, dense: nn.Module) -> None:
     small.num_embeddings, small.embedding_dim = small.weight.shape
 
 
+def _mend_attention(small: nn.Module, dense: nn.Module) -> None:
+    assert isinstance(small, nn.MultiheadAttention) and isinstance(dense, nn.MultiheadAttention)
+    if small.in_proj_weight is None:
+        small.kdim, small.vdim = small.k_proj_weight.shape[1], small.v_proj_weight.shape[1]
+        width, small.embed_dim = small.q_proj_weight.shape
+    else:
+        width, small.embed_dim = small.in_proj_weight.shape[0] // 3, small.in_proj_weight.shape[1]
+        small.kdim = small.vdim = small.embed_dim
+    small.num_heads = width // dense.head_dim
+
+
 _MENDERS: tuple[tuple[type[nn.Module], Callable[[nn.Module, nn.Module], None]], ...] = (
     (_ConvNd, _mend_convolution),
     (nn.Linear, _mend_linear),
@@ -87,4 +98,5 @@ _MENDERS: tuple[tuple[type[nn.Module], Callable[[nn.Module, nn.Module], None]], 
     (nn.LayerNorm, _mend_layer_norm),
     (nn.GroupNorm, _mend_group_norm),
     (nn.Embedding, _mend_embedding),
+    (nn.MultiheadAttention, _mend_attention),
 )

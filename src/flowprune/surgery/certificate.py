@@ -176,7 +176,10 @@ class _Certification(Propagation):
             self._check_padding(dense, small)
         self.operation = small
         if any(value in self.layouts for value in small.inputs()):
-            rule_of(small)(small, self)
+            try:
+                rule_of(small)(small, self)
+            except ValueError as error:  # sizes that do not fit one another
+                raise _MismatchError(f"{small.name} runs at sizes that do not fit: {error}") from None
         for value in dense.outputs:
             if value is None:
                 continue
@@ -244,13 +247,27 @@ class _Certification(Propagation):
         """What must stay in the small model must have had to stay in the dense one."""
         self._require(bool(self._frozen[labels].all()), f"channels became fixed: {reason}")
 
-    def balance(self, rows: Array) -> None:
-        """Equal rows show in the shapes."""
+    def balance(self, rows: Array, fixed: bool = False) -> None:
+        """Equal rows show in the shapes; which of the operator's own rows a channel is in does not, and is compared."""
+        if fixed:
+            assert self.operation is not None
+            dense = self._coupling.roots[self._coupling.notes.fixed[self._dense.graph.training, self.operation.index]]
+            kept = [row[~self._removed[row]] for row in dense]
+            same = len(kept) == len(rows) and all(map(np.array_equal, kept, rows))
+            self._require(same, "channels are in another group")
+
+    def share(self, parts: Sequence[Array]) -> None:
+        """Shares show in the shapes."""
 
     def interleave(self, rows: Array) -> None:
         """Rows stay as wide as they were, or the same entries stay in all of them."""
         whole = bool((rows == rows[:, :1]).all())
         self._require(whole or bool((rows == rows[:1]).all()), "rows that alternate keep different channels")
+
+    def align(self, rows: Array, vector: Array) -> None:
+        """Rows stay as wide as they were, and the vector with them, or the same entries stay in all."""
+        whole = bool((rows == rows[:, :1]).all()) and bool(self._frozen[vector].all())
+        self._require(whole or bool((rows == vector).all()), "channels meet a vector of other channels")
 
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
         """Counts show in the shapes and labels."""

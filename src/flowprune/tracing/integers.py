@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from torch import nn
@@ -57,13 +58,14 @@ def _arithmetic(symbol: str, compute: Callable[[int, int], int]) -> tuple[Callab
     return forward, reflected
 
 
-for _symbol, _method, _compute in (
-    ("+", "add", operator.add),
-    ("-", "sub", operator.sub),
-    ("*", "mul", operator.mul),
-    ("//", "floordiv", operator.floordiv),
-):
-    _forward, _reflected = _arithmetic(_symbol, _compute)
+_OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+}
+for _symbol, _method in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv")):
+    _forward, _reflected = _arithmetic(_symbol, _OPERATORS[_symbol])
     setattr(Integer, f"__{_method}__", _forward)
     setattr(Integer, f"__r{_method}__", _reflected)
 
@@ -111,6 +113,40 @@ def is_derived_from_sizes(expression: Expression) -> bool:
     if expression[0] in ("number", "attribute"):
         return False
     return not attributes_in(expression) and any(map(is_derived_from_sizes, expression[1:]))
+
+
+def evaluate(expression: Expression, number_of: Callable[[Attribute], int]) -> int:
+    """The integer an expression of attributes and numbers stands for."""
+    if expression[0] == "attribute":
+        return number_of(Attribute(*expression[1:]))
+    if expression[0] == "number":
+        return int(expression[1])
+    left, right = (evaluate(part, number_of) for part in expression[1:])
+    return int(_OPERATORS[expression[0]](left, right))
+
+
+def solved_for_first(
+    expression: Expression, number_of: Callable[[Attribute], int]
+) -> tuple[Attribute, Fraction] | None:
+    """(attribute, times): the first attribute in a product or ratio of attributes and numbers is ``times`` its value, if the others
+    keep their numbers. None for other expressions.
+
+    >>> solved_for_first(("//", ("attribute", "", "width", None), ("number", 4)), lambda attribute: 8)
+    (Attribute(module='', name='width', position=None), Fraction(4, 1))
+    """
+    if expression[0] == "attribute":
+        return Attribute(*expression[1:]), Fraction(1)
+    if expression[0] not in ("*", "//") or sizes_in(expression):
+        return None
+    left, right = expression[1:]
+    if attributes_in(left):
+        solved, other = solved_for_first(left, number_of), evaluate(right, number_of)
+        times = Fraction(other) if expression[0] == "//" else Fraction(1, other)
+        return None if solved is None else (solved[0], solved[1] * times)
+    if expression[0] == "*" and attributes_in(right):
+        solved = solved_for_first(right, number_of)
+        return None if solved is None else (solved[0], solved[1] / evaluate(left, number_of))
+    return None
 
 
 def mark_attributes(model: nn.Module) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from flowprune.coupling.labels import Array, Block, block_at, without
+from flowprune.coupling.labels import Array, Block, Layout, block_at, without
 from flowprune.coupling.propagation import Propagation
 from flowprune.coupling.rules import rule
 from flowprune.tracing import Operation, Reference
@@ -37,9 +38,7 @@ def convolution(operation: Operation, state: Propagation) -> None:
             )
             filters = slices = None
     incoming = block_at(state.layout(x), channel)
-    state.freeze_layout(
-        without(state.layout(x), [incoming] if incoming else []), "a convolution slides over this dimension"
-    )
+    passing = _at_single_positions(operation, state, without(state.layout(x), [incoming] if incoming else []))
 
     out_channels = state.output_shape(operation)[channel]
     first, second = _labels(filters), _labels(slices)
@@ -53,13 +52,36 @@ def convolution(operation: Operation, state: Propagation) -> None:
         outgoing = made
     else:
         outgoing = _grouped(operation, state, incoming, made, read, groups, per_group, shape[channel])
-    _cost(operation, state, transposed, groups, outgoing, filters, slices)
+    _cost(operation, state, transposed, passing, filters, slices)
 
     bias_block = block_at(state.layout(bias), 0)
     out_block = Block((channel,), outgoing) if outgoing is not None else None
     joined = state.join_blocks(out_block, bias_block, "a bias") if bias is not None else out_block
-    if joined is not None:
-        state.set(operation, (Block((channel,), joined.labels),))
+    state.set(operation, passing if joined is None else (*passing, Block((channel,), joined.labels)))
+
+
+def _at_single_positions(operation: Operation, state: Propagation, others: Layout) -> Layout:
+    """Blocks beside the channels: they pass where the kernel looks at one position and makes one of it; elsewhere they stay."""
+    spatial = len(state.shape(operation.argument("weight"))) - 2
+    first = len(state.shape(operation.argument("input"))) - spatial
+    kernel = state.shape(operation.argument("weight"))[2:]
+    single = {
+        first + d
+        for d in range(spatial)
+        if kernel[d] == 1 and _at(operation, "stride", d) == 1 and _at(operation, "padding", d) == 0
+    }
+    passing: list[Block] = []
+    for block in others:
+        if set(block.dimensions) <= single:
+            passing.append(block)
+        else:
+            state.freeze(block.labels, "a convolution slides over this dimension")
+    return tuple(passing)
+
+
+def _at(operation: Operation, argument: str, dimension: int) -> int:
+    numbers: Sequence[int] = operation.argument(argument)
+    return numbers[dimension if len(numbers) > 1 else 0]
 
 
 def _labels(block: Block | None) -> Array | None:
@@ -106,7 +128,7 @@ def _grouped(
             state.join(entering, rows)
             state.count(entering.reshape(-1), "groups", 0, "the number of groups")
         else:
-            state.balance(rows)
+            state.balance(rows, fixed=True)
             if read is not None:
                 state.join(entering, read[None, :])
             else:
@@ -120,7 +142,7 @@ def _grouped(
     if depthwise and per_group == 1:
         state.count(entering.reshape(-1), "groups", 0, "the number of groups")
         return read
-    state.balance(entering)
+    state.balance(entering, fixed=True)
     return np.tile(made, groups) if made is not None else None
 
 
@@ -128,8 +150,7 @@ def _cost(
     operation: Operation,
     state: Propagation,
     transposed: bool,
-    groups: int,
-    outgoing: Array | None,
+    passing: Layout,
     filters: Block | None,
     slices: Block | None,
 ) -> None:
@@ -137,11 +158,12 @@ def _cost(
     out_shape = state.output_shape(operation)
     weight_shape = state.shape(operation.argument("weight"))
     spatial = len(weight_shape) - 2
-    grid = shape[-spatial:] if transposed else out_shape[-spatial:]
+    pruned = {d - len(shape) for block in passing for d in block.dimensions}
+    grid = [(shape if transposed else out_shape)[d] for d in range(-spatial, 0) if d not in pruned]
     batch = shape[0] if len(shape) == len(weight_shape) else 1
     # every entry of the weight is used once at each place of the grid, whatever the groups
     constant = batch * math.prod(grid) * math.prod(weight_shape[2:])
-    factors: list[Array] = []
+    factors: list[Array] = [block.labels.reshape(-1) for block in passing]
     for size, block in ((weight_shape[0], filters), (weight_shape[1], slices)):
         labels = _labels(block)
         if labels is None:

@@ -119,7 +119,10 @@ def _split_into(
     if labels is not None and equal:
         whole = len(labels) // sizes[0]
         if len(labels) % sizes[0]:
-            state.freeze(labels, "split into parts of unequal size")
+            if operation.python == "chunk":
+                state.share([labels[start : start + sizes[0]] for start in range(0, len(labels), sizes[0])])
+            else:
+                state.freeze(labels, "split into parts of unequal size")
         else:
             state.balance(labels.reshape(whole, sizes[0]))
             if operation.python not in ("chunk", "tensor_split"):

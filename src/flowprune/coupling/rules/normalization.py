@@ -78,7 +78,7 @@ def group_norm(operation: Operation, state: Propagation) -> None:
     if block is None:
         return
     if groups > 1:
-        state.balance(block.labels.reshape(groups, -1))
+        state.balance(block.labels.reshape(groups, -1), fixed=True)
     state.set(operation, (Block((1,), block.labels),))
 
 

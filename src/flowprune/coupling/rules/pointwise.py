@@ -115,6 +115,15 @@ def _join_cluster(
         for block, _ in cluster[1:]:
             state.join(first.labels, block.labels)
         return [first]
+    whole = next((b for b, _ in cluster if b.dimensions == dimensions), None)
+    if whole is not None:
+        vectors = [b for b, _ in cluster if b.dimensions == (whole.inner_dimension,)]
+        for vector in vectors:
+            state.align(whole.rows(), vector.labels)
+        rest = [b for b, _ in cluster if b is not whole and not any(b is vector for vector in vectors)]
+        for block in rest:
+            state.join(whole.labels, block.over(dimensions, whole.labels.shape))
+        return [whole]
     sizes = [shape[d] for d in dimensions]
     spread_out = [block.over(dimensions, sizes) for block, _ in cluster]
     for labels in spread_out[1:]:
