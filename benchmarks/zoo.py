@@ -1,138 +1,172 @@
-"""Prune every architecture of a list and check what comes out; each in a process of its own, with a time limit.
+"""Prune every architecture of a list by flowprune and its rivals, and check what comes out; each in a process of its own.
 
-    python benchmarks/zoo.py [--list FILE] [--only PATTERN] [--limit SECONDS] [--out results/zoo/flowprune.json]
+    python benchmarks/zoo.py [--tool all|NAME ...] [--list zoo|beyond ...] [--only PATTERN] [--stage NAME ...] [--again]
 
-Per model: ``channels=0.5`` by L2. It *works* if the plan is not empty, the small model runs forward and backward in training mode,
-its output has the dense one's shape, and save -> load (with ``model=``) gives the same output. Beside it:
-parameters kept, the share of parameters in dimensions that may shrink at all, seconds a phase. Models already in the output
-file are left out, so the survey can be interrupted and goes on; ``--again`` measures them anew.
+Per model half of the channels go, by L2, and the classifier's outputs stay. It *works* if something was removed, the small model
+runs forward and backward in training mode, and its outputs have the dense one's shapes in both modes; of flowprune more is asked: a
+certificate, a source model and random generators bit for bit as they were, and save -> load (with ``model=``) -> the same output. A
+rival may have the model in evaluation or in training mode, whichever works.
+
+Three stages a model: ``works``; ``times`` (of what works: seconds and memory, warmed up, one thread); ``export`` (``torch.export``,
+flowprune only). What is in ``results/zoo/`` already, of the same code and on an idle machine, is left out: the survey can be
+interrupted and goes on, and the same command measures again what a busy machine has spoilt.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import fnmatch
 import json
+import os
+import re
+import resource
+import signal
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
-ARCHITECTURES = Path(__file__).resolve().with_name("zoo.txt")
+from zoo.records import Results
+from zoo.stages import STAGES, TOOLS, adapter
+from zoo.subjects import Subject, read_list
 
-
-def survey(name: str, size: int) -> dict[str, Any]:
-    """One model, in this process."""
-    import torch
-
-    import flowprune as fp
-    from flowprune.planning import CoupledModel
-    from flowprune.tracing.recorder import tensors_in
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-    def build() -> torch.nn.Module:
-        return fp.models.create(name)
-
-    model = build()
-    images = torch.randn(2, 3, size, size)
-    state = copy.deepcopy(model.state_dict())
-    record: dict[str, Any] = {"name": name, "size": size, "works": False}
-    began = time.perf_counter()
-    coupled = CoupledModel.of(model, images, ())
-    record["seconds_analysis"] = time.perf_counter() - began
-    free = {(m.name, m.dimension) for group in coupled.coupling.groups for m in group.members}
-    names = dict(model.named_parameters())
-    total = sum(parameter.numel() for parameter in names.values())
-    record["prunable"] = sum(p.numel() for n, p in names.items() if any((n, d) in free for d in range(p.dim()))) / total
-    began = time.perf_counter()
-    made = fp.plan(model, images, importance=fp.importance.L2(), channels=0.5)
-    record["seconds_plan"] = time.perf_counter() - began
-    began = time.perf_counter()
-    small = fp.prune(model, made)
-    record["seconds_cut"] = time.perf_counter() - began
-    record["params_kept"] = made.params[1] / made.params[0]
-    record["macs_kept"] = made.macs[1] / max(made.macs[0], 1)
-    record["frozen"] = len(made.frozen)
-    reasons: dict[str, int] = {}
-    for reason in made.frozen.values():
-        reasons[reason] = reasons.get(reason, 0) + 1
-    record["reasons"] = dict(sorted(reasons.items(), key=lambda item: -item[1])[:6])
-    small.train()
-    outputs = list(tensors_in(small(images)))
-    sum(output.float().pow(2).mean() for output in outputs if output.is_floating_point()).backward()
-    assert any(parameter.grad is not None for parameter in small.parameters()), "no gradient"
-    dense_shapes = [tuple(output.shape) for output in tensors_in(model.train()(images))]
-    assert [tuple(output.shape) for output in outputs] == dense_shapes, "another output shape"
-    model.load_state_dict(state)  # the training-mode forward above moved running statistics
-    small.eval()
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        path = Path(folder) / "small.fp"
-        fp.save(small, path)
-        again = fp.load(path, model=build()).eval()
-        torch.manual_seed(0)
-        left = list(tensors_in(small(images)))
-        torch.manual_seed(0)
-        right = list(tensors_in(again(images)))
-        assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True)), "load gives another output"
-    record["works"] = not made.is_empty
-    return record
+HERE = Path(__file__).resolve().parent
+LISTS = {"zoo": HERE / "zoo.txt", "beyond": HERE / "zoo_beyond.txt"}
+SAMPLED_THRICE = ("densenet121", "vgg16_bn", "resnet18", "resnet50", "mobilenet_v2", "convnext_tiny")
+MARK = "RECORD "
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--list", type=Path, default=ARCHITECTURES)
-    parser.add_argument("--only", default="*")
-    parser.add_argument("--limit", type=float, default=120.0)
-    parser.add_argument("--out", type=Path, default=Path("results/zoo/flowprune.json"))
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "SIZE"))
+    parser.add_argument("--tool", nargs="+", default=["all"], choices=["all", *TOOLS])
+    parser.add_argument("--list", nargs="+", default=list(LISTS), choices=list(LISTS))
+    parser.add_argument("--only", default="*", help="pattern of the models' names")
+    parser.add_argument("--stage", nargs="+", default=list(STAGES), choices=list(STAGES))
+    parser.add_argument("--again", action="store_true", help="measure anew what is in the results already")
+    parser.add_argument("--limit", type=int, default=120, help="processor seconds a model, stage and mode")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "zoo")
+    parser.add_argument("--one", nargs=4, metavar=("TOOL", "STAGE", "KNOWN", "LINE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print("RECORD " + json.dumps(survey(arguments.one[0], int(arguments.one[1]))))
+        tool, stage, known, line = arguments.one
+        one(tool, stage, json.loads(known), Subject.of_line(line))
         return
-    lines = [
-        line.split()
-        for line in arguments.list.read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    ]
-    records: dict[str, Any] = {}
-    if arguments.out.exists():
-        records = {record["name"]: record for record in json.loads(arguments.out.read_text(encoding="utf-8"))["models"]}
-    for name, size in lines:
-        if not fnmatch.fnmatchcase(name, arguments.only) or (name in records and not arguments.again):
+    tools = list(TOOLS) if "all" in arguments.tool else arguments.tool
+    for name in arguments.list:
+        survey(name, tools, arguments)
+
+
+def one(tool: str, stage: str, known: dict[str, Any], subject: Subject) -> None:
+    """One stage of one model, in this process; the last record printed is the one that counts."""
+    import torch
+
+    torch.set_num_threads(1)
+    STAGES[stage](tool, subject, known, lambda record: print(MARK + json.dumps(record), flush=True))
+
+
+def survey(name: str, tools: list[str], arguments: argparse.Namespace) -> None:
+    """All stages of all tools on one list; the models beyond the zoo are for flowprune, and only to see whether they work."""
+    subjects = read_list(LISTS[name])
+    lines = [subject.line for subject in subjects]
+    suffix = "" if name == "zoo" else f"-{name}"
+    results = {
+        tool: Results(arguments.out / f"{tool}{suffix}.json", tool, lines)
+        for tool in tools
+        if name == "zoo" or tool == "flowprune"
+    }
+    for number, subject in enumerate(subjects, 1):
+        if not fnmatch.fnmatchcase(subject.name, arguments.only):
             continue
-        command = [sys.executable, "-W", "ignore", __file__, "--one", name, size]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.limit, check=False)
-            found = [line for line in done.stdout.splitlines() if line.startswith("RECORD ")]
-            error = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            record = (
-                json.loads(found[-1][7:])
-                if found
-                else {"name": name, "size": int(size), "works": False, "error": error[:400]}
-            )
-        except subprocess.TimeoutExpired:
-            record = {"name": name, "size": int(size), "works": False, "error": f"over {arguments.limit:g} s"}
-        records[name] = record
-        kept = f"{record['params_kept']:.2f} of the parameters" if "params_kept" in record else record.get("error", "")
-        print(f"{'works' if record['works'] else 'FAILS'} {name}: {kept}", flush=True)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        ordered = [records[entry[0]] for entry in lines if entry[0] in records]
-        arguments.out.write_text(json.dumps({"models": ordered}, indent=1) + "\n", encoding="utf-8")
-    working = [record for record in records.values() if record["works"]]
-    small = [record for record in working if record["params_kept"] <= 0.6]
-    print(f"{len(working)} of {len(records)} work; {len(small)} keep at most 60 % of their parameters")
+        for tool, found in results.items():
+            for stage in arguments.stage:
+                skipped = (stage == "export" and tool != "flowprune") or (stage != "works" and name != "zoo")
+                if skipped or (found.has(subject.line, stage) and not arguments.again):
+                    continue
+                known = found.models.get(subject.line, {}).get("works", {})
+                if stage != "works" and not known.get("works"):
+                    continue
+                record = measure(tool, stage, subject, known, arguments.limit)
+                found.put(subject.line, stage, record)
+                print(f"[{name} {number}/{len(subjects)}] {tool} {stage} {subject.name}: {brief(record)}", flush=True)
+    for tool, found in results.items():
+        answered = [found.models[line]["works"] for line in lines if "works" in found.models.get(line, {})]
+        working = [record for record in answered if record["works"]]
+        few = sum(record["params_kept"] <= 0.6 for record in working)
+        print(f"{name}, {tool}: {len(working)} of {len(answered)} work; {few} keep at most 60 % of their parameters")
+
+
+def measure(tool: str, stage: str, subject: Subject, known: dict[str, Any], limit: int) -> dict[str, Any]:
+    """One stage's record; of several modes that of the first that works, else the last's failure."""
+    if stage != "works":
+        samples = 3 if stage == "times" and subject.name.partition(":")[2] in SAMPLED_THRICE else 1
+        given = {key: known[key] for key in ("mode", "classes")}
+        records = [in_a_process(tool, stage, given, subject, limit) for _ in range(samples)]
+        return sorted(records, key=lambda record: record.get("seconds", 0.0))[samples // 2]
+    for mode in adapter(tool).MODES:
+        record = in_a_process(tool, stage, {"mode": mode}, subject, limit)
+        if record["works"] or record["error"].startswith("over "):  # another mode is no faster
+            break
+    return record
+
+
+def in_a_process(tool: str, stage: str, known: dict[str, Any], subject: Subject, limit: int) -> dict[str, Any]:
+    """Run one stage apart; a process over its limit of processor time is ended, whatever else the machine does."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(HERE / "zoo.py"),
+        "--one",
+        tool,
+        stage,
+        json.dumps(known),
+        subject.line,
+    ]
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+
+    load, over = os.getloadavg()[0], f"over {limit} s"
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=surroundings,
+            preexec_fn=limited,
+            timeout=8 * limit,
+            check=False,
+        )
+        out, code, complaint = done.stdout, done.returncode, done.stderr
+    except subprocess.TimeoutExpired as stopped:
+        out, code, complaint = (stopped.stdout or b"").decode(), -signal.SIGXCPU, ""
+    found = [json.loads(line[len(MARK) :]) for line in out.splitlines() if line.startswith(MARK)]
+    record: dict[str, Any] = found[-1] if found else {}
+    if code == -signal.SIGXCPU:
+        record["error"] = over
+    elif code != 0:
+        last = (complaint.strip().splitlines() or [f"ended by signal {-code}"])[-1]
+        record["error"] = re.sub(r"(?:/[\w.+-]+)+/", "", last)[:300]  # no folder of this machine
+    if stage == "works":
+        record.setdefault("works", False)
+        if "error" in record:
+            record["works"] = False
+    return record | {"load": round(load, 2), "process_wall": round(time.perf_counter() - began, 1)}
+
+
+def brief(record: dict[str, Any]) -> str:
+    """A record in a few words."""
+    if "seconds" in record:
+        return f"{record['seconds']:.2f} s, {record['memory_peak'] - record['memory_before']:.0f} MiB"
+    if "dense" in record:
+        return f"dense {'exports' if record['dense'] else 'does not'}, pruned {record.get('pruned')}"
+    if record.get("works"):
+        return f"works, {record['params_kept']:.2f} of the parameters"
+    return f"FAILS: {record.get('error', 'no answer')[:120]}"
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+    main()
