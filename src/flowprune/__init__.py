@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flowprune.artifacts import export, load, save
     from flowprune.errors import FlowpruneError
     from flowprune.flow import FeatureFlow
+    from flowprune.iterating import prune_iteratively
     from flowprune.measuring import measure
     from flowprune.planning import explain
     from flowprune.pruning import plan, prune
@@ -35,6 +36,7 @@ __all__ = [
     "models",
     "plan",
     "prune",
+    "prune_iteratively",
     "save",
     "train",
 ]
@@ -53,6 +55,7 @@ _ROOMS = {
     "measure": "flowprune.measuring",
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
+    "prune_iteratively": "flowprune.iterating",
     "save": "flowprune.artifacts",
     "train": "flowprune.training",
 }

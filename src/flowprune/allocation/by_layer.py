@@ -44,7 +44,8 @@ def share_of_classes(shares: Shares, coupling: Coupling, otherwise: float, optio
 
     Args:
         shares: one for all, or pattern -> share. A pattern means a layer, a parameter, a module around them or a coupled group, by
-            its dotted name; a class has the share of the first pattern that means any of the layers that make its channels.
+            its dotted name; a class has the share of its first group that is named itself, else of the first pattern that means any
+            of the layers that make its channels.
         coupling: the groups.
         otherwise: the share of a class that no pattern means.
         option: what the user calls the shares.
@@ -67,9 +68,9 @@ def share_of_classes(shares: Shares, coupling: Coupling, otherwise: float, optio
         for group in groups:
             made = [member.name for member in coupling.groups[group].members if member.role == "output"]
             names |= {path for name in made for path in _around(name)}
-        found[number] = next(
-            (share for pattern, share in shares.items() if any(_means(pattern, name) for name in names)), otherwise
-        )
+        own = [shares[coupling.groups[group].name] for group in groups if coupling.groups[group].name in shares]
+        meant = (share for pattern, share in shares.items() if any(_means(pattern, name) for name in names))
+        found[number] = own[0] if own else next(meant, otherwise)
     return found
 
 

@@ -183,8 +183,8 @@ class Plan:
         if self.latency:
             low, high = self.latency["quartiles"]
             lines.append(
-                f"latency: at most {self.latency['target']:.4g} ms were asked for (the dense model takes "
-                f"{self.latency['dense']:.4g}); measured: {self.latency['reached']:.4g} ms, half of {self.latency['runs']} runs "
+                f"{self.asked} measured: {self.latency['reached']:.4g} ms beside the dense model's {self.latency['dense']:.4g} ms "
+                f"({self.latency['share']:.3g} of it in the middle of all turns), half of {self.latency['runs']} runs "
                 f"between {low:.4g} and {high:.4g} (batch of {self.latency['batch']}, {self.latency['device']}, "
                 f"{self.latency['threads']} threads)"
             )

@@ -39,6 +39,10 @@ class Timing:
         low, high = np.quantile(self.samples, [0.25, 0.75])
         return float(low), float(high)
 
+    def share_of(self, other: Timing) -> float:
+        """The time as a share of another model's: the middle one of all turns' shares."""
+        return float(np.median(np.divide(self.samples, other.samples)))
+
 
 def time_in_turns(models: Sequence[nn.Module], inputs: Any, turns: int = 15) -> list[Timing]:
     """Time the forwards of several models on the same inputs, one after the other in every turn.

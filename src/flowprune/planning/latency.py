@@ -17,6 +17,8 @@ from flowprune.tracing import first_tensor
 CLOSE_ENOUGH = 0.02
 """The bisection ends when the two nearest candidates differ by this share of the dense model's MACs."""
 TURNS, FINAL_TURNS = 11, 25
+CANDIDATES = 16
+"""How many cuts are timed at most: on a busy machine the verdicts contradict one another."""
 
 
 def within_latency(
@@ -29,7 +31,7 @@ def within_latency(
     """The plan of most MACs whose small model, timed here on ``inputs``, is not slower than asked.
 
     Every candidate is a real cut. It is timed in turns with the dense model; a share is of the dense model's time in the same
-    turns. The one chosen is timed again, longer; if it is too slow then, the next smaller one that was fast enough takes its place.
+    turns. The one chosen is timed again, longer; if it is too slow then, the search goes on below it.
 
     Args:
         model: the dense model.
@@ -46,34 +48,46 @@ def within_latency(
     (alone,) = time_in_turns([dense], inputs, TURNS)
     if budget.absolute is not None and alone.median <= _seconds(budget):
         return _recorded(whole, budget, inputs, alone, alone)
-    smallest = _smallest(budget, planned)
-    fitting: list[Plan] = []
 
-    def is_fast_enough(candidate: Plan, turns: int = TURNS) -> tuple[bool, Timing, Timing]:
+    def timed(candidate: Plan, turns: int) -> tuple[Timing, Timing]:
         before, after = time_in_turns([dense, carried_out(candidate)], inputs, turns)
-        return after.median <= _target(budget, before), before, after
+        return before, after
 
-    fits, before, after = is_fast_enough(smallest)
-    if not fits:
+    smallest = _smallest(budget, planned)
+    before, after = timed(smallest, TURNS)
+    if not _is_fast_enough(budget, before, after):
         raise BudgetError(
             f"{budget} cannot be met on this machine: {_shown(_target(budget, before))} were asked for, the dense model takes "
             f"{_shown(before.median)} and the smallest model the constraints allow {_shown(after.median)}; raise the budget or "
             "free more layers"
         )
-    fitting.append(smallest)
-    low, high = smallest.macs[1], whole.macs[0]
-    while high - low > CLOSE_ENOUGH * whole.macs[0]:
-        candidate = planned(Budget("macs", absolute=(low + high) // 2, scope=budget.scope))
-        if is_fast_enough(candidate)[0]:
-            fitting.append(candidate)
-            low = max(candidate.macs[1], (low + high) // 2)
-        else:
-            high = (low + high) // 2
+    fitting = [smallest]
+    high = whole.macs[0]
+    for _ in range(CANDIDATES):
+        middle = (fitting[-1].macs[1] + high) // 2
+        if high - fitting[-1].macs[1] > CLOSE_ENOUGH * whole.macs[0]:
+            candidate = planned(Budget("macs", absolute=middle, scope=budget.scope))
+            if candidate.macs[1] > fitting[-1].macs[1] and _is_fast_enough(budget, *timed(candidate, TURNS)):
+                fitting.append(candidate)
+            else:
+                high = middle
+            continue
+        before, after = timed(fitting[-1], FINAL_TURNS)
+        if _is_fast_enough(budget, before, after) or len(fitting) == 1:
+            return _recorded(fitting[-1], budget, inputs, before, after)
+        high = fitting.pop().macs[1]
     while True:
-        chosen = fitting.pop()
-        fits, before, after = is_fast_enough(chosen, FINAL_TURNS)
-        if fits or not fitting:
-            return _recorded(chosen, budget, inputs, before, after)
+        before, after = timed(fitting[-1], FINAL_TURNS)
+        if _is_fast_enough(budget, before, after) or len(fitting) == 1:
+            return _recorded(fitting[-1], budget, inputs, before, after)
+        fitting.pop()
+
+
+def _is_fast_enough(budget: Budget, dense: Timing, small: Timing) -> bool:
+    if budget.absolute is not None:
+        return small.median <= _seconds(budget)
+    assert isinstance(budget.share, float)
+    return small.share_of(dense) <= budget.share
 
 
 def _smallest(budget: Budget, planned: Callable[[Budget], Plan]) -> Plan:
@@ -105,6 +119,7 @@ def _recorded(plan: Plan, budget: Budget, inputs: Any, dense: Timing, small: Tim
         "target": _target(budget, dense) * 1e3,
         "dense": dense.median * 1e3,
         "reached": small.median * 1e3,
+        "share": small.share_of(dense),
         "quartiles": [low * 1e3, high * 1e3],
         "runs": len(small.samples),
         "batch": int(first_tensor(inputs).shape[0]) if first_tensor(inputs).dim() else 1,
