@@ -130,8 +130,9 @@ def spelled_out_attention() -> Iterator[None]:
 
 
 def is_unseen(function: OpOverload) -> bool:
-    """Whether an operator is left out of the record: uninitialised memory, which back ends ask for as each one likes."""
-    return function.overloadpacket is torch.ops.aten.empty
+    """Whether an operator is left out of the record: uninitialised memory, which back ends ask for as each one likes, and the
+    question which device a fake tensor is on."""
+    return function.overloadpacket in (torch.ops.aten.empty, torch.ops.prim.device)
 
 
 def tensors_in(structure: Any) -> Iterator[torch.Tensor]:
