@@ -13,12 +13,13 @@ from torture_networks import IMAGE, TORTURE
 
 import flowprune.models as models
 from flowprune.allocation import Budget, Plan
+from flowprune.coupling import Analysis
 from flowprune.importance import L2
 from flowprune.planning import CoupledModel, assemble, select
 from flowprune.surgery import Refusal, certify, cut_on_meta
 
 SUBJECTS: dict[str, Callable[[], nn.Module]] = {
-    "resnet20": lambda: models.create("resnet20"),
+    "resnet8": lambda: models.create("resnet8"),
     "vgg6": lambda: models.create("vgg6", in_channels=3),
     **{
         name: TORTURE[name]
@@ -39,7 +40,7 @@ class Prepared:
     def __init__(self, name: str) -> None:
         torch.manual_seed(0)
         self.model = randomized(SUBJECTS[name]()).eval()
-        self.images = torch.randn(2, *((3, 32, 32) if name in ("resnet20", "vgg6") else IMAGE))
+        self.images = torch.randn(2, *((3, 32, 32) if name in ("resnet8", "vgg6") else IMAGE))
         self.coupled = CoupledModel.of(self.model, self.images, ())
         budget = Budget("channels", share=0.5)
         self.selection = select(self.coupled, budget, self.model, self.images, L2(), 0.9, 0.05, {})
@@ -129,3 +130,17 @@ def test_a_forward_that_does_something_else_is_refused() -> None:
 
     refusal = prepared.certify(prepared.plan, other_activation)
     assert refusal is not None and "tanh" in refusal.reason
+
+
+def test_a_smaller_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the analysis forgot that outputs are fixed, so that the plan itself asks for it."""
+    freeze = Analysis.freeze_layout
+    monkeypatch.setattr(
+        Analysis,
+        "freeze_layout",
+        lambda state, layout, reason: None if "output" in reason else freeze(state, layout, reason),
+    )
+    prepared = Prepared("vgg6")
+    assert 0 in prepared.plan.removed["classifier.linear.weight"]
+    refusal = prepared.certify(prepared.plan)
+    assert refusal is not None and "output of the model shrinks" in refusal.reason
