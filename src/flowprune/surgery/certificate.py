@@ -55,11 +55,13 @@ class Refusal:
         operation: index of the dense pass's operation where the small one went another way.
         training: which of the two passes.
         reason: in words.
+        others: further operations that are wrong in the same way, and could be looked at because they change no shape.
     """
 
     operation: int
     training: bool
     reason: str
+    others: tuple[int, ...] = ()
 
 
 def certify(
@@ -120,6 +122,7 @@ class _Certification(Propagation):
         self._removed = removed
         self._frozen = frozen
         self._fresh = 0
+        self._altered: dict[int, str] = {}
         self._kept: dict[int, Block] = {}  # by identity: a block is shared by every tensor it flows to unchanged
 
     def check(self) -> Refusal | None:
@@ -143,13 +146,21 @@ class _Certification(Propagation):
                 step = operation.index
                 self._require(step < len(dense.operations), "the small model runs more operators")
                 self._step(dense.operations[step], operation)
+            self._require(not self._altered, "")
             # a pass that was interrupted has no outputs; the caller knows
             if small.outputs or not small.operations:
                 step = len(dense.operations) - 1
                 self._require(len(small.operations) == len(dense.operations), "the small model runs fewer operators")
                 self._require(dense.outputs == small.outputs, "the outputs are not the same")
+                for value in dense.outputs:
+                    self._require(
+                        dense.values[value].shape == small.values[value].shape, "an output of the model shrinks"
+                    )
         except _MismatchError as mismatch:
-            return Refusal(step, dense.training, str(mismatch))
+            if not self._altered:
+                return Refusal(step, dense.training, str(mismatch))
+            first, *others = self._altered
+            return Refusal(first, dense.training, self._altered[first], tuple(others))
         return None
 
     def _step(self, dense: Operation, small: Operation) -> None:
@@ -168,10 +179,10 @@ class _Certification(Propagation):
             *((name, dense.keywords[name], small.keywords[name]) for name in dense.keywords),
         ]
         for name, before, after in pairs:
-            if name not in sizes:
-                self._require(
-                    _same(before, after), f"the argument {name} of {dense.name} is {after!r} instead of {before!r}"
-                )
+            if name not in sizes and not _same(before, after):
+                reason = f"the argument {name} of {dense.name} is {after!r} instead of {before!r}"
+                self._require(isinstance(before, float) and isinstance(after, float), reason)
+                self._altered[dense.index] = reason  # changes no shape: there may be more of the kind, one an attention
         if dense.name == "aten.constant_pad_nd":
             self._check_padding(dense, small)
         self.operation = small
