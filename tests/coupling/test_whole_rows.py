@@ -44,3 +44,33 @@ def test_what_one_group_makes_stays(normalized: bool, seed: int) -> None:
     assert 0 not in made.removed.get("first.weight", {})
     assert "only leave as a whole" in made.frozen["first.weight"]
     assert made.params[1] < made.params[0]
+
+
+class Shuffled(nn.Module):
+    """Torch's own module for the shuffle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.shuffle = nn.ChannelShuffle(2)
+        self.grouped = nn.Conv2d(16, 16, 1, groups=2)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.grouped(self.shuffle(torch.relu(self.stem(x))))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_torchs_own_channel_shuffle_is_followed(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = Shuffled().double().eval()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    made = plan(model, images, importance=RandomImportance(seed=seed), channels=0.5)
+    with torch.no_grad():
+        assert largest_difference(prune(model, made)(images), silenced_twin(model, made)(images)) < 1e-10
+    assert {name: len(dimensions[0]) for name, dimensions in made.removed.items() if 0 in dimensions} == {
+        "stem.weight": 8,
+        "stem.bias": 8,
+        "grouped.weight": 8,
+        "grouped.bias": 8,
+    }

@@ -106,6 +106,21 @@ def pixel_shuffle(operation: Operation, state: Propagation) -> None:
     state.set(operation, (*others, Block((dimension,), np.ascontiguousarray(rows[:, 0]))))
 
 
+@rule("aten.channel_shuffle", "aten.native_channel_shuffle")
+def channel_shuffle(operation: Operation, state: Propagation) -> None:
+    """Channel j of every group becomes a neighbour of channel j of the others. The number of groups is the operator's own."""
+    x: Reference = operation.argument("self")
+    block = block_at(state.layout(x), 1)
+    others = without(state.layout(x), [block] if block else [])
+    if block is None or len(block.dimensions) > 1:
+        state.freeze_layout(state.layout(x), "a channel shuffle of a reshaped block")
+        return
+    rows = block.labels.reshape(operation.argument("groups"), -1)
+    state.balance(rows, fixed=True)
+    state.interleave(rows)
+    state.set(operation, (*others, Block((1,), np.ascontiguousarray(rows.T).reshape(-1))))
+
+
 @rule("aten.pixel_unshuffle")
 def pixel_unshuffle(operation: Operation, state: Propagation) -> None:
     """Every channel becomes r x r of them."""
