@@ -144,7 +144,15 @@ def test_what_cannot_be_judged_is_kept():
 
 @pytest.mark.parametrize(
     ("how", "expected"),
-    [("none", [3.0, 4.0]), ("l1", [3 / 7, 4 / 7]), ("l2", [0.6, 0.8]), ("max", [0.75, 1.0]), ("mean", [6 / 7, 8 / 7])],
+    [
+        ("none", [3.0, 4.0]),
+        ("l1", [3 / 7, 4 / 7]),
+        ("l2", [0.6, 0.8]),
+        ("max", [0.75, 1.0]),
+        ("mean", [6 / 7, 8 / 7]),
+        ("z-score", [-1.0, 1.0]),
+        ("min-max", [0.0, 1.0]),
+    ],
 )
 def test_layers_are_normalised_as_asked(how, expected):
     ((scores,), (half,)) = normalized([[("a", torch.tensor([3.0, 4.0]))], [("b", torch.zeros(2))]], how)
@@ -152,6 +160,8 @@ def test_layers_are_normalised_as_asked(how, expected):
     assert half.tolist() == [0.0, 0.0]
     ((first,), (second,)) = normalized([[("a", torch.tensor([3.0]))], [("a", torch.tensor([4.0]))]], how)
     np.testing.assert_allclose([float(first), float(second)], expected, rtol=1e-12)
+    ((unjudged,),) = normalized([[("a", torch.tensor([3.0, 4.0, torch.inf]))]], how)
+    np.testing.assert_allclose(unjudged.numpy(), [*expected, np.inf], rtol=1e-12)
 
 
 def test_random_is_repeatable_and_leaves_the_global_state_alone(groups):

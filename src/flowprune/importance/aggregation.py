@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from flowprune.errors import UnknownNameError
+from flowprune.importance.normalization import normalized
+
+if TYPE_CHECKING:
+    from flowprune.coupling import CoupledGroup
 
 Aggregation = Literal["mean", "sum", "max"]
 
@@ -39,3 +43,24 @@ def aggregated(member_scores: Sequence[torch.Tensor], how: str, channels: int) -
     if how == "sum":
         return stacked.sum(dim=0)
     return stacked.amax(dim=0)
+
+
+def group_scores(
+    scored: Sequence[Sequence[tuple[Hashable, torch.Tensor]]],
+    groups: Sequence[CoupledGroup],
+    normalize: str,
+    aggregation: str,
+) -> list[torch.Tensor]:
+    """What a criterion returns, from the raw scores of every group's members: first normalised, then aggregated.
+
+    Args:
+        scored: for each group, the layer and the raw scores ``[channels]`` of each member that could be judged.
+        groups: as many.
+        normalize: see ``normalization.normalized``.
+        aggregation: see ``aggregated``.
+
+    Returns:
+        One float64 tensor ``[channels]`` for each group.
+    """
+    members = normalized(scored, normalize)
+    return [aggregated(scores, aggregation, group.channels) for scores, group in zip(members, groups, strict=True)]

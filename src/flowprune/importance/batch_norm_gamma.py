@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from flowprune.importance.aggregation import Aggregation, aggregated, checked_aggregation
+from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
 from flowprune.importance.filters import filter_rows, finite, named_tensors
-from flowprune.importance.normalization import Normalization, checked_normalization, normalized
+from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
@@ -57,7 +57,4 @@ class BatchNormGamma:
             ]
             for group in groups
         ]
-        members = normalized(scored, self.normalize)
-        return [
-            aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)
-        ]
+        return group_scores(scored, groups, self.normalize, self.aggregation)

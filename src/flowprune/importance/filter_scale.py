@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from flowprune.importance.aggregation import Aggregation, aggregated, checked_aggregation
-from flowprune.importance.normalization import Normalization, checked_normalization, normalized
+from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
+from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
 from flowprune.measuring.filter_scale import filter_scales
 
@@ -62,10 +62,7 @@ class FilterScale:
             ]
             for group in groups
         ]
-        members = normalized(scored, self.normalize)
-        return [
-            aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)
-        ]
+        return group_scores(scored, groups, self.normalize, self.aggregation)
 
 
 def _scales(member: Member, scale: torch.Tensor | None) -> torch.Tensor:

@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from flowprune.errors import DataError, FlowpruneError, ModelError, UnknownNameError
-from flowprune.importance.aggregation import Aggregation, aggregated, checked_aggregation
+from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
 from flowprune.importance.feature_spectra import FeatureSpectra, MeanSpectra, StackedSpectra
 from flowprune.importance.map_work import GIBIBYTE, MapSize, MapWork, passes, size_of, state_bytes, whole
-from flowprune.importance.normalization import Normalization, checked_normalization, normalized
+from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
 from flowprune.importance.spectrum import full_precision
 from flowprune.importance.stages import Stage, checked_stage, maps_at
@@ -101,10 +101,7 @@ class NuclearNorm:
             ]
             for maps in chosen
         ]
-        members = normalized(scored, self.normalize)
-        return [
-            aggregated(scores, self.aggregation, group.channels) for scores, group in zip(members, groups, strict=True)
-        ]
+        return group_scores(scored, groups, self.normalize, self.aggregation)
 
     def _layer_scores(self, model: nn.Module, maps: list[FeatureMap]) -> list[torch.Tensor]:
         """Raw scores ``[channels]`` of every map."""
