@@ -4,15 +4,16 @@ It knows nothing of labels or rules: it takes the plan's slices of parameters an
 reads other channels than the twin and their outputs differ.
 
 - A removed row of a weight or bias makes a channel that is zero, a removed slice of a weight that reads does not read it, whatever
-  the layer is: convolutions and linear layers of any kind, embeddings, attention's projections, class tokens, layer scales, position
-  tables, kernels handed to ``F.conv2d``. A channel that only a product reads (attention's queries) adds zero to it.
+  the layer is: convolutions and linear layers of any kind, embeddings, attention's projections, class tokens, layer scales,
+  position tables, kernels handed to ``F.conv2d``. A channel that only a product reads (attention's queries) adds zero to it.
 - A layer, group or RMS norm over a pruned width is one over the kept channels. Which they are says its weight. The functionals are
   watched, so it does not matter which module calls them.
 - What the plan folds into a bias or a running mean is added there.
 
-The twin is *not* defined where a removed channel is read without a weight and its zero counts: sums, means and softmax over channels,
-norms without a weight or written out by hand, products of features that are not zero where their argument is (``elu(q) + 1``) inside
-a head that stays, and statistics of a weight that has lost slices (weight standardisation). Only there a difference is no proof.
+The twin is *not* defined where a removed channel is read without a weight and its zero counts: sums, means and softmax over
+channels, norms without a weight or written out by hand, products of features that are not zero where their argument is
+(``elu(q) + 1``) inside a head that stays, and statistics of a weight that has lost slices (weight standardisation). Only there a
+difference is no proof.
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+"""The property every architecture must have: what the engine makes of it is its silenced twin, and a module that trains."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from random_architectures import IMAGE
+from silenced_twin import same_state, silenced_twin
+from torch import Tensor, nn
+
+from flowprune.allocation import Plan
+from flowprune.errors import BudgetError
+from flowprune.importance import L1, L2
+from flowprune.importance import Random as RandomImportance
+from flowprune.planning import CoupledModel
+from flowprune.pruning import plan, prune
+
+LARGEST_DIFFERENCE = 1e-10
+"""Of the output's scale, in float64: what another order of summation may do."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one architecture.
+
+    Attributes:
+        budget: what was asked; with a second entry where the first could not be reached.
+        failure: what is wrong; None if nothing is.
+        difference: between the pruned model and its twin, as a share of the output's scale.
+        from_dense: between the twin and the dense model, likewise.
+        kept: parameters, as a share.
+        frozen: share of the weights of convolutions and linear layers, the heads' aside, whose filters all stay.
+        empty: nothing leaves: a reason is given for every such weight, or what is free are groups of two, which stay.
+    """
+
+    budget: tuple[str, ...]
+    failure: str | None = None
+    difference: float = 0.0
+    from_dense: float = 0.0
+    kept: float = 1.0
+    frozen: float = 0.0
+    empty: bool = False
+
+
+def verdict(model: nn.Module, random: Random) -> Verdict:
+    """Draw a budget, prune, compare. Never raises: what is raised is a failure."""
+    asked: list[str] = []
+    try:
+        return _verdict(model, random, asked)
+    except Exception as error:  # whatever it is, it is the finding
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return Verdict(tuple(asked), f"{type(error).__name__} in {place.name}: {str(error)[:300]}")
+
+
+def _verdict(model: nn.Module, random: Random, asked: list[str]) -> Verdict:
+    images = torch.randn(2, *IMAGE, dtype=torch.float64)
+    before = copy.deepcopy(model.state_dict())
+    made = _planned(model, images, random, asked)
+    small = prune(model, made).eval()
+    if not same_state(before, model.state_dict()) or model.training:
+        return Verdict(tuple(asked), "the source model was changed")
+    frozen = _frozen_share(model, made)
+    if made.is_empty:
+        free = [group.name for group in CoupledModel.of(model, images, ()).coupling.groups if group.channels > 2]
+        silent = _weights(model) - set(made.frozen) if free else ()
+        reason = f"empty, and no reason for {sorted(silent)}, in spite of {free}" if silent else None
+        return Verdict(tuple(asked), reason, frozen=frozen, empty=True)
+    if made.folds:
+        return Verdict(tuple(asked), "something was folded where nothing is dead")
+    twin = silenced_twin(model, made)
+    with torch.no_grad():
+        dense_output, twin_output, output = (_flat(network(images)) for network in (model, twin, small))
+    scale = max(float(twin_output.abs().max()), 1e-3)
+    difference = float((output - twin_output).abs().max()) / scale
+    from_dense = float((dense_output - twin_output).abs().max()) / scale
+    count = sum(parameter.numel() for parameter in small.parameters())
+    result = (difference, from_dense, count / made.params[0], frozen)
+    if not difference < LARGEST_DIFFERENCE:  # a NaN is one, too
+        return Verdict(tuple(asked), f"differs from its twin by {difference:.1e}", *result)
+    if not from_dense > 1e-7:
+        return Verdict(tuple(asked), f"the twin is the dense model ({from_dense:.1e})", *result)
+    if count != made.params[1] or not count < made.params[0]:
+        return Verdict(tuple(asked), f"the plan counts {made.params} parameters, there are {count}", *result)
+    return Verdict(tuple(asked), _trains(model, small, images), *result)
+
+
+def _planned(model: nn.Module, images: Tensor, random: Random, asked: list[str]) -> Plan:
+    importance = random.choice([L2(), L1(), RandomImportance(seed=random.randrange(1000))])
+    share = random.choice([0.3, 0.5, 0.65, 0.8])
+    budget: dict[str, Any] = random.choice(
+        [{kind: share, "scope": scope} for kind in ("macs", "params") for scope in ("global", "local")]
+        + [{"channels": share}] * 2
+    )
+    asked.append(" ".join(map(str, [type(importance).__name__, *budget.items()])))
+    try:
+        return plan(model, images, importance=importance, **budget)
+    except BudgetError:  # too much of it is frozen
+        asked.append("channels 0.5")
+        return plan(model, images, importance=importance, channels=0.5)
+
+
+def _trains(model: nn.Module, small: nn.Module, images: Tensor) -> str | None:
+    """One step in training mode: the shapes are the dense model's, and every parameter that had a gradient has one."""
+    shapes: list[list[torch.Size]] = []
+    learning: list[set[str]] = []
+    for network in (copy.deepcopy(model).train(), small.train()):
+        outputs = _tensors(network(images))
+        sum(output.square().mean() for output in outputs).backward()
+        shapes.append([output.shape for output in outputs])
+        learning.append(
+            {name for name, p in network.named_parameters() if p.grad is not None and p.grad.isfinite().all()}
+        )
+    if shapes[0] != shapes[1]:
+        return f"in training mode the outputs are {shapes[1]} instead of {shapes[0]}"
+    return None if learning[0] == learning[1] else f"no gradient for {sorted(learning[0] ^ learning[1])}"
+
+
+def _weights(model: nn.Module) -> set[str]:
+    """Convolutions and linear layers that are no heads, each once."""
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    return {
+        f"{path}.weight"
+        for path, module in model.named_modules()
+        if isinstance(module, kinds) and not path.startswith("heads.")
+    }
+
+
+def _frozen_share(model: nn.Module, made: Plan) -> float:
+    sizes = {name: model.get_parameter(name).numel() for name in _weights(model)}
+    stays = sum(size for name, size in sizes.items() if name in made.frozen and " filters: " not in made.frozen[name])
+    return stays / max(sum(sizes.values()), 1)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    return list(output.values() if isinstance(output, dict) else output)
+
+
+def _flat(output: Any) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in _tensors(output)])
