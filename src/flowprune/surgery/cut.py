@@ -83,13 +83,30 @@ def slice_tensor(
     """A copy of ``tensor`` (plus ``shift``) without the indices of each dimension that leave; keeps channels-last memory."""
     result = tensor if shift is None else tensor + shift.to(tensor)
     assert hasattr(removed, "items")
-    for dimension, indices in removed.items():
-        keep = torch.ones(tensor.shape[dimension], dtype=torch.bool)
-        keep[torch.tensor(indices, dtype=torch.long)] = False
-        kept = torch.nonzero(keep).squeeze(1)
-        result = result.index_select(dimension, kept.to(tensor.device))
+    kept = {dimension: _kept(tensor, dimension, indices) for dimension, indices in removed.items()}
+    if 0 in kept and len(kept) > 1 and tensor.numel() > _LARGE and not tensor.is_meta:
+        result = torch.cat([_selected(result, {**kept, 0: rows}) for rows in kept[0].split(_ROWS)])
+    else:
+        result = _selected(result, kept)
     if result is tensor:
         result = tensor.clone()
     if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
         result = result.contiguous(memory_format=torch.channels_last)
     return result
+
+
+_LARGE = 2**20
+_ROWS = 64
+"""A large tensor is cut this many rows at a time, so that what is between two cuts stays in cache and never fills memory."""
+
+
+def _kept(tensor: torch.Tensor, dimension: int, indices: tuple[int, ...]) -> torch.Tensor:
+    keep = torch.ones(tensor.shape[dimension], dtype=torch.bool)
+    keep[torch.tensor(indices, dtype=torch.long)] = False
+    return torch.nonzero(keep).squeeze(1).to(tensor.device)
+
+
+def _selected(tensor: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
+    for dimension, indices in kept.items():
+        tensor = tensor.index_select(dimension, indices)
+    return tensor
