@@ -40,6 +40,7 @@ def plan(
     largest_cut: Shares = LARGEST_CUT,
     round_to: int = 1,
     fold_tolerance: float = 0.05,
+    heads: str = "whole",
     ignore: Ignored = (),
     freeze: Frozen | None = None,
 ) -> Plan:
@@ -64,6 +65,8 @@ def plan(
             and under a budget of MACs, parameters or time never above it; ``plan.rounded`` says what was asked and reached.
         fold_tolerance: largest change that folding a constant channel into a padded consumer may make to the consumer's output, in
             standard deviations of that output (absolute, where no batch norm follows). Beyond it a dead filter stays.
+        heads: what attention loses: "whole" heads, or the same number of channels "inside" each. Inside, the widths of queries and
+            keys stay where the scale of the scores is computed from them.
         ignore: modules, dotted names or patterns ("layer1.*") that are left alone: all dimensions of their parameters, their values
             and their attributes.
         freeze: dimensions that stay, by name or pattern of a parameter or module: ``{"layer1.0.conv1.weight": [0]}``.
@@ -83,7 +86,7 @@ def plan(
             f"a budget of {budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
         )
     check_finite(model)
-    coupled = CoupledModel.of(model, inputs, ignore, freeze)
+    coupled = CoupledModel.of(model, inputs, ignore, freeze, heads)
     scales = filter_scales(model, inputs, graph=coupled.graph)
     criterion = _remembered(importance)
 

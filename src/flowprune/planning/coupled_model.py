@@ -54,11 +54,15 @@ class CoupledModel:
         return all(dense.graph.tensors == "meta" for dense in self.passes)
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Any, ignore: Ignored = (), freeze: Frozen | None = None) -> CoupledModel:
+    def of(
+        cls, model: nn.Module, inputs: Any, ignore: Ignored = (), freeze: Frozen | None = None, heads: str = "whole"
+    ) -> CoupledModel:
         """Trace and group ``model``; see ``flowprune.plan`` for the arguments and what is raised."""
         model = model_of(model)
+        if heads not in ("whole", "inside"):
+            raise ModelError(f'heads={heads!r} is not known; use "whole" or "inside"')
         graphs = [trace(model, inputs), trace(model, inputs, training=True)]
-        notes, passes = analyse(model, graphs)
+        notes, passes = analyse(model, graphs, heads)
         exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
         notes.freezes.extend(exempt.freezes)
         parameters = frozenset(name for name, _ in model.named_parameters())
@@ -96,6 +100,8 @@ class CoupledModel:
         for around, with_sizes in _outwards(operations, refusal.operation):
             touched = self._alive_at(dense, around, with_sizes)
             if touched:
+                for other in refusal.others:
+                    touched += self._alive_at(dense, operations[other : other + 1], False)
                 self.freeze([Freeze(labels, reason) for labels in touched])
                 return
         raise CertificateError(f"{reason}; no channel is left that could be frozen instead")

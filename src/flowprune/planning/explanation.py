@@ -62,17 +62,19 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(model: nn.Module, inputs: Any, *, ignore: Ignored = (), freeze: Frozen | None = None) -> Explanation:
+def explain(
+    model: nn.Module, inputs: Any, *, ignore: Ignored = (), freeze: Frozen | None = None, heads: str = "whole"
+) -> Explanation:
     """Which layers are coupled, and why the others are frozen; ``model`` is not touched.
 
     Args:
-        model, inputs, ignore, freeze: as for ``flowprune.plan``. What only the certificate of an actual cut would refuse is not
+        model, inputs, ignore, freeze, heads: as for ``flowprune.plan``. What only the certificate of a cut would refuse is not
             known here.
 
     Raises:
         ModelError, TraceError: as ``flowprune.plan``.
     """
-    coupling = CoupledModel.of(model, inputs, ignore, freeze).coupling
+    coupling = CoupledModel.of(model, inputs, ignore, freeze, heads).coupling
     names = [group.name for group in coupling.groups]
     partners = {
         member: [other for other in members if other != member] for members in coupling.classes for member in members

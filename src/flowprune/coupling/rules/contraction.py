@@ -68,6 +68,9 @@ def batched_matrix_product(operation: Operation, state: Propagation) -> None:
     from_left, batch_left = _taken(state, state.layout(left), 2)
     from_right, batch_right = _taken(state, state.layout(right), 1)
     heads: list[Array] = [labels for labels in (batch_left, batch_right) if labels is not None]
+    if state.heads == "inside":
+        for labels in heads:
+            state.freeze(labels, "heads stay; what is pruned is inside them")
     if _has_heads(from_left) and _has_heads(from_right) and state.heads == "inside":
         state.join(from_left.labels, from_right.labels)
     elif _has_heads(from_left) and (_has_heads(from_right) or (from_right is None and batch_right is not None)):
@@ -87,10 +90,10 @@ def batched_matrix_product(operation: Operation, state: Propagation) -> None:
     spread = [(block, place) for block, place in ((down, 1), (across, 2)) if _has_heads(block)]
     layout += [Block((place,), block.labels) for block, place in ((down, 1), (across, 2)) if _is_plain(block)]
     if len(spread) == 2:
-        if state.heads == "inside":
-            for block, _ in spread:
-                state.freeze(block.labels, "both factors of a product carry heads and widths")
-            spread = []
+        if state.heads == "inside":  # [heads, width, width]: entry j of every head leaves together
+            for block, place in spread:
+                state.join(block.labels[:1], block.labels)
+                layout.append(Block((place,), block.labels[0]))
         else:
             heads += [_whole(state, block) for block, _ in spread]
     elif spread:
