@@ -1,41 +1,48 @@
-"""Write the table of docs/zoo.md anew from results/zoo/flowprune.json.
+"""Write the tables of docs/zoo.md anew from results/zoo/*.json, so that no figure in it is typed by hand.
 
-python benchmarks/zoo_table.py
+    python benchmarks/zoo_table.py [--check]
+
+``--check`` changes nothing and fails if the page is out of date.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
+
+from zoo.page import Survey, page
 
 BEGIN, END = "<!-- zoo:begin -->", "<!-- zoo:end -->"
+TOOLS = ("flowprune", "torch-pruning", "torch-kirigami")
 
 
-def main() -> None:
+def read(path: Path) -> Survey:
+    """A tool's results on one list; an empty survey where there is no file yet."""
+    if not path.exists():
+        return Survey(path.stem, "", {}, {})
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    models = {record["model"]: record for record in content["models"]}
+    return Survey(content["tool"], content["version"], content["environment"], models)
+
+
+def main() -> int:
     root = Path(__file__).resolve().parents[1]
-    page = root / "docs" / "zoo.md"
-    models = json.loads((root / "results" / "zoo" / "flowprune.json").read_text(encoding="utf-8"))["models"]
-    working = [model for model in models if model["works"]]
-    small = [model for model in working if model["params_kept"] <= 0.6]
-    lines = [
-        f"{len(working)} of {len(models)} work; {len(small)} keep at most 60 % of their parameters.",
-        "",
-        "| model | works | parameters kept | MACs kept | prunable | most frequent reason to stay, beside being an output |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
-    ]
-    for model in models:
-        if not model["works"]:
-            lines.append(f"| {model['name']} | no | | | | {model.get('error', 'nothing could be removed')[:120]} |")
-            continue
-        reasons = [reason for reason in model["reasons"] if reason != "it is an output of the model"]
-        why = reasons[0].replace("|", "/")[:120] if reasons else ""
-        shares = " | ".join(f"{model[key]:.2f}" for key in ("params_kept", "macs_kept", "prunable"))
-        lines.append(f"| {model['name']} | yes | {shares} | {why} |")
-    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    page.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}", encoding="utf-8")
-    print(lines[0])
+    target, folder = root / "docs" / "zoo.md", root / "results" / "zoo"
+    middle = page(*(read(folder / f"{tool}.json") for tool in TOOLS), read(folder / "flowprune-beyond.json"))
+    before = target.read_text(encoding="utf-8")
+    head, mark, rest = before.partition(BEGIN)
+    _, closing, tail = rest.partition(END)
+    if not mark or not closing:
+        sys.exit(f"{target.name} has no {BEGIN} ... {END}")
+    after = f"{head}{BEGIN}\n{middle}\n{END}{tail}"
+    if "--check" in sys.argv[1:]:
+        return 0 if after == before else 1
+    target.write_text(after, encoding="utf-8")
+    print(middle.partition("\n\n")[0])
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import flowprune.importance
+import flowprune.pruning  # noqa: F401 - what is imported later would keep the wrappers for good
+
 PHASES = {
     "flowprune.tracing.recorder:trace": "trace",
     "flowprune.coupling.analysis:analyse": "coupling",
@@ -32,7 +35,7 @@ _WHOLE = ("certificate", "cut")
 
 
 class Phases:
-    """Processor seconds a phase.
+    """Wall seconds a phase: the processor's clock may be too coarse for the short ones.
 
     Attributes:
         seconds: by phase.
@@ -48,7 +51,7 @@ class Phases:
         self._since = 0.0
 
     def _turn(self) -> None:
-        now = time.process_time()
+        now = time.perf_counter()
         if self._stack:
             self.seconds[self._stack[-1]] += now - self._since
         self._since = now

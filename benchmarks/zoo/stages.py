@@ -71,7 +71,7 @@ def times(tool: str, subject: Subject, known: Mapping[str, Any], emit: Emit) -> 
     with watching() as phases:
         _, record = measured(lambda: prune(model, inputs, classes))
     named = {name: phases.seconds[name] for name in NAMES}
-    record["phases"] = named | {"other": record["seconds"] - sum(named.values())}
+    record["phases"] = named | {"other": record["seconds_wall"] - sum(named.values())}
     record["phases_missing"] = phases.missing
     emit(record)
 

@@ -1,0 +1,123 @@
+"""The survey of the zoo measures what it says, and does not say "works" of what does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = "resnet8 32"  # one of the package's own, so that no other package is needed
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The modules of ``benchmarks/zoo``; they call themselves ``zoo``."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import zoo.stages
+    import zoo.subjects
+
+    yield zoo
+    for name in [name for name in sys.modules if name.partition(".")[0] == "zoo"]:
+        del sys.modules[name]
+
+
+def ask(zoo: Any, stage: str, line: str = SMALL) -> dict[str, Any]:
+    records: list[dict[str, Any]] = []
+    known = {"mode": "train", "classes": [10]}
+    zoo.stages.STAGES[stage]("flowprune", zoo.subjects.Subject.of_line(line), known, records.append)
+    return records[-1]
+
+
+def test_a_model_that_works_is_said_to(zoo: Any) -> None:
+    record = ask(zoo, "works")
+    assert record["works"] and record["classes"] == [10]
+    assert 0.2 < record["params_kept"] < 0.4 and 0.9 < record["prunable"] < 1
+
+
+def test_the_phases_make_up_the_whole_time(zoo: Any) -> None:
+    record = ask(zoo, "times")
+    assert not record["phases_missing"], "the package has other names now: mend PHASES in benchmarks/zoo/phases.py"
+    assert all(record["phases"][name] >= 0 for name in zoo.phases.NAMES)
+    assert sum(record["phases"].values()) == pytest.approx(record["seconds_wall"])
+    assert record["phases"]["trace"] > 0 and record["phases"]["certificate"] > 0
+    assert record["memory_peak"] >= record["memory_before"] > 0
+
+
+def test_the_package_is_not_watched_any_longer_than_it_is_asked(zoo: Any) -> None:
+    import flowprune.pruning
+
+    before = flowprune.pruning.certify
+    with zoo.phases.watching():
+        assert flowprune.pruning.certify is not before
+    assert flowprune.pruning.certify is before
+
+
+def test_a_touched_source_does_not_pass(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = zoo.flowprune.prune
+
+    def prune(model: nn.Module, inputs: Any, classes: Any) -> Any:
+        next(iter(model.buffers())).add_(1e-6)
+        return honest(model, inputs, classes)
+
+    monkeypatch.setattr(zoo.flowprune, "prune", prune)
+    with pytest.raises(AssertionError, match="of the source, tensors, state changed"):
+        ask(zoo, "works")
+
+
+def test_random_numbers_drawn_do_not_pass(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = zoo.flowprune.prune
+
+    def prune(model: nn.Module, inputs: Any, classes: Any) -> Any:
+        torch.rand(1)
+        return honest(model, inputs, classes)
+
+    monkeypatch.setattr(zoo.flowprune, "prune", prune)
+    with pytest.raises(AssertionError, match="random generators changed"):
+        ask(zoo, "works")
+
+
+def test_another_output_shape_does_not_pass(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = zoo.flowprune.prune
+
+    def prune(model: nn.Module, inputs: Any, classes: Any) -> Any:
+        pruned = honest(model, inputs, classes)
+        return zoo.flowprune.Pruned(nn.Sequential(pruned.model, nn.AdaptiveAvgPool1d(9)), pruned.plan)
+
+    monkeypatch.setattr(zoo.flowprune, "prune", prune)
+    with pytest.raises(AssertionError, match="another shape"):
+        ask(zoo, "works")
+
+
+def test_an_interrupted_survey_goes_on_and_spoilt_clocks_are_taken_again(
+    zoo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.records import Results
+
+    def results() -> Any:
+        return Results(tmp_path / "flowprune.json", "flowprune", ["a 1", "b 1"])
+
+    first = results()
+    first.put("a 1", "works", {"works": True, "params_kept": 0.5})
+    first.put("a 1", "times", {"seconds": 1.0, "seconds_wall": 1.02})
+    first.put("b 1", "works", {"works": True, "params_kept": 0.5})
+    first.put("b 1", "times", {"seconds": 1.0, "seconds_wall": 3.0})
+    again = results()
+    assert again.has("a 1", "works") and again.has("a 1", "times") and not again.has("a 1", "export")
+    assert not again.has("b 1", "times")
+    monkeypatch.setattr("zoo.records.code_of", lambda tool: "another version")
+    changed = results()
+    assert not changed.has("a 1", "works") and not changed.has("a 1", "times")
+    changed.put("a 1", "works", {"works": True, "params_kept": 0.4})
+    assert "times" not in changed.models["a 1"]  # a clock of the old code is not kept beside the new verdict
+
+
+def test_the_page_is_that_of_the_results() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "zoo_table.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/zoo_table.py"
