@@ -81,7 +81,7 @@ class _Widths:
     def __init__(
         self, model: nn.Module, inputs: Any, share: Shares | None, largest_cut: Shares, others: dict[str, Any]
     ) -> None:
-        self._exempt = {key: others[key] for key in ("ignore", "freeze") if key in others}
+        self._exempt = {key: others[key] for key in ("ignore", "freeze", "heads") if key in others}
         coupling = CoupledModel.of(model, inputs, **self._exempt).coupling
         caps = share_of_classes(checked_shares(largest_cut, "largest_cut"), coupling, LARGEST_CUT, "largest_cut")
         kept = share_of_classes(share, coupling, 1.0, "channels") if share is not None else np.ones(len(caps))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from flowprune.errors import RecipeError, UnknownNameError
+from flowprune.allocation.by_layer import checked_shares
+from flowprune.errors import BudgetError
+from flowprune.recipe_file import read_sections
 from flowprune.training.settings import TrainingSettings
 
 Method = Literal["plain", "ffr"]
@@ -30,11 +29,13 @@ def _strength(value: object) -> object:
 Strength = Annotated[float | str, BeforeValidator(_strength)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a recipe: every key is known, and nothing changes once it was checked."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
-class NetworkSection(_Section):
+class NetworkSection(Section):
     """A network: what ``flowprune.models.create`` takes. ``classes: null`` means as many as the data has."""
 
     name: str
@@ -43,7 +44,7 @@ class NetworkSection(_Section):
     options: dict[str, Any] = {}
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """The images: what ``flowprune.training.load_data`` takes. ``normalize: null`` means the data set's usual one."""
 
     name: str
@@ -53,7 +54,7 @@ class DataSection(_Section):
     workers: int = Field(default=0, ge=0)
 
 
-class FlowSection(_Section):
+class FlowSection(Section):
     """Feature flow regularization: what ``flowprune.flow.FeatureFlow`` takes."""
 
     gradient: Strength | None = "5%"
@@ -69,64 +70,92 @@ class FlowSection(_Section):
         return self.model_dump()
 
 
-class ImportanceSection(_Section):
+class ImportanceSection(Section):
     """A criterion by its registered name, and its options."""
 
     name: str = "l2"
     options: dict[str, Any] = {}
 
 
-class BudgetSection(_Section):
+_BUDGETS = ("macs", "params", "channels", "threshold", "latency")
+
+
+class BudgetSection(Section):
     """What is kept: exactly one of these, as ``flowprune.plan`` takes it."""
 
     macs: float | str | None = None
     params: float | str | None = None
-    channels: float | None = None
+    channels: float | dict[str, float] | None = None
     threshold: float | None = None
+    latency: float | str | None = None
     scope: Literal["global", "local"] = "global"
 
     @model_validator(mode="after")
     def _one(self) -> BudgetSection:
-        given = [key for key in ("macs", "params", "channels", "threshold") if getattr(self, key) is not None]
+        given = [key for key in _BUDGETS if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError("a budget is exactly one of macs, params, channels, threshold")
+            raise ValueError(f"a budget is exactly one of {', '.join(_BUDGETS)}")
         return self
 
     @property
     def kind(self) -> str:
-        """Which of the four it is."""
-        return next(key for key in ("macs", "params", "channels", "threshold") if getattr(self, key) is not None)
+        """Which of them it is."""
+        return next(key for key in _BUDGETS if getattr(self, key) is not None)
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for ``plan``: the budget, and the scope where it has a meaning."""
         chosen = {self.kind: getattr(self, self.kind)}
-        return {**chosen, "scope": self.scope} if self.kind in ("macs", "params") else chosen
+        return {**chosen, "scope": self.scope} if self.kind in ("macs", "params", "latency") else chosen
 
     def __str__(self) -> str:
         return f"{self.kind}={getattr(self, self.kind)}"
 
 
-class PruningSection(_Section):
+class PruningSection(Section):
     """How each trained network is cut: once to every budget, always from the same dense one.
 
     Attributes:
         budgets: the targets.
         importance: the criterion; ``threshold`` needs none and takes none.
-        largest_cut: the largest share of a group's channels that may leave under a budget of MACs or parameters.
-        fold_tolerance, ignore: see ``flowprune.plan``.
+        largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
+        round_to, fold_tolerance, heads, ignore, freeze: see ``flowprune.plan``.
+        steps: how many cuts lead to a budget of MACs, parameters or channels.
+        between: how the network is trained between them; None trains as ``finetuning`` says.
         batches, batch_size: how many training images data-driven criteria see.
     """
 
     budgets: list[BudgetSection] = Field(min_length=1)
     importance: ImportanceSection = ImportanceSection()
-    largest_cut: float = Field(default=0.9, gt=0, le=1)
+    largest_cut: float | dict[str, float] = 0.9
+    round_to: int = Field(default=1, ge=1)
     fold_tolerance: float = Field(default=0.05, ge=0)
+    heads: Literal["whole", "inside"] = "whole"
     ignore: list[str] = []
+    freeze: dict[str, int | list[int]] = {}
+    steps: int = Field(default=1, ge=1)
+    between: TrainingSettings | None = None
     batches: int = Field(default=5, ge=1)
     batch_size: int = Field(default=128, ge=1)
 
+    @model_validator(mode="after")
+    def _coherent(self) -> PruningSection:
+        try:
+            checked_shares(self.largest_cut, "largest_cut")
+        except BudgetError as error:
+            raise ValueError(str(error)) from error
+        in_one = [str(budget) for budget in self.budgets if budget.kind in ("threshold", "latency")]
+        if self.steps > 1 and in_one:
+            raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")
+        return self
 
-class Recipe(_Section):
+    def options(self, budget: BudgetSection) -> dict[str, Any]:
+        """Keyword arguments for ``plan`` but for the criterion."""
+        found: dict[str, Any] = {**budget.options(), "round_to": self.round_to, "fold_tolerance": self.fold_tolerance}
+        found |= {"heads": self.heads, "ignore": self.ignore, "freeze": self.freeze}
+        return found if budget.kind == "threshold" else {**found, "largest_cut": self.largest_cut}
+
+
+class Recipe(Section):
     """A whole run.
 
     In the file, ``network:`` may stand for a list of one, and a name alone for a network without options. Without
@@ -193,30 +222,10 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         RecipeError: the file is missing or no YAML, a key is unknown (the nearest is suggested) or a value does not
             fit.
     """
-    where = "the embedded recipe" if path is None else str(path)
-    try:
-        if path is None:
-            text = (resources.files("flowprune") / "recipes" / "digits.yaml").read_text(encoding="utf-8")
-        else:
-            text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RecipeError(f"cannot read the recipe {where}: {reason}") from error
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is no valid YAML: {_one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{where} is no recipe: expected sections (network, data, training, ...)")
-    for override in overrides:
-        _override(content, override)
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise RecipeError(f"{where}: {_explain(error)}") from error
+    return read_sections(Recipe, path, overrides, short_keys=["network"])
 
 
-def dump_recipe(recipe: Recipe, path: str | Path | None = None) -> str:
+def dump_recipe(recipe: BaseModel, path: str | Path | None = None) -> str:
     """The recipe as run, every default written out, as YAML; also into the file ``path``. It loads as the same
     recipe.
     """
@@ -224,71 +233,3 @@ def dump_recipe(recipe: Recipe, path: str | Path | None = None) -> str:
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    """Set one value in place; sections on the way that are missing or null are made."""
-    key, sign, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not sign or not all(parts):
-        raise RecipeError(f"--set {override!r}: expected section.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: the value is no valid YAML: {_one_line(error)}") from error
-    place: Any = content
-    for part, following in zip(parts, [*parts[1:], None], strict=True):
-        position: Any = part
-        if isinstance(place, list):
-            if not part.isdecimal() or int(part) >= len(place):
-                raise RecipeError(f"--set {override!r}: {part!r} is no position in a list of {len(place)}")
-            position = int(part)
-        elif not isinstance(place, dict):
-            raise RecipeError(f"--set {override!r}: there is nothing below {place!r} to set")
-        if following is None:
-            place[position] = value
-        else:
-            if isinstance(place, dict) and place.get(position) is None:
-                place[position] = {}
-            place = place[position]
-
-
-def _explain(error: ValidationError) -> str:
-    """The first complaint, in one line, with the full key."""
-    first = error.errors(include_url=False)[0]
-    path = [part for part in first["loc"] if not _is_branch(part)]
-    key = ".".join(str(part) for part in path)
-    if first["type"] == "extra_forbidden":
-        kind = f"key in {'.'.join(map(str, path[:-1]))}:" if len(path) > 1 else "key"
-        return str(UnknownNameError(kind, str(path[-1]), _fields(path[:-1])))
-    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
-    shown = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
-    return f"{key}: {message}{shown}" if key else f"{message}{shown}"
-
-
-def _is_branch(part: object) -> bool:
-    """Whether a part of pydantic's location names an alternative of a union instead of a key of the file."""
-    return isinstance(part, str) and ("[" in part or part in ("float", "str", "int"))
-
-
-def _fields(path: Sequence[object]) -> list[str]:
-    """The keys that are known at a place in a recipe."""
-    section: Any = Recipe
-    for part in path:
-        if isinstance(part, int):
-            continue
-        section = _section_in(section.model_fields[str(part)].annotation)
-    known = list(section.model_fields)
-    return [*known, "network"] if section is Recipe else known
-
-
-def _section_in(annotation: Any) -> Any:
-    """The section type within ``X``, ``X | None`` or ``list[X]``."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation
-    inner = [part for part in typing.get_args(annotation) if part is not type(None)]
-    return _section_in(inner[0])
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,10 +15,18 @@ def explain(
     model_name: ModelName = None,
     model_option: ModelOption = None,
     input_shape: Input = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", help="Module or pattern that stays as it is.", show_default=False)
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option("--freeze", metavar="NAME=DIMENSIONS", help="Dimensions that stay.", show_default=False),
+    ] = None,
 ) -> None:
     """Show which layers lose their channels together, and why others keep theirs."""
     from flowprune.commands.subject import subject
     from flowprune.planning import explain as explained
 
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
-    typer.echo(str(explained(given.model, given.example(input_shape))))
+    options: dict[str, Any] = {"ignore": ignore or (), "freeze": key_values(freeze, "--freeze")}
+    typer.echo(str(explained(given.model, given.example(input_shape), **options)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from flowprune.commands.options import (
     key_values,
     share_or_count,
 )
+from flowprune.errors import BudgetError, DataError
 
 
 def prune(
@@ -42,6 +43,21 @@ def prune(
             show_default=False,
         ),
     ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            "--latency", help="Keep this share (0.7) of a forward's time here, or this time (4ms).", show_default=False
+        ),
+    ] = None,
+    channels_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--channels-of",
+            metavar="LAYER=SHARE",
+            help="Keep this share of a layer's or pattern's channels; all others stay. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     importance: Annotated[str, typer.Option("--importance", help="What a channel is worth.")] = "l2",
     importance_option: Annotated[
         list[str] | None,
@@ -51,6 +67,35 @@ def prune(
         str, typer.Option("--scope", help="Rank channels globally, or take the same share everywhere (local).")
     ] = "global",
     largest_cut: Annotated[float, typer.Option("--largest-cut", help="At most this share of a group leaves.")] = 0.9,
+    heads: Annotated[
+        str, typer.Option("--heads", help="Attention loses whole heads, or channels inside each.")
+    ] = "whole",
+    largest_cut_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--largest-cut-of",
+            metavar="LAYER=SHARE",
+            help="At most this share of a layer or pattern leaves. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    round_to: Annotated[
+        int, typer.Option("--round-to", help="Widths become the nearest multiple of this, such as 8.")
+    ] = 1,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Cut in this many steps, with training between them.")
+    ] = 1,
+    step_epochs: Annotated[int, typer.Option("--step-epochs", min=0, help="Epochs of training between two steps.")] = 1,
+    step_lr: Annotated[float, typer.Option("--step-lr", help="Learning rate of that training.")] = 0.01,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--freeze",
+            metavar="NAME=DIMENSIONS",
+            help="Dimensions of a parameter, module or pattern that stay, such as conv1.weight=[0].",
+            show_default=False,
+        ),
+    ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", help="Module or pattern that stays as it is.", show_default=False)
     ] = None,
@@ -70,23 +115,28 @@ def prune(
 ) -> None:
     """Cut a model to a budget and save what is left."""
     check_free(out, overwrite)
+    import sys
+
     import torch
 
     from flowprune.allocation import budget_from
     from flowprune.artifacts import save
     from flowprune.commands.subject import subject
     from flowprune.pipeline import importance_from
+    from flowprune.pipeline.between import prune_with_training
     from flowprune.pruning import plan
     from flowprune.pruning import prune as cut
+    from flowprune.training import TrainingSettings
 
     budget = {
         "macs": share_or_count(macs),
         "params": share_or_count(params),
-        "channels": channels,
+        "channels": _by_layer(channels, channels_of, "channels"),
         "threshold": threshold,
+        "latency": share_or_count(latency),
         "scope": scope,
     }
-    kind = budget_from(**budget).kind  # type: ignore[arg-type]
+    kind = budget_from(**budget).kind
     torch.manual_seed(seed)
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     images = None
@@ -102,8 +152,34 @@ def prune(
             else lambda: list(images.batches("train", batch_size=batch_size, count=batches, seed=seed)),
         )
     x = images.example_input() if images is not None else given.example(input_shape)
-    made = plan(given.model, x, importance=criterion, largest_cut=largest_cut, ignore=ignore or (), **budget)  # type: ignore[arg-type]
-    small = cut(given.model, made)
+    options: dict[str, Any] = {
+        **budget,
+        "importance": criterion,
+        "largest_cut": _by_layer(largest_cut, largest_cut_of, "largest-cut"),
+        "round_to": round_to,
+        "heads": heads,
+        "ignore": ignore or (),
+        "freeze": key_values(freeze, "--freeze"),
+    }
+    if steps > 1:
+        if images is None and step_epochs > 0:
+            raise DataError(
+                "the training between --steps needs a data set: name one with --data, or --step-epochs 0 leaves it out"
+            )
+        small, made = prune_with_training(
+            given.model,
+            x,
+            steps=steps,
+            settings=TrainingSettings(epochs=step_epochs, lr=step_lr, batch_size=max(2, batch_size), seed=seed),
+            data=images,
+            run_folder=lambda step: None,
+            title="between cuts",
+            progress=sys.stderr.isatty(),
+            **options,
+        )
+    else:
+        made = plan(given.model, x, **options)
+        small = cut(given.model, made)
     notes = {**given.notes, "input": list(x.shape[1:])}
     notes.pop("top1", None)
     if data is not None and images is not None:
@@ -112,3 +188,15 @@ def prune(
     save(small, out, notes=notes)
     typer.echo(str(made))
     typer.echo(f"saved: {out}")
+
+
+def _by_layer(share: float | None, of: list[str] | None, option: str) -> Any:
+    """A share for all layers, or with ``--...-of`` for those that are named."""
+    if not of:
+        return share
+    shares = key_values(of, f"--{option}-of")
+    if option == "channels" and share is not None:
+        raise BudgetError(
+            'give --channels for all layers or --channels-of for some, not both; --channels-of "*=0.5" comes last'
+        )
+    return shares if share is None or "*" in shares else {**shares, "*": share}

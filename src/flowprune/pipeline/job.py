@@ -42,7 +42,7 @@ class Job:
     def plan_options(self, section: PruningSection, budget: BudgetSection) -> dict[str, Any]:
         """Keyword arguments for ``plan``: the budget and, but for a threshold, the recipe's criterion with its images."""
         if budget.kind == "threshold":
-            return budget.options()
+            return section.options(budget)
 
         def batches() -> list[tuple[Tensor, Tensor]]:
             return list(
@@ -52,7 +52,7 @@ class Job:
             )
 
         criterion = importance_from(section.importance.name, section.importance.options, batches)
-        return {**budget.options(), "importance": criterion, "largest_cut": section.largest_cut}
+        return {**section.options(budget), "importance": criterion}
 
     def check(self) -> None:
         """Find out now, not after hours of training, that something cannot work.
@@ -79,9 +79,8 @@ class Job:
                     f"[images, {self.data.classes}]; set its classes"
                 )
             for budget in section.budgets if section is not None else ():
-                if section is not None and budget.kind != "threshold":
-                    cut = {**budget.options(), "importance": Random(), "largest_cut": section.largest_cut}
-                    plan(model, self.example(), **cut)
+                if section is not None and budget.kind in ("macs", "params", "channels"):
+                    plan(model, self.example(), **section.options(budget), importance=Random())
 
 
 def slug(*parts: str | None) -> str:

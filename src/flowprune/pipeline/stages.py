@@ -12,6 +12,7 @@ from torch import nn
 
 from flowprune.artifacts import load, save
 from flowprune.flow import FeatureFlow
+from flowprune.pipeline.between import prune_with_training
 from flowprune.pipeline.folder import RunFolder
 from flowprune.pipeline.job import Job, slug
 from flowprune.pipeline.measurement import flow_profile, measured
@@ -114,8 +115,23 @@ class Stages:
         section = self.job.recipe.pruning
         assert section is not None
         model = self._model_of("dense", None)
-        made = plan(model, self.job.example(), **self.job.plan_options(section, budget))
-        small = prune(model, made)
+        options = self.job.plan_options(section, budget)
+        if section.steps == 1:
+            made = plan(model, self.job.example(), **options)
+            small = prune(model, made)
+        else:
+            name = self.name("pruned", budget)
+            small, made = prune_with_training(
+                model,
+                self.job.example(),
+                steps=section.steps,
+                settings=section.between or self.job.recipe.finetuning,
+                data=self.job.data,
+                run_folder=lambda step: self.folder.stage(f"{name}-step{step}"),
+                title=f"{self.network.name} {self.method} {budget}",
+                progress=self.progress,
+                **options,
+            )
         return small, {
             "top1": evaluate(small, self.job.data).top1,
             "channels": [
@@ -130,6 +146,11 @@ class Stages:
                 "folds": [vars(fold) for fold in made.folds],
                 "kept_alive": dict(made.kept_alive),
                 "frozen": dict(made.frozen),
+                "round_to": made.round_to,
+                "rounded": [vars(width) for width in made.rounded],
+                "target": made.target,
+                "smallest_step": made.smallest_step,
+                "latency": dict(made.latency),
             },
         }
 

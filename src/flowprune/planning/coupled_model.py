@@ -13,7 +13,7 @@ from flowprune.allocation import CountModel, macs_model, params_model
 from flowprune.coupling import Analysis, Coupling, analyse, group_channels
 from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array
-from flowprune.errors import CertificateError
+from flowprune.errors import CertificateError, ModelError
 from flowprune.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
 from flowprune.surgery import Refusal
 from flowprune.tracing import Graph, Operation, first_tensor, model_of, trace

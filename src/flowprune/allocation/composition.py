@@ -1,0 +1,77 @@
+"""Several plans, each carried out on what the one before it left, as the one plan that they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from flowprune.allocation.plan import AttributeChange, LayerChange, Plan
+
+
+def composed(plans: Sequence[Plan], asked: str) -> Plan:
+    """One plan, in the dense model's indices, that cuts what all of them cut.
+
+    It says what was cut and what is left. The values that folds have moved are not in it: they were moved step by step, and may
+    have been trained since.
+
+    Args:
+        plans: in their order; at least one.
+        asked: the budget of all of them.
+    """
+    first, last = plans[0], plans[-1]
+    staying: dict[tuple[str, int], np.ndarray] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for made in plans:
+        for name, shape in made.shapes.items():
+            shapes.setdefault(name, tuple(shape))
+        for name, dimensions in made.removed.items():
+            for dimension, indices in dimensions.items():
+                before = staying.get((name, dimension), np.arange(made.shapes[name][dimension]))
+                staying[name, dimension] = np.delete(before, list(indices))
+    removed: dict[str, dict[int, tuple[int, ...]]] = {}
+    for (name, dimension), kept in staying.items():
+        gone = np.setdiff1d(np.arange(shapes[name][dimension]), kept)
+        removed.setdefault(name, {})[dimension] = tuple(gone.tolist())
+    return replace(
+        last,
+        asked=asked,
+        removed=removed,
+        shapes={name: shapes[name] for name in shapes if name in removed},
+        attributes=_attributes(plans),
+        layers=_layers(first.layers, last.layers),
+        macs=(first.macs[0], last.macs[1]),
+        params=(first.params[0], last.params[1]),
+        frozen=_merged([made.frozen for made in plans]),
+        folds=tuple(fold for made in plans for fold in made.folds),
+        shifts={},
+    )
+
+
+def _attributes(plans: Sequence[Plan]) -> tuple[AttributeChange, ...]:
+    found: dict[tuple[str, str, int | None], AttributeChange] = {}
+    for made in plans:
+        for change in made.attributes:
+            key = (change.module, change.name, change.position)
+            before = found[key].before if key in found else change.before
+            found[key] = replace(change, before=before)
+    return tuple(found.values())
+
+
+def _layers(first: Sequence[LayerChange], last: Sequence[LayerChange]) -> tuple[LayerChange, ...]:
+    after = {change.layer: change for change in last}
+    return tuple(
+        LayerChange(
+            change.layer,
+            (change.channels[0], after[change.layer].channels[1]),
+            (change.macs[0], after[change.layer].macs[1]),
+            (change.params[0], after[change.layer].params[1]),
+        )
+        for change in first
+        if change.layer in after
+    )
+
+
+def _merged(reasons: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    return {name: reason for own in reasons for name, reason in own.items()}
