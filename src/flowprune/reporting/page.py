@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import yaml
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from flowprune.errors import OutputError
 from flowprune.reporting.figures import figures, networks
 from flowprune.reporting.results import ResultRow, RunResults, checked_results
 from flowprune.reporting.table import HEADERS, TEXT_COLUMNS, table_cells
+from flowprune.reporting.template import PageFigures, flat, page_sections, recipe_text, render, write_page
 
 SECTIONS = (
     (
@@ -45,35 +39,22 @@ def write_report(results: RunResults | Mapping[str, Any], path: str | Path) -> N
         ArtifactError: ``results`` is not what a run writes.
         OutputError: the file cannot be written.
     """
-    page = report_html(checked_results(results))
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    write_page(report_html(checked_results(results)), path)
 
 
 def report_html(results: RunResults) -> str:
     """The page as a string. Every text of the results is escaped; plotly.js is inlined once."""
     drawn = figures(results)
-    sections = []
-    for name, title, note in SECTIONS:
-        members = [
-            {"id": f"figure-{index}", "caption": caption, "json": _script_json(figure.to_json())}
-            for index, (section, caption, figure) in enumerate(drawn)
-            if section == name
+    sections = page_sections(
+        [
+            PageFigures(name, title, note, [(caption, figure) for section, caption, figure in drawn if section == name])
+            for name, title, note in SECTIONS
         ]
-        if members:
-            sections.append({"id": name, "title": title, "note": note, "figures": members})
+    )
     cells = table_cells(results)
     starts = [i for i, row in enumerate(results.rows) if i and row.network != results.rows[i - 1].network]
-    template = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = files("flowprune.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return template.from_string(source).render(
+    return render(
+        "report.html.jinja",
         networks=networks(results),
         seed=results.seed,
         headers=HEADERS,
@@ -82,9 +63,8 @@ def report_html(results: RunResults) -> str:
         starts=starts,
         findings=[_finding(results, network) for network in networks(results)],
         sections=sections,
-        environment=_flat(results.environment),
-        recipe=yaml.safe_dump(_plain(results.recipe), sort_keys=False, allow_unicode=True, width=100),
-        plotly=Markup(get_plotlyjs()) if sections else "",
+        environment=flat(results.environment),
+        recipe=recipe_text(results.recipe),
     )
 
 
@@ -117,34 +97,3 @@ def _finding(results: RunResults, network: str) -> dict[str, Any]:
             for method in methods
         ],
     }
-
-
-def _script_json(text: str) -> Markup:
-    """JSON that can stand inside a script element: no character in it can end the element or open another."""
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The environment as lines: nested names joined by a blank, lists by commas, what is empty left out."""
-    lines: list[tuple[str, str]] = []
-    for name, content in nested.items():
-        label = f"{prefix} {name}".strip()
-        if isinstance(content, Mapping):
-            lines += _flat(content, "" if name == "packages" else label)
-        elif isinstance(content, (list, tuple)):
-            if content:
-                lines.append((label, ", ".join(map(str, content))))
-        elif content is not None:
-            lines.append((label, str(content)))
-    return lines
-
-
-def _plain(content: Any) -> Any:
-    """Only what YAML can show without tags."""
-    if isinstance(content, Mapping):
-        return {str(key): _plain(part) for key, part in content.items()}
-    if isinstance(content, (list, tuple, set)):
-        return [_plain(part) for part in content]
-    return content if isinstance(content, (str, int, float, bool, type(None))) else str(content)
