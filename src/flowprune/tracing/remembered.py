@@ -68,10 +68,11 @@ def call(function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 @lru_cache(maxsize=4096)
 def _is_memorable(function: OpOverload) -> bool:
-    """Whether all it returns is new, or an argument it wrote to: views share memory with what they are of."""
-    if torch.Tag.inplace_view in function.tags:
-        return False
-    return all(returned.alias_info is None or returned.alias_info.is_write for returned in function._schema.returns)
+    """Whether all it returns is new, or a positional argument it wrote to: views share memory with what they are of."""
+    schema = function._schema
+    if torch.Tag.inplace_view in function.tags or any(a.kwarg_only and a.alias_info for a in schema.arguments):
+        return False  # the second: ``out=``
+    return all(returned.alias_info is None or returned.alias_info.is_write for returned in schema.returns)
 
 
 def _kind(argument: Any) -> Any:
