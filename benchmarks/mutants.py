@@ -1,0 +1,83 @@
+"""Mutate the engine, one fault at a time, and write down who notices: the certificate, the silenced twin, or nobody.
+
+    python benchmarks/mutants.py [--out results/mutants.json] [--only PATTERN] [--again]
+
+The networks are the torture networks of the tests, three users' shapes and ten architectures of the zoo, with random weights in
+float64. Mutants already in the output file are left out, so the run can be interrupted and goes on; ``--again`` tries them anew.
+The table is written by ``benchmarks/mutants_table.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+OF_A_KIND = 2
+"""Mutants of one kind on one network."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/mutants.json"))
+    parser.add_argument("--only", default="*", help="networks, as a pattern")
+    parser.add_argument("--again", action="store_true")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "tests"))
+    import torch
+    from mutation.collection import mutants_of
+    from mutation.subjects import NAMES, Subject
+    from mutation.trial import trial
+
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    known: dict[tuple[str, str, str], dict[str, Any]] = {}
+    finished: list[str] = []
+    if arguments.out.exists():
+        content = json.loads(arguments.out.read_text(encoding="utf-8"))
+        known = {_key(verdict): verdict for verdict in content["mutants"]}
+        finished = content["finished"]
+    for name in NAMES:
+        if not fnmatch.fnmatchcase(name, arguments.only) or (name in finished and not arguments.again):
+            continue
+        began = time.process_time()
+        subject = Subject(name)
+        mutants = mutants_of(subject, OF_A_KIND)
+        if arguments.again:
+            known = {key: verdict for key, verdict in known.items() if key[0] != name}
+        for mutant in mutants:
+            if (name, mutant.kind, mutant.what) not in known:
+                verdict = trial(subject, mutant).as_dict()
+                known[_key(verdict)] = verdict
+                if verdict["caught"] == "survived" or not verdict["untouched"]:
+                    print(f"SURVIVED {verdict}", flush=True)
+                _write(arguments.out, known, finished)
+        finished = [entry for entry in NAMES if entry in {*finished, name}]
+        _write(arguments.out, known, finished)
+        counts = Counter(verdict["caught"] for key, verdict in known.items() if key[0] == name)
+        seconds = time.process_time() - began
+        print(f"{name}: {len(mutants)} mutants, {dict(counts)}, {seconds:.0f} s", flush=True)
+    survived = sum(verdict["caught"] == "survived" or not verdict["untouched"] for verdict in known.values())
+    print(f"{len(known)} mutants, {survived} survived")
+    return 1 if survived else 0
+
+
+def _key(verdict: dict[str, Any]) -> tuple[str, str, str]:
+    return verdict["network"], verdict["kind"], verdict["what"]
+
+
+def _write(path: Path, known: dict[tuple[str, str, str], dict[str, Any]], finished: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f"  {json.dumps(verdict)}" for verdict in known.values())
+    path.write_text(f'{{"finished": {json.dumps(finished)}, "mutants": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
