@@ -4,5 +4,17 @@ from flowprune.coupling.analysis import Analysis, Notes, analyse
 from flowprune.coupling.grouping import Coupling, group_channels
 from flowprune.coupling.groups import CoupledGroup, FeatureMap, Member
 from flowprune.coupling.rules import rule
+from flowprune.coupling.rules.pointwise import pointwise
 
-__all__ = ["Analysis", "CoupledGroup", "Coupling", "FeatureMap", "Member", "Notes", "analyse", "group_channels", "rule"]
+__all__ = [
+    "Analysis",
+    "CoupledGroup",
+    "Coupling",
+    "FeatureMap",
+    "Member",
+    "Notes",
+    "analyse",
+    "group_channels",
+    "pointwise",
+    "rule",
+]

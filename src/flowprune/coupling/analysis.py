@@ -280,6 +280,10 @@ def analyse(model: nn.Module, graphs: Sequence[Graph], heads: str = "whole") -> 
         propagate(analysis, rule_of)
         for value in graph.outputs:
             analysis.freeze_layout(analysis.layouts.get(value, ()), "it is an output of the model")
+        for value, method in graph.escaped.items():
+            analysis.freeze_layout(
+                analysis.layouts.get(value, ()), f"leaves torch by Tensor.{method}, so what is done with it is not seen"
+            )
         passes.append(analysis)
     _tie_attention(notes, model, graphs[0])
     used = {

@@ -113,6 +113,7 @@ class Graph:
         inputs, outputs: value numbers of the model's tensor inputs and outputs, flattened.
         parameters: value number -> dotted name of the parameter or buffer (the first of its names).
         aliases: every dotted name of a parameter or buffer -> the name used here (tied parameters share one).
+        escaped: value number -> the call that read a tensor's numbers past all operators (``Tensor.numpy``).
         calls: every module call, in the order in which they returned.
         training: the mode it was traced in.
         tensors: the kind it was traced on, "meta", "fake" or "real".
@@ -125,6 +126,7 @@ class Graph:
     parameters: dict[int, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     calls: list[ModuleCall] = field(default_factory=list)
+    escaped: dict[int, str] = field(default_factory=dict)
     training: bool = False
     tensors: str = "meta"
 

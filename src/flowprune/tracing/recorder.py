@@ -106,7 +106,7 @@ def _record(model: nn.Module, inputs: Any, training: bool, tensors: str) -> Grap
     mark_attributes(model)
     recorder = _Recorder(model, inputs, training)
     recorder.graph.tensors = tensors
-    calls = _PythonCalls(recorder.number)
+    calls = _PythonCalls(recorder.number, recorder.graph.escaped)
     recorder.calls = calls
     try:
         with spelled_out_attention(), recorder.watched_modules(model), calls, recorder:
@@ -149,14 +149,19 @@ def tensors_in(structure: Any) -> Iterator[torch.Tensor]:
         yield from tensors_in(list(vars(structure).values()))
 
 
+_PAST_OPERATORS = frozenset({"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"})
+"""Methods of a tensor that hand out its numbers: what is done with them, no operator shows."""
+
+
 class _PythonCalls(TorchFunctionMode):
     """Remembers which Python-level call is running and its integers, because C++ drops their provenance.
 
     It also makes the sizes that code reads off a tensor remember which tensor and dimension they are of.
     """
 
-    def __init__(self, number: Callable[[torch.Tensor], int]) -> None:
+    def __init__(self, number: Callable[[torch.Tensor], int], escaped: dict[int, str]) -> None:
         super().__init__()
+        self._escaped = escaped
         self.sequences: list[tuple[int, ...]] = []
         self.name = ""
         self._number = number
@@ -167,6 +172,8 @@ class _PythonCalls(TorchFunctionMode):
         outer = self.sequences, self.name
         self.sequences = list(_integer_sequences((*args, *(kwargs or {}).values())))
         self.name = getattr(function, "__name__", "")
+        if self.name in _PAST_OPERATORS and args and isinstance(args[0], torch.Tensor):
+            self._escaped[self._number(args[0])] = self.name
         try:
             result = function(*args, **(kwargs or {}))
         finally:

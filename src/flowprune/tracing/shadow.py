@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._library.custom_ops import CustomOpDef
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from flowprune.errors import ModelError, TraceError
@@ -24,18 +26,20 @@ _WITHOUT_TENSORS = frozenset({"_modules", *_HOOK_TABLES})
 
 
 def model_of(model: nn.Module) -> nn.Module:
-    """``model`` itself, unless it is a wrapper: then raise, and say how to unwrap it.
+    """``model`` itself, unless it is a wrapper or holds one: then raise, and say how to unwrap it.
 
     Raises:
-        ModelError: for a compiled model, DataParallel, DistributedDataParallel or FSDP.
+        ModelError: for a compiled model, and for DataParallel, DistributedDataParallel or FSDP anywhere in it.
     """
-    kind = type(model).__name__
-    if kind == "OptimizedModule":
+    if type(model).__name__ == "OptimizedModule":
         raise ModelError("the model is a torch.compile wrapper; pass model._orig_mod and compile the result again")
-    if kind in ("DistributedDataParallel", "DataParallel"):
-        raise ModelError(f"the model is wrapped in {kind}; pass model.module and wrap the result again")
-    if "FullyShardedDataParallel" in kind or kind.startswith("FSDP"):
-        raise ModelError("the model is sharded by FSDP; prune the unsharded model, then shard the result")
+    for path, module in model.named_modules():
+        kind, what, inner = type(module).__name__, path or "the model", f"{path or 'model'}.module"
+        if kind in ("DistributedDataParallel", "DataParallel"):
+            how = f"put {inner} in its place" if path else f"pass {inner}"
+            raise ModelError(f"{what} is wrapped in {kind}; {how} and wrap the result again")
+        if "FullyShardedDataParallel" in kind or kind.startswith("FSDP"):
+            raise ModelError(f"{what} is sharded by FSDP; prune the unsharded model, then shard the result")
     return model
 
 
@@ -69,6 +73,8 @@ def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -
                 memo[id(held)] = type(
                     held
                 )()  # hook tables, ten a module; copying them takes most of the time otherwise
+            elif isinstance(held, (CustomOpDef, OpOverload, OpOverloadPacket)):
+                memo[id(held)] = held  # operators have no state, and cannot be copied
             elif name not in _WITHOUT_TENSORS and isinstance(held, (torch.Tensor, list, tuple, dict)):
                 for tensor in (held,) if isinstance(held, torch.Tensor) else tree_leaves(held):
                     if isinstance(tensor, torch.Tensor) and id(tensor) not in memo:
