@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import users_shapes
 from silenced_twin import largest_difference, randomized, same_state, silenced_twin
 from torch import Tensor, nn
 from users_shapes import USERS_SHAPES, images_for
@@ -89,6 +91,15 @@ def test_shape_exports(name: str, tmp_path: Path) -> None:
     (found,) = session.run(None, feeds)
     (expected,) = outputs_of(small, singles)
     assert largest_difference(torch.from_numpy(found), expected) < 1e-4
+
+
+def test_the_code_of_the_page_runs() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "users-shapes.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for block in blocks:
+        torch.manual_seed(0)
+        exec(compile(block, page.name, "exec"), {**vars(users_shapes), "fp": fp})
 
 
 def _as_list(output: Tensor | list[Tensor]) -> list[Tensor]:
