@@ -118,6 +118,14 @@ def test_an_interrupted_survey_goes_on_and_spoilt_clocks_are_taken_again(
     assert "times" not in changed.models["a 1"]  # a clock of the old code is not kept beside the new verdict
 
 
+def test_the_lists_hold_what_is_said_of_them(zoo: Any) -> None:
+    listed, beyond = (zoo.subjects.read_list(ROOT / "benchmarks" / f"{name}.txt") for name in ("zoo", "zoo_beyond"))
+    names, others = {subject.name for subject in listed}, {subject.name for subject in beyond}
+    assert len(listed) == len(names) == 111 and len(beyond) == len(others) >= 60
+    assert not names & others
+    assert [zoo.subjects.Subject.of_line(subject.line) for subject in beyond] == beyond
+
+
 def test_the_page_is_that_of_the_results() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "zoo_table.py"), "--check"]
     assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/zoo_table.py"
