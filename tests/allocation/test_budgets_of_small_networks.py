@@ -56,6 +56,10 @@ def test_a_count_is_never_exceeded_and_met_within_half_a_percent_or_the_smallest
         assert model.count(rounding.nearest(ranking.limits)) > target, "what the limits allow would have met the target"
         return
     reached = model.count(fit.lost)
+    if multiple > 1:
+        assert (fit.lost <= rounding.nearest(fit.asked)).all(), (
+            "the nearest width, or wider where the target leaves room"
+        )
     assert reached <= target == fit.target
     assert (fit.lost <= ranking.limits).all() and (fit.lost >= 0).all()
     steps = [

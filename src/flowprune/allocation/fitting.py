@@ -58,7 +58,8 @@ def fit_count(budget: Budget, ranking: Ranking, rounding: Rounding, count: Count
     share. The shortest prefix of the ranking that meets the target is found by bisection, every prefix rounded to the nearest
     allowed widths. Its last channel may be a large one (a stream channel of a ResNet is 4 % of everything), so the search then
     goes on down the ranking from just above the target, skipping what would overshoot; what still fits comes back, the best first;
-    and at last single steps are exchanged, as long as that brings the count closer to the target.
+    and at last single steps are exchanged, as long as that brings the count closer to the target. Rounded widths only ever get
+    something back: each ends at the nearest multiple, or wider where the target leaves room.
 
     Args:
         budget: of kind "macs" or "params".
@@ -92,9 +93,10 @@ def fit_count(budget: Budget, ranking: Ranking, rounding: Rounding, count: Count
         else:
             low = middle + 1
     search = _Search(ranking, rounding, target, count, rounding.nearest(asked(high)))
-    if high > 0:
+    plain = rounding.multiple == 1
+    if plain and high > 0:
         search.walk_down(sequence[high - 1 :], rounding.nearest(asked(high - 1)))
-    search.refine()
+    search.refine(exchanging=plain)
     return Fit(search.best, asked(high), target // unit, search.smallest_step(unit))
 
 
@@ -132,8 +134,8 @@ class _Search:
                 if self._offer(current):
                     current[candidate] -= self.steps[candidate]
 
-    def refine(self) -> None:
-        """Give back what fits; then exchange single steps, until nothing brings the count closer."""
+    def refine(self, exchanging: bool) -> None:
+        """Give back what fits; then exchange single steps, if allowed, until nothing brings the count closer."""
         while not self.is_close:
             before = self.reached
             for number in self._best_first():
@@ -142,7 +144,7 @@ class _Search:
                     candidate[number] -= self.steps[number]
                     if not self._offer(candidate):
                         break
-            if not self.is_close:
+            if exchanging and not self.is_close:
                 self._exchange()
             if self.reached == before:
                 return
