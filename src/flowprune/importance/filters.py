@@ -55,16 +55,21 @@ def filter_rows(tensor: torch.Tensor, member: Member) -> torch.Tensor:
     return rows[indices].flatten(1)
 
 
-def group_filters(group: CoupledGroup, tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and ``[channels, weights per channel]`` of every weight that makes the group's channels.
+def making_weights(group: CoupledGroup, tensors: dict[str, torch.Tensor]) -> list[Member]:
+    """The members that make the group's channels: convolution and linear weights (role "output", at least two
+    dimensions), their biases left out. A weight comes once for each of its members."""
+    return [
+        member
+        for member in group.members
+        if member.role == "output" and member.name in tensors and tensors[member.name].ndim >= 2
+    ]
 
-    These are the members with the role "output" and at least two dimensions: convolution and linear weights, their
-    biases left out. A weight is yielded once for each of its members.
-    """
-    for member in group.members:
-        tensor = tensors.get(member.name)
-        if member.role == "output" and tensor is not None and tensor.ndim >= 2:
-            yield member.name, filter_rows(finite(tensor, member.name), member)
+
+def group_filters(group: CoupledGroup, tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and ``[channels, weights per channel]`` of every weight that makes the group's channels (see
+    ``making_weights``)."""
+    for member in making_weights(group, tensors):
+        yield member.name, filter_rows(finite(tensors[member.name], member.name), member)
 
 
 _RUN = 64
