@@ -28,7 +28,8 @@ def aggregated(member_scores: Sequence[torch.Tensor], how: str, channels: int) -
 
     Args:
         member_scores: one tensor ``[channels]`` for each member the criterion could judge.
-        how: ``"mean"``, ``"sum"`` or ``"max"`` over the members.
+        how: ``"mean"``, ``"sum"`` or ``"max"`` over the members; ``"after-addition"`` (where the members are the maps
+            after the group's additions, see ``stages.maps_for``) is their mean.
         channels: the group's number of channels.
 
     Returns:
@@ -38,11 +39,11 @@ def aggregated(member_scores: Sequence[torch.Tensor], how: str, channels: int) -
     if not member_scores:
         return torch.full((channels,), torch.inf, dtype=torch.float64)
     stacked = torch.stack([scores.detach().to("cpu", torch.float64) for scores in member_scores])
-    if how == "mean":
-        return stacked.mean(dim=0)
     if how == "sum":
         return stacked.sum(dim=0)
-    return stacked.amax(dim=0)
+    if how == "max":
+        return stacked.amax(dim=0)
+    return stacked.mean(dim=0)
 
 
 def group_scores(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from flowprune.errors import DataError
+from flowprune.importance.map_scores import channel_maps
 
 if TYPE_CHECKING:
     from flowprune.coupling import FeatureMap
@@ -32,18 +33,9 @@ class MapWork:
     stop: int
 
     def maps(self, observed: torch.Tensor) -> torch.Tensor:
-        """``[images, channels, height, width]`` of these channels in the observed tensor.
-
-        Everything that is neither batch nor channel is a position. A channel that takes k places has its k maps one
-        below the other; a tensor without positions has 1 x 1 maps, one with a single row of them 1 x n maps.
-        """
+        """``[images, channels, height, width]`` of these channels in the observed tensor."""
         indices = torch.as_tensor(self.map.indices[self.start : self.stop], device=observed.device)
-        channels, places = indices.shape
-        picked = observed.movedim(self.map.dimension, 1).index_select(1, indices.flatten())
-        if picked.ndim <= 3:
-            picked = picked.reshape(*picked.shape[:2], 1, -1)
-        images, _, height = picked.shape[:3]
-        return picked.reshape(images, channels, places * height, -1)
+        return channel_maps(observed.movedim(self.map.dimension, 1), indices)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from flowprune.errors import DataError, FlowpruneError, ModelError, UnknownNameError
-from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
+from flowprune.importance.aggregation import group_scores
 from flowprune.importance.feature_spectra import FeatureSpectra, MeanSpectra, StackedSpectra
 from flowprune.importance.map_work import GIBIBYTE, MapSize, MapWork, passes, size_of, state_bytes, whole
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
 from flowprune.importance.spectrum import full_precision
-from flowprune.importance.stages import Stage, checked_stage, maps_at
+from flowprune.importance.stages import MapAggregation, Stage, checked_map_aggregation, checked_stage, maps_for
 from flowprune.measuring.batches import input_of, model_device
 from flowprune.tracing import first_tensor, observe, trace
 
@@ -51,7 +51,8 @@ class NuclearNorm:
             earlier one.
         normalize: what each layer's scores are divided by before one global ranking; the default ``"l2"`` scales as
             1/sqrt(C), so channels of wide layers go first; ``"mean"`` and ``"max"`` do not depend on the width.
-        aggregation: how the maps coupled into one channel share one score.
+        aggregation: how the maps coupled into one channel share one score; ``"after-addition"`` looks at the maps after
+            the residual additions only (and takes their mean).
         memory: GiB for what is kept between batches, ``"stacked"`` only. If the Gram matrices of the whole network fit,
             the data streams through once. Otherwise the inputs are kept, and the network runs over them several times,
             each time for as many channels as fit. The activations of one batch and 64 MiB of working memory come on
@@ -72,7 +73,7 @@ class NuclearNorm:
         reading: Reading = "stacked",
         stage: Stage = "activated",
         normalize: Normalization = "l2",
-        aggregation: Aggregation = "mean",
+        aggregation: MapAggregation = "mean",
         memory: float = 2.0,
         dtype: torch.dtype = torch.float64,
     ) -> None:
@@ -86,13 +87,13 @@ class NuclearNorm:
         self.reading = reading
         self.stage = checked_stage(stage)
         self.normalize = checked_normalization(normalize)
-        self.aggregation = checked_aggregation(aggregation)
+        self.aggregation = checked_map_aggregation(aggregation)
         self.memory = memory
         self.dtype = dtype
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group that has no feature map."""
-        chosen = [maps_at(group, self.stage) for group in groups]
+        chosen = [maps_for(group, self.stage, self.aggregation) for group in groups]
         layers = iter(self._layer_scores(model, list(itertools.chain.from_iterable(chosen))))
         scored = [
             [

@@ -9,6 +9,10 @@ from flowprune.errors import UnknownNameError
 if TYPE_CHECKING:
     from flowprune.coupling import CoupledGroup, FeatureMap
 
+MapAggregation = Literal["mean", "sum", "max", "after-addition"]
+"""How the maps coupled into one channel share one score; "after-addition" looks at nothing but the sums that the
+group's residual additions make, and takes their mean."""
+
 Stage = Literal["convolution", "normalized", "activated", "added"]
 
 STAGES: tuple[str, ...] = get_args(Stage)
@@ -20,6 +24,23 @@ def checked_stage(name: str) -> str:
     if name not in STAGES:
         raise UnknownNameError("stage", name, STAGES)
     return name
+
+
+def checked_map_aggregation(name: str) -> str:
+    """``name`` if it is a known aggregation of maps; otherwise ``UnknownNameError`` with the nearest one."""
+    if name not in get_args(MapAggregation):
+        raise UnknownNameError("aggregation", name, get_args(MapAggregation))
+    return name
+
+
+def maps_for(group: CoupledGroup, stage: str, aggregation: str) -> list[FeatureMap]:
+    """The group's maps at ``stage``; under ``"after-addition"`` only its maps after a residual addition, where it has
+    any."""
+    if aggregation == "after-addition":
+        added = [feature for feature in maps_at(group, "added") if feature.stage == "added"]
+        if added:
+            return added
+    return maps_at(group, stage)
 
 
 def maps_at(group: CoupledGroup, stage: str) -> list[FeatureMap]:
