@@ -13,7 +13,7 @@ from torch import nn
 
 from flowprune.coupling import CoupledGroup, Member, analyse, group_channels
 from flowprune.errors import ModelError, UnknownNameError
-from flowprune.importance import L1, L2, REGISTRY, BatchNormGamma, FilterScale, Random
+from flowprune.importance import FPGM, L1, L2, REGISTRY, BatchNormGamma, FilterScale, Random
 from flowprune.importance.aggregation import aggregated
 from flowprune.importance.normalization import normalized
 from flowprune.models import create
@@ -77,6 +77,29 @@ def test_weight_norms_follow_their_formula(resnet, groups, criterion, norm, norm
         assert found.dtype == torch.float64 and found.shape == (group.channels,)
         expected = naive(resnet, group, norm, divide=normalize == "mean")
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+def test_fpgm_is_the_sum_of_distances_to_the_layers_other_filters():
+    model = worn(create("resnet20")).double()
+    groups = groups_of(model, X.double())
+    parameters = dict(model.named_parameters())
+    assert any(len(m.indices) < len(parameters[m.name]) for g in groups for m in g.members if m.role == "output")
+    for group, found in zip(groups, FPGM(normalize="none")(model, X, groups), strict=True):
+        expected = []
+        for member in group.members:
+            if member.role != "output" or not member.name.endswith(".weight"):
+                continue
+            filters = parameters[member.name].detach().numpy()
+            expected.append([sum(np.linalg.norm(filters[j] - other) for other in filters) for (j,) in member.indices])
+        np.testing.assert_allclose(found.numpy(), np.mean(expected, axis=0), rtol=1e-9)
+
+
+def test_fpgm_of_equal_filters_is_zero():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(3, 3, 3).expand(4, 3, 3, 3))
+    (found,) = FPGM(normalize="none")(model, X, groups_of(model))
+    assert float(found.max()) < 1e-6
 
 
 def test_gamma_is_the_mean_absolute_scale_of_the_groups_batch_norms(resnet, groups):
@@ -179,6 +202,7 @@ def test_random_is_repeatable_and_leaves_the_global_state_alone(groups):
     [
         (L1(), "layer1.0.conv1.weight"),
         (L2(), "layer1.0.conv1.weight"),
+        (FPGM(), "layer1.0.conv1.weight"),
         (BatchNormGamma(), "layer1.0.bn1.weight"),
         (FilterScale(), "layer1.0.bn1.running_var"),
     ],
@@ -199,7 +223,9 @@ def test_a_wrong_option_names_the_nearest():
 
 
 def test_every_criterion_is_found_by_name():
-    assert set(REGISTRY) >= {"l1", "l2", "batch_norm_gamma", "filter_scale", "nuclear_norm", "random"}
+    weights = {"l1", "l2", "fpgm", "batch_norm_gamma", "filter_scale", "random"}
+    maps = {"nuclear_norm", "hrank", "chip", "activation_mean", "apoz"}
+    assert set(REGISTRY) >= weights | maps | {"taylor", "taylor_activation", "hessian"}
     assert REGISTRY["l2"] is L2
     with pytest.raises(UnknownNameError, match="nuclear_norm"):
         REGISTRY["nuclear_nrm"]
@@ -227,10 +253,10 @@ def test_a_third_party_brings_a_criterion_through_an_entry_point(tmp_path: Path,
 
 def test_a_layer_in_several_groups_is_normalized_as_one_layer() -> None:
     """Half of an option-A stage's filters are tied to the stage before, half are not: one layer, one divisor."""
-    model = create("resnet20")
+    model = create("resnet20").double()
     with torch.no_grad():
         model.layer2[0].conv2.weight[:8] *= 10.0
-    groups = groups_of(model, torch.randn(1, 3, 32, 32))
+    groups = groups_of(model, torch.randn(1, 3, 32, 32, dtype=torch.float64))
     (group,) = [g for g in groups if g.name == "layer2.0.conv2"]
     makers = [m for m in group.members if m.role == "output"]
     by_layer = {}

@@ -16,8 +16,7 @@ def methods() -> None:
     importances, penalties = importance.REGISTRY, regularizers.REGISTRY
     typer.echo("importances (--importance):")
     for name in importances:
-        needs = " Needs data." if getattr(importances[name], "needs_data", False) else ""
-        typer.echo(f"  {name:<18} {_first_sentence(importances[name])}{needs}")
+        typer.echo(f"  {name:<18} {_first_sentence(importances[name])} {_needs(importances[name])}")
     typer.echo("regularizers:")
     for name in penalties:
         typer.echo(f"  {name:<18} {_first_sentence(penalties[name])}")
@@ -26,6 +25,14 @@ def methods() -> None:
     typer.echo("  torchvision:NAME, timm:NAME, package.module:function")
     typer.echo("data sets (--data):")
     typer.echo(f"  {', '.join(data_sets())}")
+
+
+def _needs(criterion: object) -> str:
+    """What a criterion must be given, besides the model."""
+    wanted = [need for need in ("data", "labels", "gradients") if getattr(criterion, f"needs_{need}", False)]
+    if not wanted:
+        return "Needs no data."
+    return f"Needs {', '.join(wanted[:-1])}{' and ' if wanted[:-1] else ''}{wanted[-1]}."
 
 
 def _first_sentence(method: object) -> str:

@@ -18,7 +18,8 @@ def importance_from(
     Args:
         name: it is registered under.
         options: keyword arguments of its constructor.
-        batches: gives training batches anew at each call; only asked where the criterion says ``needs_data``.
+        batches: gives training batches, (inputs, labels) pairs, anew at each call; only asked where the criterion says
+            ``needs_data``.
 
     Raises:
         UnknownNameError: no criterion or option has this name.
@@ -38,7 +39,8 @@ def importance_from(
     data: dict[str, Any] = {}
     if getattr(criterion, "needs_data", False):
         if batches is None:
-            raise DataError(f"importance {name} looks at feature maps and needs data: name a data set (--data)")
+            labels = " with labels" if getattr(criterion, "needs_labels", False) else ""
+            raise DataError(f"importance {name} needs data{labels}: name a data set (--data)")
         data["batches"] = batches()
     try:
         return criterion(**data, **options)
