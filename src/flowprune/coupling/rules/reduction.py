@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowprune.coupling.labels import Block
+from flowprune.coupling.normalizing import only_normalizes
 from flowprune.coupling.propagation import Propagation
 from flowprune.coupling.rules import rule
 from flowprune.tracing import Operation, Reference
@@ -14,7 +15,7 @@ from flowprune.tracing import Operation, Reference
 )
 def reduction(operation: Operation, state: Propagation) -> None:
     """Drop the reduced dimensions. A statistic over channels changes when some leave, so those are frozen; one over the width of
-    each head holds where heads leave as a whole."""
+    each head holds where heads leave as a whole, and one that only normalises the channels it is of is over those that stay."""
     x: Reference = operation.argument("self")
     dims = operation.argument("dim")
     rank = len(state.shape(x))
@@ -24,7 +25,10 @@ def reduction(operation: Operation, state: Propagation) -> None:
     keep = bool(operation.argument("keepdim", False))
     places = [d if keep else d - sum(g < d for g in gone) for d in range(rank)]
     layout: list[Block] = []
+    normalizes = len(gone) == 1 and only_normalizes(operation, state.graph)
     for block in state.layout(x):
+        if normalizes and set(block.dimensions) == gone:
+            continue
         left = state.collapse(block, gone, f"{operation.name} is taken over the channels")
         if left is not None:
             layout.append(left.moved(places))
