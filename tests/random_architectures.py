@@ -11,9 +11,11 @@ from random import Random
 from typing import Any
 
 import random_blocks as blocks
+import random_rarer_blocks as rarer
 import random_token_blocks as token_blocks
 import torch
-from torch import Tensor, nn
+from random_networks import Head, Network
+from torch import nn
 
 IMAGE = (3, 8, 8)
 WIDTHS = (8, 12, 16, 24)
@@ -28,49 +30,6 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "prelu of one": lambda width: nn.PReLU(1),
     "none": lambda width: nn.Identity(),
 }
-
-
-class Network(nn.Module):
-    """Blocks in a row, and one or two heads; the second one runs in training only, perhaps."""
-
-    def __init__(self, body: list[nn.Module], heads: list[nn.Module], output: str) -> None:
-        super().__init__()
-        self.body, self.heads, self.output = nn.Sequential(*body), nn.ModuleList(heads), output
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
-        middle = self.body[: len(self.body) // 2](x)
-        x = self.body[len(self.body) // 2 :](middle)
-        if self.output == "one":
-            return self.heads[0](x)
-        if self.output == "auxiliary" and not self.training:
-            return {"out": self.heads[0](x)}
-        results = (self.heads[0](x), self.heads[1](middle))
-        return dict(zip(("out", "second"), results, strict=True)) if self.output == "auxiliary" else results
-
-
-class Head(nn.Module):
-    """Five outputs, by pooling or flattening, at sizes from attributes, shapes, or numbers in the code."""
-
-    def __init__(self, width: int, size: int, how: str) -> None:
-        super().__init__()
-        self.how, self.features = how, width * size * size
-        across = how in ("flatten", "view", "attribute", "number")
-        self.layer = nn.Conv2d(width, 5, 1) if how == "map" else nn.Linear(self.features if across else width, 5)
-        number = self.features
-        self.numbered: Callable[[Tensor], Tensor] = lambda x: x.reshape(-1, number)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.how == "map":
-            return self.layer(x)
-        if self.how == "flatten":
-            return self.layer(torch.flatten(x, 1))
-        if self.how == "view":
-            return self.layer(x.reshape(x.size(0), -1))
-        if self.how == "attribute":
-            return self.layer(x.reshape(-1, self.features))
-        if self.how == "number":
-            return self.layer(self.numbered(x))
-        return self.layer(x.amax((2, 3)) if self.how == "largest" else x.mean((2, 3)))
 
 
 class Drawing:
@@ -139,7 +98,7 @@ class Drawing:
     def block(self, inside: int, outside: int, size: int, depth: int) -> nn.Module:
         """Any block from ``inside`` to ``outside`` channels that keeps the size of the map."""
         if depth <= 0 or self.often(0.15):
-            kind = self.pick("unit", "unit", "unit", "separable", "raw", "flat")
+            kind = self.pick("unit", "unit", "unit", "separable", "raw", "flat", "untyped")
         else:
             kinds = ["concat", "concat", "join", "projected", "u-net"]
             if inside == outside:
@@ -152,6 +111,10 @@ class Drawing:
         if kind == "raw":
             self.count("raw kernel")
             return blocks.RawKernel(inside, outside)
+        if kind == "untyped":
+            how = self.pick("glu", "einsum", "linear", "product")
+            self.count(f"no module: {how}")
+            return rarer.Untyped(inside, outside, how)
         if kind == "flat":
             dimensions = self.pick(1, 1, 3)
             self.count(f"convolution in {dimensions} dimensions")
@@ -193,7 +156,7 @@ class Drawing:
         """A block that changes nothing of the shape."""
         kind = self.pick(
             *("residual", "residual", "split", "split", "shuffle", "squeeze", "mask", "twice", "pixels", "mixer"),
-            *("attention", "attention", "attention"),
+            *("attention", "attention", "attention", "rearranged", "rearranged", "selective", "own norms"),
         )
         if kind == "residual":
             scaled = self.often(0.4)
@@ -219,6 +182,22 @@ class Drawing:
         if kind == "twice":
             self.count("shared module")
             return blocks.Twice(self.body(width, width, size, depth - 1), self.often(0.6))
+        if kind == "rearranged":
+            rearranged = rarer.Rearranged(width, self.pick(*rarer.REARRANGEMENTS))
+            self.count(f"channels {rearranged.how}")
+            after = self.unit(width * rearranged.factor, width)
+            return (
+                nn.Sequential(self.unit(width, width), rearranged, after)
+                if self.often(0.5)
+                else nn.Sequential(rearranged, after)
+            )
+        if kind == "selective":
+            self.count("selective kernels")
+            left, right = (self.body(width, width, size, depth - 1) for _ in range(2))
+            return rarer.Selective(left, right, width, self.pick(4, 8), self.pick("learned", "chunk", "view"))
+        if kind == "own norms":
+            self.count("shared convolution, own norms")
+            return rarer.OwnNorms(width)
         if kind == "pixels":
             self.count("pixel shuffle")
             if self.often(0.5) and size >= 4:  # an instance norm of one pixel is none
@@ -243,12 +222,19 @@ class Drawing:
     def tokens(self, width: int, size: int) -> nn.Module:
         heads = self.pick(*(h for h in (1, 2, 3, 4, 6) if width % h == 0))
         parts: list[nn.Module] = []
+        window = 2 if self.often(0.2) and size % 2 == 0 else 0
+        count, class_token = (window or size) ** 2, self.often(0.3)
         for _ in range(self.pick(1, 1, 2)):
-            how = self.pick("plain", "plain", "fused", "fused", "einsum", "separate", "across", "library")
+            how = self.pick(
+                *("plain", "plain", "fused", "fused", "einsum", "separate", "across", "library"),
+                *("one", "cosine", "linear", "table"),
+            )
             self.count(f"attention: {how}")
             attention: nn.Module
             if how == "across":
                 attention = token_blocks.Across(width, heads)
+            elif how in ("one", "cosine", "linear", "table"):
+                attention = rarer.Shared(width, heads, how, count + class_token)
             elif how == "library":
                 attention = token_blocks.Library(width, heads)
             else:
@@ -256,13 +242,15 @@ class Drawing:
                 attention = token_blocks.Attention(width, heads, how, sizes, self.often(0.3))
             parts.append(self.prenormed(attention, width))
             if self.often(0.7):
-                perceptron = token_blocks.Perceptron(width, self.pick(8, 16, 24), self.often(0.3))
+                hidden = self.pick(8, 16, 24)
+                perceptron: nn.Module = token_blocks.Perceptron(width, hidden, self.often(0.3))
+                if self.often(0.2):
+                    self.count("tied weights")
+                    perceptron = rarer.Tied(width, hidden)
                 parts.append(self.prenormed(perceptron, width))
-        window = 2 if self.often(0.2) and size % 2 == 0 else 0
         if window:
             self.count("windows")
         table = self.count(f"positions: {self.pick('none', 'parameter', 'embedding')}").partition(": ")[2]
-        count, class_token = (window or size) ** 2, self.often(0.3)
         if class_token:
             self.count("class token")
         back = self.pick("attribute", "open", "unflatten")
@@ -275,7 +263,7 @@ class Drawing:
 
     def down(self, inside: int, outside: int, size: int) -> nn.Module:
         """Half the size."""
-        kind = self.count(self.pick("strided", "projected", "option A", "pooled", "pooled"))
+        kind = self.count(self.pick("strided", "projected", "option A", "pooled", "pooled", "quartered"))
         if kind == "strided":
             return self.unit(inside, outside, stride=2)
         if kind == "projected":
@@ -286,6 +274,8 @@ class Drawing:
             how = self.pick("attribute", "closure", "shape")
             body = nn.Sequential(self.unit(inside, outside, stride=2), self.unit(outside, outside))
             return blocks.Padded(body, front, outside - inside - front, how)
+        if kind == "quartered":
+            return nn.Sequential(rarer.Quartered(), self.unit(4 * inside, outside))
         pool = self.pick(nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(size // 2), nn.MaxPool2d(3, 2, 1))
         return nn.Sequential(pool, self.unit(inside, outside))
 

@@ -32,9 +32,3 @@ def test_random_architectures_equal_their_silenced_twins(part: int) -> None:
 def test_architectures_that_hypothesis_draws_equal_their_silenced_twins(random: Random) -> None:
     """What fails here, hypothesis makes smaller."""
     assert judged(random).failure is None
-
-
-@pytest.mark.parametrize("seed", [72, 113, 133, 270, 305])
-def test_architectures_that_were_once_pruned_wrong(seed: int) -> None:
-    """A whole group of a convolution left, because a channel shuffle had tied it together."""
-    assert judged(Random(seed)).failure is None
