@@ -26,7 +26,10 @@ def runs(folder: Path) -> dict[str, RunResults]:
     found = {}
     for path in sorted(folder.rglob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
+        # A comparison's runs are summed up in its own table.
         if isinstance(content, dict) and {"rows", "recipe", "environment", "seed"} <= content.keys():
+            if "comparison" in content:
+                continue
             try:
                 found[path.relative_to(folder.parent).as_posix()] = load_results(path)
             except ArtifactError as error:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from flowprune import errors, importance, models
     from flowprune.allocation import Plan
     from flowprune.artifacts import export, load, save
+    from flowprune.comparison import compare
     from flowprune.errors import FlowpruneError
     from flowprune.flow import FeatureFlow
     from flowprune.iterating import prune_iteratively
@@ -24,6 +25,7 @@ __all__ = [
     "FeatureFlow",
     "FlowpruneError",
     "Plan",
+    "compare",
     "errors",
     "evaluate",
     "explain",
@@ -46,6 +48,7 @@ _ROOMS = {
     "FeatureFlow": "flowprune.flow",
     "FlowpruneError": "flowprune.errors",
     "Plan": "flowprune.allocation",
+    "compare": "flowprune.comparison",
     "evaluate": "flowprune.training",
     "explain": "flowprune.planning",
     "export": "flowprune.artifacts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowprune.commands.compare import compare
 from flowprune.commands.evaluate import evaluate
 from flowprune.commands.explain import explain
 from flowprune.commands.export import export
@@ -12,6 +13,6 @@ from flowprune.commands.prune import prune
 from flowprune.commands.report import report
 from flowprune.commands.run import run
 
-COMMANDS = (run, prune, finetune, evaluate, measure, explain, export, report, methods)
+COMMANDS = (run, prune, finetune, evaluate, measure, explain, export, report, compare, methods)
 
 __all__ = ["COMMANDS"]

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from flowprune.artifacts.replacing import write_text
 from flowprune.errors import ArtifactError, OutputError
-from flowprune.recipe import Recipe, dump_recipe
+from flowprune.recipe import dump_recipe
 from flowprune.training.checkpoint import CHECKPOINT
 
 RECIPE, RESULTS, REPORT, MODEL = "recipe.yaml", "results.json", "report.html", "model.fp"
-_MODELS, _STAGES, _RECORD = "models", "stages", "stage.json"
+_MODELS, _STAGES, _RECORD, _RESULTS_OF_CELLS = "models", "stages", "stage.json", "results"
 
 
 class RunFolder:
@@ -27,6 +28,7 @@ class RunFolder:
         stages/NETWORK-METHOD.../      metrics.jsonl, checkpoint.pt while it trains, stage.json once it is finished
         models/NETWORK-METHOD....fp    the model each stage left
         results.json, report.html, model.fp   once everything is finished
+        results/                       a comparison's results.json of each of its runs
 
     Only the process that ``writes`` changes it: under ``accelerate launch`` that is the first one.
     """
@@ -35,7 +37,7 @@ class RunFolder:
         self.path = Path(path)
         self.writes = writes
 
-    def check(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    def check(self, recipe: BaseModel, *, resume: bool, overwrite: bool) -> None:
         """Raise an ``OutputError`` if this folder cannot be used so; nothing is changed."""
         if resume and overwrite:
             raise OutputError("--resume keeps what is there, --overwrite removes it; use one of them")
@@ -52,7 +54,7 @@ class RunFolder:
         if resume:
             self._check_same(recipe)
 
-    def claim(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    def claim(self, recipe: BaseModel, *, resume: bool, overwrite: bool) -> None:
         """Make the folder ready for this recipe: new, emptied of an earlier run, or as that run left it."""
         self.check(recipe, resume=resume, overwrite=overwrite)
         if not self.writes:
@@ -99,10 +101,17 @@ class RunFolder:
         """Write ``results.json``."""
         write_text(self.path / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
 
+    def write_cell(self, name: str, results: dict[str, Any]) -> None:
+        """Write the results of one of many runs that share this folder."""
+        (self.path / _RESULTS_OF_CELLS).mkdir(exist_ok=True)
+        write_text(
+            self.path / _RESULTS_OF_CELLS / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n"
+        )
+
     def _holds_something(self) -> bool:
         return self.path.is_dir() and any(self.path.iterdir())
 
-    def _check_same(self, recipe: Recipe) -> None:
+    def _check_same(self, recipe: BaseModel) -> None:
         file = self.path / RECIPE
         try:
             before = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -120,6 +129,8 @@ class RunFolder:
         """Remove what a run wrote, and nothing else that somebody put beside it."""
         for name in (RESULTS, REPORT, MODEL):
             (self.path / name).unlink(missing_ok=True)
+        for left in (self.path / _RESULTS_OF_CELLS).glob("*.json"):
+            left.unlink()
         for artifact in (self.path / _MODELS).glob("*.fp"):
             artifact.unlink()
         shutil.rmtree(self.path / _STAGES, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def run(
         size=recipe.data.size,
         workers=recipe.data.workers,
     )
-    with _threads(recipe.threads):
+    with threads(recipe.threads):
         job = Job(recipe, data, state.device)
         job.check()
         if folder.writes:
@@ -81,7 +81,7 @@ def run(
                     job, folder, network, method, progress, say if state.is_main_process else lambda line: None
                 )
                 records += list(_stages_in_order(stages, recipe, state.wait_for_everyone))
-        results = _results(recipe, records, time.perf_counter() - began)
+        results = run_results(recipe, records, time.perf_counter() - began)
     if folder.writes:
         with replacing(folder.path / MODEL) as temporary:
             shutil.copyfile(folder.model(_best_known(recipe, job, folder)), temporary)
@@ -103,7 +103,9 @@ def _stages_in_order(stages: Stages, recipe: Recipe, wait: Callable[[], None]) -
     wait()
 
 
-def _results(recipe: Recipe, records: list[Record], seconds: float) -> dict[str, Any]:
+def run_results(recipe: Recipe, records: Sequence[Record], seconds: float) -> dict[str, Any]:
+    """The content of ``results.json`` from what the stages recorded."""
+
     def key(row: dict[str, Any], *parts: str) -> str:
         return "/".join(str(row[part]) for part in ("network", "method", *parts) if row[part] is not None)
 
@@ -139,7 +141,8 @@ def _best_known(recipe: Recipe, job: Job, folder: RunFolder) -> str:
 
 
 @contextmanager
-def _threads(number: int | None) -> Iterator[None]:
+def threads(number: int | None) -> Iterator[None]:
+    """So many CPU threads for torch inside the block; None leaves torch's own choice."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)

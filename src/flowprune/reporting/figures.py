@@ -52,7 +52,7 @@ def accuracy_figure(results: RunResults, network: str) -> go.Figure:
             )
     figure.update_xaxes(title_text="multiply-accumulates per image, millions", rangemode="tozero")
     figure.update_yaxes(title_text="top-1, per cent")
-    return _dressed(figure, 360)
+    return dressed(figure, 360)
 
 
 def flow_figure(profiles: Mapping[str, Sequence[PointRow]]) -> go.Figure:
@@ -86,7 +86,7 @@ def flow_figure(profiles: Mapping[str, Sequence[PointRow]]) -> go.Figure:
     for row, (_, title) in enumerate(panels, start=1):
         figure.update_yaxes(title_text=title, rangemode="tozero", row=row, col=1)
     figure.update_xaxes(title_text="point of the flow, from input to output", row=len(panels), col=1)
-    return _dressed(figure, 100 + 165 * len(panels))
+    return dressed(figure, 100 + 165 * len(panels))
 
 
 def channels_figure(layers: Mapping[str, Sequence[ChannelRow]]) -> go.Figure:
@@ -118,7 +118,7 @@ def channels_figure(layers: Mapping[str, Sequence[ChannelRow]]) -> go.Figure:
         xaxis2={"overlaying": "x", "matches": "x", "visible": False},
     )
     figure.update_yaxes(title_text="output channels")
-    return _dressed(figure, 380)
+    return dressed(figure, 380)
 
 
 def curves_figure(histories: Mapping[tuple[str, str, str | None], Sequence[Mapping[str, Any]]]) -> go.Figure:
@@ -159,7 +159,7 @@ def curves_figure(histories: Mapping[tuple[str, str, str | None], Sequence[Mappi
     figure.update_yaxes(title_text="test accuracy, per cent", row=2, col=1)
     for column, title in enumerate(titles, start=1):
         figure.update_xaxes(title_text=title, row=2, col=column)
-    return _dressed(figure, 520)
+    return dressed(figure, 520)
 
 
 def figures(results: RunResults) -> list[tuple[str, str, go.Figure]]:
@@ -203,7 +203,8 @@ def _dash(budgets: Iterable[str | None], budget: str | None) -> str:
     return _DASHES[order.index(budget) % len(_DASHES)] if budget in order else "solid"
 
 
-def _dressed(figure: go.Figure, height: int) -> go.Figure:
+def dressed(figure: go.Figure, height: int) -> go.Figure:
+    """Without colours of page or text, ``height`` pixels high, with the legend above."""
     figure.update_layout(
         template="none",
         height=height,

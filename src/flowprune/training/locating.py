@@ -42,3 +42,15 @@ def data_folder(name: str, data_dir: str | Path | None, folder: str, needed: Seq
     if missing:
         raise DataError(f"{name}: {found} is half there, {', '.join(missing)} missing; unpack it again, or {_ADVICE}")
     return found
+
+
+def found_beside_data(file: str, data_dir: str | Path | None) -> str:
+    """``file`` where it is; else, if it is relative and lies in the data folder, its path there.
+
+    So that a recipe can name weights that come with the data without naming a folder of one machine.
+    """
+    given = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT)
+    if Path(file).exists() or not given:
+        return file
+    beside = Path(given).expanduser() / file
+    return str(beside) if beside.exists() else file
