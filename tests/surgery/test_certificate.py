@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from silenced_twin import randomized
@@ -48,6 +49,13 @@ class Prepared:
         assert isinstance(made, Plan)
         self.plan = made
 
+    def certify_nothing(self) -> Refusal | None:
+        """The cut that removes nothing: every claim of the rules is then one about all channels of the dense model."""
+        nothing = dataclasses.replace(self.plan, removed={}, attributes=())
+        stays = np.zeros_like(self.selection.removed)
+        dense = cut_on_meta(self.model, nothing)
+        return certify(dense, self.images, nothing, self.coupled.coupling, self.coupled.passes, stays)
+
     def certify(self, plan: Plan, change: Callable[[nn.Module], None] | None = None) -> Refusal | None:
         small = cut_on_meta(self.model, plan)
         if change is not None:
@@ -62,6 +70,25 @@ def prepared(request: pytest.FixtureRequest) -> Prepared:
 
 def test_the_planned_cut_is_certified(prepared: Prepared) -> None:
     assert prepared.certify(prepared.plan) is None
+
+
+def test_the_analysis_agrees_with_itself(prepared: Prepared) -> None:
+    """No rule claims of the whole dense model what the groups deny."""
+    assert prepared.certify_nothing() is None
+
+
+@pytest.mark.parametrize("name", ["resnet8", "flatten and linear"])
+def test_shifted_joins_are_refused_whatever_leaves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut may happen to remove the very channels that would show a shift; the whole model shows it always."""
+    join = Analysis.join
+
+    def shifted(state: Analysis, left: np.ndarray, right: np.ndarray) -> None:
+        norm = state.operation is not None and "batch_norm" in state.operation.name
+        join(state, left, np.roll(right, 1) if norm else right)
+
+    monkeypatch.setattr(Analysis, "join", shifted)
+    refusal = Prepared(name).certify_nothing()
+    assert refusal is not None and "different channels meet" in refusal.reason
 
 
 def shifted_slices(plan: Plan) -> Iterator[tuple[str, Plan]]:
