@@ -1,0 +1,69 @@
+"""The engine made wrong, one fault at a time: somebody notices, and the dense model is as it was."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mutation.collection import mutants_of
+from mutation.subjects import Subject
+from mutation.trial import Verdict, trial
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTICED = {"certificate", "twin", "forward raises", "engine raises"}
+SAMPLE = (
+    "C2f of YOLOv8",
+    "uneven split",
+    "grouped convolution in a residual",
+    "flatten and linear",
+    "option-A shortcut",
+    "pixel shuffle",
+    "group norm",
+    "mean and softmax over channels",
+    "two towers, concatenation",
+)
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> list[Verdict]:
+    """One mutant of every kind on each network of the sample, and every wrong rule."""
+    subjects = [Subject(name) for name in SAMPLE]
+    return [trial(subject, mutant) for subject in subjects for mutant in mutants_of(subject, of_a_kind=1)]
+
+
+def test_no_mutant_survives(verdicts: list[Verdict]) -> None:
+    assert not [verdict for verdict in verdicts if verdict.caught == "survived"]
+    assert sum(verdict.caught in NOTICED for verdict in verdicts) >= 150
+    assert Counter(verdict.caught for verdict in verdicts)["twin"] >= 30
+
+
+def test_the_refused_leave_the_model_untouched(verdicts: list[Verdict]) -> None:
+    assert all(verdict.untouched for verdict in verdicts)
+
+
+def test_what_contradicts_the_plan_is_refused_before_anything_is_cut(verdicts: list[Verdict]) -> None:
+    kinds = {
+        "an index swapped, in the plan",
+        "one channel more leaves a tensor",
+        "one channel fewer leaves a tensor",
+        "a tensor keeps its size",
+        "an attribute that should have stayed",
+        "an integer of the user's code not mended",
+        "an integer of the user's code one too large",
+        "the number of convolution groups wrong",
+    }
+    found = [verdict for verdict in verdicts if verdict.kind in kinds]
+    assert len(found) > 40 and {verdict.caught for verdict in found} == {"certificate"}
+
+
+def test_a_cut_unlike_the_certified_one_is_exposed(verdicts: list[Verdict]) -> None:
+    found = [verdict for verdict in verdicts if verdict.kind.endswith("in the cut")]
+    assert len(found) > 15 and {verdict.caught for verdict in found} <= {"twin", "forward raises", "engine raises"}
+
+
+def test_the_page_is_that_of_the_results() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "mutants_table.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/mutants_table.py"
