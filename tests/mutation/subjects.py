@@ -20,13 +20,13 @@ ZOO: dict[str, int] = {
     "torchvision:resnet18": 64,
     "torchvision:mobilenet_v2": 64,
     "torchvision:densenet121": 64,
+    "timm:deit_tiny_patch16_224": 224,
+    "timm:swin_tiny_patch4_window7_224": 224,
     "torchvision:shufflenet_v2_x1_0": 64,
     "torchvision:convnext_tiny": 64,
     "torchvision:regnet_y_400mf": 64,
     "torchvision:efficientnet_b0": 64,
     "torchvision:googlenet": 64,
-    "timm:deit_tiny_patch16_224": 224,
-    "timm:swin_tiny_patch4_window7_224": 224,
 }
 """Name in benchmarks/zoo.txt -> image size; small ones, because every mutant is run."""
 
