@@ -23,7 +23,7 @@ from flowprune.flow.points import Point, check_names, find_points, named_points
 from flowprune.flow.profile import FlowProfile, measure_flow
 from flowprune.flow.recording import Forward, Recorder
 from flowprune.flow.strength import strength_of
-from flowprune.flow.terms import CurvatureForm, flow_terms
+from flowprune.flow.terms import CurvatureForm, flow_penalty, flow_terms
 from flowprune.flow.trajectory import Trajectory, trajectory_of
 from flowprune.flow.unwrapping import call_inputs, unwrapped
 from flowprune.tracing import Graph, first_tensor, trace
@@ -164,11 +164,11 @@ class FeatureFlow:
         coefficients = self._calibration.ready(like.device)
         if coefficients is None:
             return self._calibrating(forwards, task_loss, like)
-        wanted = [name for name, coefficient in coefficients.items() if coefficient != 0]
-        penalty = like.new_zeros(())
-        for name, term in self._terms(forwards, wanted).items():
-            penalty = penalty + coefficients[name] * term
-        return penalty
+        acting = {name: coefficient for name, coefficient in coefficients.items() if coefficient != 0}
+        if not acting:
+            return like.new_zeros(())
+        options = (self._norm, self._reduction, self._curvature_form)
+        return flow_penalty(self._found(), forwards, acting, *options)
 
     def profile(self, batches: Iterable[Any]) -> FlowProfile:
         """Measure the flow: per point |Y|, |d|, |d| / |Y|, curvature, angle and silent channels.
@@ -230,8 +230,8 @@ class FeatureFlow:
 
     def _calibrating(self, forwards: Sequence[Forward], task_loss: Tensor | None, like: Tensor) -> Tensor:
         shares = [name for name, strength in self._calibration.strengths.items() if strength.share is not None]
-        with torch.no_grad():
-            terms = self._terms(forwards, shares)
+        options = (self._norm, self._reduction, self._curvature_form)
+        terms = flow_terms(self._found(), forwards, shares, *options)
         if task_loss is None:
             zero, observation = zero_that_observes(like)
         else:
@@ -241,9 +241,6 @@ class FeatureFlow:
             observation = Observation(task_loss.detach().clone())
         self._calibration.expect(observation, terms)
         return zero
-
-    def _terms(self, forwards: Sequence[Forward], wanted: Sequence[str]) -> dict[str, Tensor]:
-        return flow_terms(self._found(), forwards, wanted, self._norm, self._reduction, self._curvature_form)
 
     def _find(self, inputs: Any) -> Sequence[Point]:
         graph: Graph | None = None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flowprune.flow.pooling import pooled
 from flowprune.flow.residuals import is_activation, is_addition, is_normalization
 from flowprune.tracing import Graph, Operation, Reference
 
@@ -123,31 +124,72 @@ def carried(feature: Tensor, shape: torch.Size, passage: Passage | None, across:
         passage: the model's own parameter-free path, if it has one.
         across: "skip": equal shapes only; "project": all; None: all where the model has a path of its own.
     """
-    if feature.shape == shape:
-        return feature
-    change = f"the shape changes from {_said(feature.shape)} to {_said(shape)}"
-    if feature.dim() != len(shape) or feature.shape[0] != shape[0]:
+    found = projection(feature.shape, shape, passage, across)
+    if isinstance(found, str):
+        return found
+    return feature if found is None else found(feature)
+
+
+def projection(
+    source: torch.Size, shape: torch.Size, passage: Passage | None, across: Across
+) -> Projection | str | None:
+    """``P_l`` for features of these shapes; None for the identity, or, in words, why there is no such map."""
+    if source == shape:
+        return None
+    change = f"the shape changes from {_said(source)} to {_said(shape)}"
+    if len(source) != len(shape) or source[0] != shape[0]:
         return f"{change}: a different number of dimensions or images"
-    if shape[1] < feature.shape[1]:
+    if shape[1] < source[1]:
         return f"{change}: the target is narrower"
     if across != "skip" and passage is not None and passage.operations:
-        moved = passage(feature)
-        if moved.shape[0] == shape[0] and moved.shape[1] <= shape[1] and moved.shape[2:] == shape[2:]:
-            return _widened(moved, shape)
-    strides = [_stride(size, wanted) for size, wanted in zip(feature.shape[2:], shape[2:], strict=True)]
+        moved = passage(torch.empty(source, device="meta")).shape
+        if moved[0] == shape[0] and moved[1] <= shape[1] and moved[2:] == shape[2:]:
+            return Projection(passage, (), shape[1], _pooling_kernel(passage, source, moved))
+    strides = tuple(_stride(size, wanted) for size, wanted in zip(source[2:], shape[2:], strict=True))
     if None in strides:
         return f"{change}: no integer stride does that"
     if across == "skip":
         return f'{change}; across="project" includes it'
     if across is None:
         return f'{change} and the model has no parameter-free path there; across="project" includes it'
-    every = (slice(None), slice(None), *(slice(None, None, stride) for stride in cast(list[int], strides)))
-    return _widened(feature[every], shape)
+    return Projection(None, cast(tuple[int, ...], strides), shape[1])
 
 
-def _widened(feature: Tensor, shape: torch.Size) -> Tensor:
-    missing = shape[1] - feature.shape[1]
-    return feature if missing == 0 else functional.pad(feature, (0, 0) * (feature.dim() - 2) + (0, missing))
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """``P_l`` where it is not the identity: the model's own passage, else every s-th position; then zeros behind the channels."""
+
+    passage: Passage | None
+    strides: tuple[int, ...]
+    channels: int
+    kernel: tuple[int, int] | None = (
+        None  # of a passage that is a max-pooling without overlap or border, and nothing else
+    )
+
+    def __call__(self, feature: Tensor) -> Tensor:
+        """[n, C, ...] -> [n, channels, ...], for any number n of images."""
+        if self.kernel is not None:
+            moved = pooled(feature, self.kernel)
+        elif self.passage is not None:
+            moved = self.passage(feature)
+        else:
+            moved = feature[(slice(None), slice(None), *(slice(None, None, stride) for stride in self.strides))]
+        missing = self.channels - moved.shape[1]
+        return moved if missing == 0 else functional.pad(moved, (0, 0) * (moved.dim() - 2) + (0, missing))
+
+
+def _pooling_kernel(passage: Passage, source: torch.Size, target: torch.Size) -> tuple[int, int] | None:
+    operation = passage.operations[0]
+    if len(passage.operations) != 1 or not operation.name.startswith("aten.max_pool2d") or len(source) != 4:
+        return None
+    sizes = [int(size) for size in operation.argument("kernel_size")]
+    kernel = (sizes[0], sizes[-1])
+    steps = [int(step) for step in operation.argument("stride", ())] or sizes
+    simple = not any(operation.argument("padding", ())) and set(operation.argument("dilation", (1,))) in ({1}, set())
+    if not simple or (steps[0], steps[-1]) != kernel:
+        return None
+    exact = all(kernel[axis] * target[2 + axis] == source[2 + axis] for axis in (0, 1))
+    return kernel if exact else None
 
 
 def _stride(size: int, wanted: int) -> int | None:

@@ -31,6 +31,7 @@ class Point:
         position: which of the tensors that go in or come out.
         copied: whether a later in-place operation overwrites the tensor, so that a copy must be kept.
         value: its number in the trace; None where there is no trace.
+        flow: which trajectory it belongs to, counted from 0; a branching network has several.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Point:
     position: int
     copied: bool
     value: int | None
+    flow: int = 0
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ class Trajectory:
         before: Tensor | None = None  # P_{l-1} Y_{l-1}, in the shape of Y_l
         known = [None if feature is None else accumulated(feature) for feature in features]
         for index in range(1, len(known)):
+            if self.begins(index):
+                before = None
+                continue
             source, target = known[index - 1], known[index]
             passage = self.passages[index - 1]
             if source is None or target is None:
@@ -78,14 +81,19 @@ class Trajectory:
             else:
                 moved = carried(source, target.shape, passage, self.across)
             if target is None or isinstance(moved, str):
-                self.left_out[self._pair(index)] = str(moved)
+                self.left_out[self.pair(index)] = str(moved)
                 before = None
                 continue
             twice = None if before is None else carried(before, target.shape, passage, self.across)
             yield Step(index, target, moved, twice if isinstance(twice, Tensor) else None)
             before = moved
 
-    def _pair(self, index: int) -> str:
+    def begins(self, index: int) -> bool:
+        """Whether a trajectory of its own begins at this point, so that the point before it is no neighbour."""
+        return index == 0 or self.points[index].flow != self.points[index - 1].flow
+
+    def pair(self, index: int) -> str:
+        """How the step that arrives at this point is called."""
         return f"{self.points[index - 1].name} -> {self.points[index].name}"
 
 

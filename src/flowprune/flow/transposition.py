@@ -1,0 +1,68 @@
+"""Back through the maps between points: what a pull at the mapped feature is at the feature itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flowprune.flow.links import Map, carried_by
+from flowprune.flow.passage import Projection
+from flowprune.flow.pooling import add_pooling_pull
+
+
+def add_transposed(maps: Sequence[Map], feature: Tensor, pull: Tensor, into: Tensor) -> None:
+    """Add the transposed maps' image of ``pull`` to ``into``, in place.
+
+    Args:
+        maps: what ``feature`` went through, in order.
+        feature: [n, C, ...]; only maps that depend on it (a max-pooling) read it.
+        pull: in the shape the maps end in.
+        into: in the feature's shape.
+    """
+    selected = _selected(maps, into)
+    if selected is not None:
+        view, left = selected
+        for dimension, start in enumerate(left):
+            pull = pull.narrow(dimension, start, view.shape[dimension])
+        view.add_(pull)
+        return
+    last = maps[-1]
+    if len(maps) == 1 and isinstance(last, Projection) and last.kernel is not None:
+        add_pooling_pull(feature, pull[:, : feature.shape[1]], into, last.kernel)
+        return
+    with torch.enable_grad():
+        leaf = feature.detach().requires_grad_()
+        (back,) = torch.autograd.grad(carried_by(maps, leaf), leaf, pull)
+    into.add_(back)
+
+
+def _selected(maps: Sequence[Map], tensor: Tensor) -> tuple[Tensor, list[int]] | None:
+    """Where the maps only select positions and then surround them with zeros: the selected ones, and where they begin."""
+    left = [0] * tensor.dim()
+    padded = False
+    for each in maps:
+        if not isinstance(each, Projection) or padded:
+            return None
+        if each.kernel is not None:
+            return None
+        if each.passage is None:
+            tensor = tensor[(slice(None), slice(None), *(slice(None, None, stride) for stride in each.strides))]
+            padded = tensor.shape[1] != each.channels
+            continue
+        for operation in each.passage.operations:
+            if operation.name == "aten.slice" and not padded and not operation.keywords:
+                start = operation.arguments[1:]
+                tensor = torch.ops.aten.slice(tensor, *(int(n) if n is not None else None for n in start))
+            elif operation.name == "aten.constant_pad_nd" and not operation.argument("value", 0):
+                amounts = [int(amount) for amount in operation.argument("pad")]
+                if min(amounts) < 0:
+                    return None
+                for position, amount in enumerate(amounts[::2]):
+                    left[tensor.dim() - 1 - position] += amount
+                padded = True
+            else:
+                return None
+        padded = True
+    return tensor, left
