@@ -8,10 +8,11 @@ reads other channels than the twin and their outputs differ.
   position tables, kernels handed to ``F.conv2d``. A channel that only a product reads (attention's queries) adds zero to it.
 - A layer, group or RMS norm over a pruned width is one over the kept channels. Which they are says its weight. The functionals are
   watched, so it does not matter which module calls them.
+- So is a norm that is written out by hand, if a module with "Norm" in its name does nothing else: it runs on the kept channels.
 - What the plan folds into a bias or a running mean is added there.
 
 The twin is *not* defined where a removed channel is read without a weight and its zero counts: sums, means and softmax over
-channels, norms without a weight or written out by hand, products of features that are not zero where their argument is
+channels, norms without a weight or written out within other code, products of features that are not zero where their argument is
 (``elu(q) + 1``) inside a head that stays, and statistics of a weight that has lost slices (weight standardisation). Only there a
 difference is no proof.
 """
@@ -55,8 +56,33 @@ def silenced_twin(model: nn.Module, plan: Plan) -> nn.Module:
             if not mask.all():
                 tensor.mul_(mask)
                 kept[id(tensor)] = mask
+    for module in list(twin.modules()):
+        _run_on_kept(module, kept)
     _watch(twin, kept)
     return twin
+
+
+def _run_on_kept(module: nn.Module, kept: Mapping[int, torch.Tensor]) -> None:
+    """Let a norm that is written out by hand see the channels that its weights keep, and return zeros elsewhere."""
+    masks = [kept.get(id(parameter)) for parameter in module.parameters()]
+    known = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+    if "Norm" not in type(module).__name__ or isinstance(module, known) or hasattr(module, "normalized_shape"):
+        return
+    if not masks or masks[0] is None or list(module.children()):
+        return
+    indices = masks[0].reshape(-1).nonzero().squeeze(1)
+    alone = copy.deepcopy(module)
+    for name, parameter in list(alone.named_parameters()):
+        dimension = max(range(parameter.dim()), key=lambda d: parameter.shape[d])
+        setattr(alone, name, nn.Parameter(parameter.detach().index_select(dimension, indices)))
+    width = masks[0].numel()
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        dimension = next(d for d in (x.dim() - 1, 1) if x.shape[d] == width)
+        result = alone.to(x.dtype)(x.index_select(dimension, indices))
+        return torch.zeros_like(x).index_copy(dimension, indices, result)
+
+    module.forward = forward
 
 
 def _watch(twin: nn.Module, kept: Mapping[int, torch.Tensor]) -> None:
