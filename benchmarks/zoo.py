@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import importlib.util
 import json
 import os
 import re
@@ -54,6 +55,9 @@ def main() -> None:
         one(tool, stage, json.loads(known), Subject.of_line(line))
         return
     tools = list(TOOLS) if "all" in arguments.tool else arguments.tool
+    absent = [tool for tool in tools if importlib.util.find_spec(tool.replace("-", "_")) is None]
+    if absent:
+        sys.exit(f"{', '.join(absent)} not installed: pip install -e '.[rivals]', or --tool flowprune")
     for name in arguments.list:
         survey(name, [tool for tool in tools if tool != SLOW], arguments)
     if SLOW in tools and "zoo" in arguments.list:
