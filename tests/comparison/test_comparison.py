@@ -18,7 +18,7 @@ import yaml
 
 import flowprune
 from flowprune.artifacts import load, read_header
-from flowprune.comparison.compare import compare
+from flowprune.comparison.comparing import compare
 from flowprune.comparison.scratch import from_scratch
 from flowprune.comparison.summary import markdown_table
 from flowprune.errors import OutputError

@@ -36,7 +36,7 @@ def compare(
 
     from rich.console import Console
 
-    from flowprune.comparison.compare import compare as compare_methods
+    from flowprune.comparison.comparing import compare as compare_methods
     from flowprune.comparison.summary import markdown_table, terminal_table
 
     notes = Console(stderr=True, quiet=quiet, highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowprune.comparison.compare import compare
+from flowprune.comparison.comparing import compare
 from flowprune.comparison.recipe import ComparisonRecipe, load_comparison_recipe
 
 __all__ = ["ComparisonRecipe", "compare", "load_comparison_recipe"]
