@@ -78,6 +78,8 @@ def _set_integer(small: nn.Module, path: str, name: str, at: int | None, value: 
 def _rescale(small: nn.Module, path: str) -> None:
     """As if the scale of attention had been taken from another width: everything else is right."""
     module = small.get_submodule(path)
+    if isinstance(getattr(module, "scale", None), float):
+        module.scale = module.scale * 1.25  # read where attention is spelled out
     module.forward = partial(_with_other_scale, module)  # type: ignore[method-assign]
 
 
