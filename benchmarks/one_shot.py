@@ -2,8 +2,8 @@
 
     python benchmarks/one_shot.py resnet20 [--data-dir DIR] [--draws 5] [--only NAME]...
 
-A pretrained network is cut to each budget by each criterion, globally, and tested on all 10,000 test images. Those that look at data
-see 5 batches of 128 training images and are repeated with other images (``draws``), those of chance with other seeds. The
+A pretrained network is cut to each budget by each criterion, globally, and tested on all 10,000 test images. Those that look at
+data see 5 batches of 128 training images and are repeated with other images (``draws``), those of chance with other seeds. The
 result file, results/one-shot/NETWORK.json, is written after every criterion and draw: an interrupted benchmark goes on where
 it stopped. The draws are the outer loop, so that whatever is there compares all criteria.
 """
@@ -11,6 +11,7 @@ it stopped. The draws are the outer loop, so that whatever is there compares all
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 import json
 import time
@@ -79,7 +80,7 @@ def pretrained(network: str, root: Path) -> nn.Module:
 
 def tested(model: nn.Module, data: Data) -> float:
     """Top-1 on all test images, in per cent."""
-    return evaluate(model.to(memory_format=torch.channels_last), data, batch_size=TEST_BATCH).top1
+    return evaluate(copy.deepcopy(model).to(memory_format=torch.channels_last), data, batch_size=TEST_BATCH).top1
 
 
 def measured(model: nn.Module, data: Data, name: str, options: dict[str, Any], draw: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowprune.planning import explain
     from flowprune.pruning import plan, prune
     from flowprune.recipe import load_recipe
+    from flowprune.sensitivity_scan import sensitivity
     from flowprune.training import evaluate, load_data, train
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "prune",
     "prune_iteratively",
     "save",
+    "sensitivity",
     "train",
 ]
 
@@ -60,6 +62,7 @@ _ROOMS = {
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.iterating",
     "save": "flowprune.artifacts",
+    "sensitivity": "flowprune.sensitivity_scan",
     "train": "flowprune.training",
 }
 

@@ -12,7 +12,8 @@ from flowprune.commands.methods import methods
 from flowprune.commands.prune import prune
 from flowprune.commands.report import report
 from flowprune.commands.run import run
+from flowprune.commands.sensitivity import sensitivity
 
-COMMANDS = (run, prune, finetune, evaluate, measure, explain, export, report, compare, methods)
+COMMANDS = (run, prune, finetune, evaluate, measure, explain, export, report, compare, sensitivity, methods)
 
 __all__ = ["COMMANDS"]

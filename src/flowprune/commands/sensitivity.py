@@ -1,0 +1,128 @@
+"""``flowprune sensitivity``: what each coupled group costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowprune.commands.options import (
+    DataDir,
+    DataName,
+    DataOption,
+    ModelName,
+    ModelOption,
+    Overwrite,
+    Weights,
+    check_free,
+    key_values,
+)
+from flowprune.errors import RecipeError
+
+
+def sensitivity(
+    model: Annotated[str, typer.Argument(help="An artifact, or the name of a model.")],
+    out: Annotated[Path, typer.Option("--out", help="The page to write; a JSON file goes beside it.")] = Path(
+        "sensitivity.html"
+    ),
+    shares: Annotated[str, typer.Option("--shares", help="Shares to remove, separated by commas.")] = (
+        "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
+    ),
+    split: Annotated[
+        str, typer.Option("--split", help="Images the accuracy is measured on: train (unaugmented) or test.")
+    ] = "train",
+    images: Annotated[int, typer.Option("--images", min=1, help="So many of them, drawn by --seed.")] = 2000,
+    drop: Annotated[
+        float | None,
+        typer.Option(
+            "--drop", help="Print the shares to keep if each group alone may cost so many points.", show_default=False
+        ),
+    ] = None,
+    importance: Annotated[str, typer.Option("--importance", help="Which channels of a group leave first.")] = "l2",
+    importance_option: Annotated[
+        list[str] | None,
+        typer.Option("--importance-option", help="Option of the importance, key=value.", show_default=False),
+    ] = None,
+    batches: Annotated[
+        int, typer.Option("--batches", min=1, help="Training batches a data-driven importance sees.")
+    ] = 5,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in each of them.")] = 128,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of which images are seen.")] = 0,
+    weights: Weights = None,
+    model_name: ModelName = None,
+    model_option: ModelOption = None,
+    data: DataName = None,
+    data_option: DataOption = None,
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure accuracy against the share removed, group by group."""
+    removed = _shares(shares)
+    if split not in ("train", "test"):
+        raise RecipeError(f"--split {split!r}: use train or test")
+    if drop is not None and not drop >= 0:
+        raise RecipeError(f"--drop {drop}: use a number of points from 0 on")
+    record = out.with_suffix(".json")
+    for file in (out, record):
+        check_free(file, overwrite)
+    import json
+    import sys
+    from dataclasses import replace
+
+    import torch
+    from accelerate import PartialState
+
+    from flowprune.artifacts.replacing import write_text
+    from flowprune.commands.subject import subject
+    from flowprune.pipeline import importance_from
+    from flowprune.reporting import environment
+    from flowprune.reporting.template import write_page
+    from flowprune.sensitivity_scan import sensitivity as scan
+    from flowprune.sensitivity_scan.page import sensitivity_html
+    from flowprune.training import evaluate
+    from flowprune.training.progress import TrainingProgress
+    from flowprune.training.splits import Subset
+
+    torch.manual_seed(seed)
+    given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
+    whole = given.data(data, data_dir, key_values(data_option, "--data-option"))
+    chosen = whole.train if split == "train" else whole.test
+    count = min(images, len(chosen))
+    drawn = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    seen = replace(whole, test=Subset(chosen, drawn))
+    criterion = importance_from(
+        importance,
+        key_values(importance_option, "--importance-option"),
+        lambda: list(whole.batches("train", batch_size=batch_size, count=batches, seed=seed)),
+    )
+    device = PartialState().device
+    with TrainingProgress("cuts", 1, 0, sys.stderr.isatty()) as bar:
+        found = scan(
+            given.model.to(device),
+            whole.example_input().to(device),
+            lambda small: evaluate(small, seen).top1,
+            importance=criterion,
+            shares=removed,
+            progress=lambda done, cuts, group: bar.figures(f"{done} of {cuts}: {group}"),
+        )
+    lead = f"Top-1 in per cent on {count} {'training' if split == 'train' else 'test'} images of {whole.name}."
+    about = {"model": model, "data": whole.name, "split": split, "images": count, "seed": seed}
+    write_text(record, json.dumps({**about, **found.as_dict(), "environment": environment()}, indent=1) + "\n")
+    write_page(sensitivity_html(found, f"{model}: sensitivity of coupled groups", lead, environment()), out)
+    typer.echo(str(found))
+    if drop is not None:
+        typer.echo(f"channels to keep, if each group alone may cost {drop:g} points:")
+        for name, share in found.allocation(drop).items():
+            typer.echo(f"  {name}: {share:.6g}")
+    typer.echo(f"saved: {out}, {record}")
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < share < 1 for share in found):
+        raise RecipeError(f"--shares {text!r}: write shares to remove like 0.2,0.5,0.8 (above 0 and below 1)")
+    return found
