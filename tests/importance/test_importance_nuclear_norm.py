@@ -168,8 +168,8 @@ def test_a_small_memory_limit_means_more_passes_and_the_same_scores(count, monke
     groups = list(groups_of(model, x[:1]).values())
     unlimited = NuclearNorm([x])(model, x[:1], groups)
     runs = []
-    real = module.observe
-    monkeypatch.setattr(module, "observe", lambda *arguments: runs.append(1) or real(*arguments))
+    real = module.watch_maps
+    monkeypatch.setattr(module, "watch_maps", lambda *arguments: runs.append(1) or real(*arguments))
     memory = (x.nbytes + 4 * 36 * 36 * 8) / GIBIBYTE  # the inputs and a few channels
     limited = NuclearNorm((batch for batch in x.split(10)), memory=memory)(model, x[:1], groups)
     assert len(runs) >= 3 * count / 10

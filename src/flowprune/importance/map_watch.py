@@ -87,3 +87,21 @@ def watch_maps(model: nn.Module, graph: Graph, inputs: Any, positions: Collectio
     with spelled_out_attention(), torch.no_grad(), watch:
         call_model(twin, inputs)
     watch.check()
+
+
+def same_output(graph: Graph, position: Position, other: Graph) -> int:
+    """Number of the value in ``other``, another pass of the same forward, that ``position`` of ``graph`` makes there.
+
+    Raises:
+        ModelError: the other pass has no such operation.
+    """
+    packet = graph.operations[position[0]].function.overloadpacket
+    rank = sum(operation.function.overloadpacket is packet for operation in graph.operations[: position[0]])
+    alike = [operation for operation in other.operations if operation.function.overloadpacket is packet]
+    number = alike[rank].outputs[position[1]] if rank < len(alike) else None
+    if number is None:
+        raise ModelError(
+            f"on the calibration data the forward runs {packet} {len(alike)} times, fewer than on the example inputs; "
+            "pass example inputs like the data"
+        )
+    return number

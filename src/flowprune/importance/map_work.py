@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from flowprune.errors import DataError
@@ -34,32 +35,43 @@ class MapWork:
 
     def maps(self, observed: torch.Tensor) -> torch.Tensor:
         """``[images, channels, height, width]`` of these channels in the observed tensor."""
-        indices = torch.as_tensor(self.map.indices[self.start : self.stop], device=observed.device)
-        return channel_maps(observed.movedim(self.map.dimension, 1), indices)
+        indices = self.map.indices[self.start : self.stop]
+        moved = observed.movedim(self.map.dimension, 1)
+        first = int(indices[0, 0])
+        if moved.ndim == 4 and np.array_equal(indices, np.arange(first, first + len(indices))[:, None]):
+            return moved[:, first : first + len(indices)]  # a run of channels: no copy
+        return channel_maps(moved, torch.as_tensor(indices, device=observed.device))
 
 
 @dataclass(frozen=True)
 class MapSize:
-    """How large one channel of a map is: positions, bytes of one number as the model computes it."""
+    """What decides how much one channel of a map takes.
+
+    Attributes:
+        positions: how many are looked at.
+        itemsize: bytes of one number as the model computes it.
+        dtype: what its spectrum is computed in.
+    """
 
     positions: int
     itemsize: int
+    dtype: torch.dtype
 
 
-def size_of(map: FeatureMap, shape: Sequence[int], dtype: torch.dtype) -> MapSize:
+def positions_of(map: FeatureMap, shape: Sequence[int]) -> int:
     """Positions of one channel of a map whose tensor has ``shape``."""
     positions = int(map.indices.shape[1])
     for dimension, size in enumerate(shape):
         if dimension not in (0, map.dimension):
             positions *= size
-    return MapSize(positions, dtype.itemsize)
+    return positions
 
 
-def state_bytes(size: MapSize, images: int | None, dtype: torch.dtype) -> int:
+def state_bytes(size: MapSize, images: int | None) -> int:
     """What a channel's running state takes at most: its Gram matrix, or its maps if they are no more than positions."""
     if images is not None and images <= size.positions:
         return images * size.positions * size.itemsize
-    return size.positions**2 * dtype.itemsize
+    return size.positions**2 * size.dtype.itemsize
 
 
 def whole(maps: Sequence[FeatureMap]) -> list[MapWork]:
@@ -67,9 +79,7 @@ def whole(maps: Sequence[FeatureMap]) -> list[MapWork]:
     return [MapWork(layer, map, 0, len(map.indices)) for layer, map in enumerate(maps)]
 
 
-def passes(
-    maps: Sequence[FeatureMap], sizes: Sequence[MapSize], images: int, dtype: torch.dtype, limit: int
-) -> list[list[MapWork]]:
+def passes(maps: Sequence[FeatureMap], sizes: Sequence[MapSize], images: int, limit: int) -> list[list[MapWork]]:
     """Fill passes with channels, map by map, so that the running states of each take at most ``limit`` bytes.
 
     Raises:
@@ -78,7 +88,7 @@ def passes(
     filled: list[list[MapWork]] = [[]]
     room = limit
     for layer, (map, size) in enumerate(zip(maps, sizes, strict=True)):
-        each = state_bytes(size, images, dtype)
+        each = state_bytes(size, images)
         if each > limit:
             raise DataError(
                 f"one channel of the feature map of {map.unit!r} ({size.positions} positions, {images} images) needs "

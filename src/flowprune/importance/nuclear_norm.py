@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import operator
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from flowprune.errors import DataError, FlowpruneError, ModelError, UnknownNameError
+from flowprune.errors import DataError, FlowpruneError, UnknownNameError
 from flowprune.importance.aggregation import group_scores
+from flowprune.importance.calibration import inputs_in
 from flowprune.importance.feature_spectra import FeatureSpectra, MeanSpectra, StackedSpectra
-from flowprune.importance.map_work import GIBIBYTE, MapSize, MapWork, passes, size_of, state_bytes, whole
+from flowprune.importance.map_scores import check_map
+from flowprune.importance.map_watch import same_output, watch_maps
+from flowprune.importance.map_work import GIBIBYTE, MapSize, MapWork, passes, positions_of, state_bytes, whole
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
 from flowprune.importance.spectrum import full_precision
 from flowprune.importance.stages import MapAggregation, Stage, checked_map_aggregation, checked_stage, maps_for
-from flowprune.measuring.batches import input_of, model_device
-from flowprune.tracing import first_tensor, observe, trace
+from flowprune.measuring.batches import model_device
+from flowprune.tracing import Graph, first_tensor, trace
 
 if TYPE_CHECKING:
     from flowprune.coupling import CoupledGroup, FeatureMap
@@ -37,7 +42,7 @@ class NuclearNorm:
     the Euclidean norm of the N values and the mean of their absolute values.
     Needs data: yes. Labels: no. Gradients: no.
 
-    Both are exact: the images are added up as Gram matrices on the shorter side of A, so the scores depend on the
+    Both are exact up to rounding: the images are added up as Gram matrices on the shorter side of A, so the scores depend on the
     images alone, not on how they were split into batches (up to rounding). The model runs in evaluation mode.
 
     Args:
@@ -53,11 +58,16 @@ class NuclearNorm:
             1/sqrt(C), so channels of wide layers go first; ``"mean"`` and ``"max"`` do not depend on the width.
         aggregation: how the maps coupled into one channel share one score; ``"after-addition"`` looks at the maps after
             the residual additions only (and takes their mean).
+        images: look at so many images only, the first ones; None for all that ``batches`` gives.
+        positions: an approximation of ``"stacked"``: look at so many positions of larger maps only, drawn at random but
+            always the same. docs/importance.md has its measured speed and error. None, exact, looks at all of them.
         memory: GiB for what is kept between batches, ``"stacked"`` only. If the Gram matrices of the whole network fit,
             the data streams through once. Otherwise the inputs are kept, and the network runs over them several times,
             each time for as many channels as fit. The activations of one batch and 64 MiB of working memory come on
             top.
-        dtype: what the spectra are computed in; ``torch.float32`` is faster on a GPU and errs by about 1e-5 of a score.
+        dtype: what the spectra of ``"stacked"`` are computed in. None: float64 for models in float64 and for maps of up
+            to 64 positions, float32 for larger ones, which errs by about 1e-6 of a score (up to 1e-3 where the maps are
+            all but linearly dependent). ``"mean"`` is always computed in float64.
 
     Raises (when called):
         DataError: no batch, or a used-up generator; batches of different resolution; inputs larger than ``memory``.
@@ -74,16 +84,25 @@ class NuclearNorm:
         stage: Stage = "activated",
         normalize: Normalization = "l2",
         aggregation: MapAggregation = "mean",
+        images: int | None = None,
+        positions: int | None = None,
         memory: float = 2.0,
-        dtype: torch.dtype = torch.float64,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if reading not in get_args(Reading):
             raise UnknownNameError("reading", reading, get_args(Reading))
-        if dtype not in (torch.float32, torch.float64):
+        if dtype not in (None, torch.float32, torch.float64):
             raise FlowpruneError(f"NuclearNorm computes in torch.float32 or torch.float64, not {dtype}")
         if not memory > 0:
             raise FlowpruneError(f"memory={memory!r} is not a positive number of GiB")
+        for name, number in (("images", images), ("positions", positions)):
+            if number is not None and number < 1:
+                raise FlowpruneError(f"{name}={number!r} is not a positive number; leave it out to look at all of them")
+        if positions is not None and reading == "mean":
+            raise FlowpruneError("positions= picks rows of the stacked matrix; reading='mean' needs whole maps")
         self.batches = batches
+        self.images = images
+        self.positions = positions
         self.reading = reading
         self.stage = checked_stage(stage)
         self.normalize = checked_normalization(normalize)
@@ -94,7 +113,7 @@ class NuclearNorm:
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group that has no feature map."""
         chosen = [maps_for(group, self.stage, self.aggregation) for group in groups]
-        layers = iter(self._layer_scores(model, list(itertools.chain.from_iterable(chosen))))
+        layers = iter(self._layer_scores(model, inputs, list(itertools.chain.from_iterable(chosen))))
         scored = [
             [
                 (feature.position, scores)
@@ -104,37 +123,31 @@ class NuclearNorm:
         ]
         return group_scores(scored, groups, self.normalize, self.aggregation)
 
-    def _layer_scores(self, model: nn.Module, maps: list[FeatureMap]) -> list[torch.Tensor]:
+    def _layer_scores(self, model: nn.Module, inputs: Any, maps: list[FeatureMap]) -> list[torch.Tensor]:
         """Raw scores ``[channels]`` of every map."""
         if not maps:
             return []
-        device = model_device(model)
-        source = (input_of(batch, device) for batch in self.batches)
-        first = next(source, None)
-        if first is None:
-            raise DataError(
-                "NuclearNorm was given no batch; an iterator can be read only once, so pass a list or a DataLoader"
-            )
-        stream = itertools.chain([first], source)
+        source = inputs_in(self.batches, model_device(model), "NuclearNorm")
+        stream = source if self.images is None else first_images(source, self.images)
+        first = next(stream)
+        graph = trace(model, inputs)
+        sizes = self._sizes(model, graph, first, maps)
         blocks: list[list[torch.Tensor]] = [[] for _ in maps]
         with torch.random.fork_rng(devices=[]), full_precision():
-            for works, batches in self._schedule(model, first, stream, maps):
-                for work, scores in zip(works, self._one_pass(model, works, batches), strict=True):
+            for works, batches in self._schedule(itertools.chain([first], stream), maps, sizes):
+                for work, scores in zip(works, self._one_pass(model, graph, works, sizes, batches), strict=True):
                     blocks[work.layer].append(scores)
         return [torch.cat(scores) for scores in blocks]
 
     def _schedule(
-        self, model: nn.Module, first: Any, stream: Iterator[Any], maps: list[FeatureMap]
+        self, stream: Iterator[Any], maps: list[FeatureMap], sizes: list[MapSize]
     ) -> Iterator[tuple[list[MapWork], Iterable[Any]]]:
         """What each pass looks at, and the inputs it runs over."""
         if self.reading == "mean":
             yield whole(maps), stream
             return
         limit = int(self.memory * GIBIBYTE)
-        sizes = _sizes(model, first, maps)
-        grams = sum(
-            state_bytes(size, None, self.dtype) * len(map.indices) for map, size in zip(maps, sizes, strict=True)
-        )
+        grams = sum(state_bytes(size, None) * len(map.indices) for map, size in zip(maps, sizes, strict=True))
         if grams <= limit:
             yield whole(maps), stream
             return
@@ -149,45 +162,68 @@ class NuclearNorm:
                 )
             cached.append(batch)
         images = sum(first_tensor(batch).shape[0] for batch in cached)
-        for works in passes(maps, sizes, images, self.dtype, room):
+        for works in passes(maps, sizes, images, room):
             yield works, cached
 
-    def _one_pass(self, model: nn.Module, works: list[MapWork], batches: Iterable[Any]) -> list[torch.Tensor]:
+    def _one_pass(
+        self, model: nn.Module, graph: Graph, works: list[MapWork], sizes: list[MapSize], batches: Iterable[Any]
+    ) -> list[torch.Tensor]:
         """Run the model over ``batches`` and score what ``works`` names."""
         spectra: list[FeatureSpectra] = [
-            StackedSpectra(self.dtype) if self.reading == "stacked" else MeanSpectra(self.dtype) for _ in works
+            StackedSpectra(sizes[work.layer].dtype, self.positions) if self.reading == "stacked" else MeanSpectra()
+            for work in works
         ]
         shapes: list[torch.Size | None] = [None] * len(works)
-        positions = {work.map.position for work in works}
-        for batch in batches:
-            observed = observe(model, batch, positions)
-            for position, tensor in observed.items():
-                if not bool(torch.isfinite(tensor).all()):
-                    unit = next(work.map.unit for work in works if work.map.position == position)
-                    raise ModelError(
-                        f"the feature map of {unit!r} holds NaN or infinite values; check the weights and the inputs"
-                    )
-            for index, (work, spectrum) in enumerate(zip(works, spectra, strict=True)):
-                maps = work.maps(observed[work.map.position])
+        at: dict[tuple[int, int], list[int]] = {}
+        for index, work in enumerate(works):
+            at.setdefault(work.map.position, []).append(index)
+
+        def see(position: tuple[int, int], tensor: torch.Tensor) -> None:
+            check_map(tensor, works[at[position][0]].map.unit)
+            for index in at[position]:
+                maps = works[index].maps(tensor)
                 if self.reading == "stacked" and maps.shape[1:] != (shapes[index] or maps.shape[1:]):
                     raise DataError(
-                        f"the feature map of {work.map.unit!r} changes its size from batch to batch; stacking "
+                        f"the feature map of {works[index].map.unit!r} changes its size from batch to batch; stacking "
                         "needs inputs of one resolution (use reading='mean' for mixed ones)"
                     )
                 shapes[index] = maps.shape[1:]
-                spectrum.add(maps)
-            del observed
+                spectra[index].add(maps)
+
+        for batch in batches:
+            watch_maps(model, graph, batch, at, see)
         return [spectrum.scores().cpu() for spectrum in spectra]
 
+    def _sizes(self, model: nn.Module, graph: Graph, first: Any, maps: Sequence[FeatureMap]) -> list[MapSize]:
+        """What one channel of each map takes, for inputs like the first batch, from a trace (no memory)."""
+        shapes: dict[tuple[int, int], tuple[tuple[int, ...], torch.dtype]] = {}
+        on_data = trace(model, first)
+        for map in maps:
+            value = on_data.values[same_output(graph, map.position, on_data)]
+            shapes[map.position] = value.shape, value.dtype
+        sizes = []
+        for map in maps:
+            shape, dtype = shapes[map.position]
+            positions = min(positions_of(map, shape), self.positions or sys.maxsize)
+            sizes.append(MapSize(positions, dtype.itemsize, self.dtype or affordable_dtype(positions, dtype)))
+        return sizes
 
-def _sizes(model: nn.Module, inputs: Any, maps: Sequence[FeatureMap]) -> list[MapSize]:
-    """Sizes of the maps for this input, from a trace (no memory)."""
-    graph = trace(model, inputs)
-    sizes = []
-    for map in maps:
-        index, output = map.position
-        number = graph.operations[index].outputs[output]
-        assert number is not None
-        value = graph.values[number]
-        sizes.append(size_of(map, value.shape, value.dtype))
-    return sizes
+
+def affordable_dtype(positions: int, dtype: torch.dtype) -> torch.dtype:
+    """float64 for models in float64 and for short sides, where it costs little; float32 for the others."""
+    return torch.float64 if dtype == torch.float64 or positions <= _SHORT else torch.float32
+
+
+_SHORT = 64
+"""A Gram matrix of this side is a hundredth of a forward pass's work even in float64."""
+
+
+def first_images(batches: Iterator[Any], count: int) -> Iterator[Any]:
+    """The batches' first ``count`` images; what comes after them is not read."""
+    left = count
+    for batch in batches:
+        size = first_tensor(batch).shape[0]
+        yield batch if size <= left else tree_map_only(torch.Tensor, operator.itemgetter(slice(left)), batch)
+        left -= size
+        if left <= 0:
+            return

@@ -19,21 +19,48 @@ _SMALL = 32
 """Up to this shorter side LAPACK's singular values are as fast as the product and its eigenvalues (on one core)."""
 
 
+_BLOCK = 160
+"""Rows of a Gram matrix that are multiplied at once: large enough for the product to run at full speed, small enough to
+leave most of the upper triangle out."""
+
+
+def add_lower_gram(gram: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add ``rows @ rows^T`` to ``gram``, as far as its lower triangle needs it; what is above is left undefined.
+
+    Args:
+        gram: ``[matrices, n, n]``, of the type of ``rows``.
+        rows: ``[matrices, n, m]``.
+    """
+    size = rows.shape[1]
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        gram[:, start:stop, :stop].baddbmm_(rows[:, start:stop], rows[:, :stop].mT)
+
+
 def eigenvalue_nuclear_norms(gram: torch.Tensor) -> torch.Tensor:
     """Sum of the square roots of the eigenvalues of each Gram matrix.
 
     Args:
-        gram: ``[matrices, n, n]``, symmetric and positive semi-definite up to rounding.
+        gram: ``[matrices, n, n]``, symmetric and positive semi-definite up to rounding; only the lower triangle is read.
 
     Returns:
         ``[matrices]``, float64. Negative eigenvalues are rounding errors and count as zero.
     """
+    if len(gram) == 1:
+        gram = _without_zeros(gram)
     norms: torch.Tensor = _eigenvalues(gram).clamp_min(0).sqrt().sum(dim=-1, dtype=torch.float64)
     return norms
 
 
+def _without_zeros(gram: torch.Tensor) -> torch.Tensor:
+    """One Gram matrix ``[1, n, n]`` without the rows and columns that are zero (images on which a channel is silent,
+    and whole dead channels): they only add eigenvalues that are zero."""
+    living = gram[0].diagonal().nonzero()[:, 0]
+    return gram if len(living) == gram.shape[1] else gram[:, living[:, None], living]
+
+
 def _eigenvalues(gram: torch.Tensor) -> torch.Tensor:
-    """Eigenvalues ``[matrices, n]``, by what converges.
+    """Eigenvalues ``[matrices, n]`` from the lower triangles, by what converges.
 
     LAPACK's solver gives up on some matrices with many nearly equal eigenvalues, by an error or by NaN (both seen in
     float32 on maps of low rank). Then those are done in float64, and at last by their singular values, which are the
@@ -46,7 +73,8 @@ def _eigenvalues(gram: torch.Tensor) -> torch.Tensor:
     failed = ~torch.isfinite(values).all(dim=-1)
     if bool(failed.any()):
         exact = gram[failed].to(torch.float64)
-        again = _eigenvalues(exact) if gram.dtype != torch.float64 else torch.linalg.svdvals(exact)
+        mirrored = exact.tril() + exact.tril(-1).mT
+        again = _eigenvalues(exact) if gram.dtype != torch.float64 else torch.linalg.svdvals(mirrored)
         values = values.to(torch.float64)
         values[failed] = again
     return values
