@@ -5,7 +5,8 @@
 Per model of ``benchmarks/zoo.txt``: parameters near zero (layer scales, position tables, heads) and the norms' statistics are
 randomised, so that nothing can hide behind them; half of the channels of every group leave, drawn at random; then the pruned
 model's outputs are compared with those of ``tests/silenced_twin.py``, and the twin's with the dense model's. Where the twin is not
-defined, the reason is given instead. Models in the output file are left out, so a run can be interrupted and goes on.
+defined, the reason is given instead. Models in the output file are left out, but for errors,
+so a run can be interrupted and goes on.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def main() -> None:
         records = {entry["name"]: entry for entry in json.loads(arguments.out.read_text(encoding="utf-8"))["models"]}
     for line in lines:
         name = line.split()[0]
-        if not fnmatch.fnmatchcase(name, arguments.only) or (name in records and not arguments.again):
+        done = name in records and records[name]["verdict"] != "error" and not arguments.again
+        if done or not fnmatch.fnmatchcase(name, arguments.only):
             continue
         records[name] = record = one(line, arguments.limit)
         print(f"{record['verdict']}: {name} {record.get('error', record.get('difference'))}", flush=True)
