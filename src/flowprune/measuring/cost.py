@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowprune.errors import FlowpruneError, ModelError
-from flowprune.tracing import call_model, first_tensor, meta_shadow, model_of, shadow
+from flowprune.tracing import batch_size, call_model, meta_shadow, model_of, shadow
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,14 @@ def measure(model: nn.Module, x: Any) -> Measurement:
             forward needs real numbers, a shadow on the model's own tensors does. The model's mode, hooks, buffers and
             the random state stay.
         x: what the forward takes: a tensor, a tuple or list of positional arguments, or a dictionary of keyword
-            arguments. The first dimension of the first tensor is the batch, which is divided out.
+            arguments. The first dimension of the first tensor is the batch (or the length of the list, where
+            images come in a list), which is divided out.
 
     Raises:
         ModelError: the forward raises on ``x``, or the model is a wrapper or cannot be copied.
     """
     model = model_of(model)
-    batch = max(1, first_tensor(x).shape[0] if first_tensor(x).ndim else 1)
+    batch = max(1, batch_size(x))
     counted = _on_meta(model, x)
     if counted is None:
         counted = _on_real(model, x)

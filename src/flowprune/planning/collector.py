@@ -1,7 +1,7 @@
 """Python's cyclic garbage collector, paused while a plan is made.
 
-A plan makes hundreds of thousands of small objects and almost no cycles. The collector walks through everything alive, the libraries'
-modules included, each time it believes that there is something to find: a quarter of a plan's time.
+A plan makes hundreds of thousands of small objects and almost no cycles. The collector walks through everything alive, the
+libraries' modules included, each time it believes that there is something to find: a quarter of a plan's time.
 """
 
 from __future__ import annotations

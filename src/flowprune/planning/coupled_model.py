@@ -16,7 +16,7 @@ from flowprune.coupling.labels import Array
 from flowprune.errors import CertificateError, ModelError
 from flowprune.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
 from flowprune.surgery import Refusal
-from flowprune.tracing import Graph, Operation, first_tensor, model_of, trace
+from flowprune.tracing import Graph, Operation, batch_size, model_of, trace
 from flowprune.tracing.integers import sizes_in
 
 
@@ -66,7 +66,7 @@ class CoupledModel:
         exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
         notes.freezes.extend(exempt.freezes)
         parameters = frozenset(name for name, _ in model.named_parameters())
-        batch = first_tensor(inputs).shape[0] if first_tensor(inputs).dim() else 1
+        batch = batch_size(inputs)
         coupling = group_channels(notes, passes)
         return cls(
             passes,

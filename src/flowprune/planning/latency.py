@@ -12,7 +12,7 @@ from torch import nn
 from flowprune.allocation import Budget, Plan
 from flowprune.errors import BudgetError, UnreachableBudgetError
 from flowprune.measuring.latency import Timing, time_in_turns
-from flowprune.tracing import first_tensor
+from flowprune.tracing import batch_size, first_tensor
 
 CLOSE_ENOUGH = 0.02
 """The bisection ends when the two nearest candidates differ by this share of the dense model's MACs."""
@@ -122,7 +122,7 @@ def _recorded(plan: Plan, budget: Budget, inputs: Any, dense: Timing, small: Tim
         "share": small.share_of(dense),
         "quartiles": [low * 1e3, high * 1e3],
         "runs": len(small.samples),
-        "batch": int(first_tensor(inputs).shape[0]) if first_tensor(inputs).dim() else 1,
+        "batch": batch_size(inputs),
         "device": str(first_tensor(inputs).device),
         "threads": torch.get_num_threads(),
     }

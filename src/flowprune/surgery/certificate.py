@@ -20,31 +20,11 @@ from flowprune.coupling import Analysis, Coupling
 from flowprune.coupling.labels import Array, Block, Layout, reduced, survivors
 from flowprune.coupling.propagation import Propagation
 from flowprune.coupling.rules import rule_of
+from flowprune.surgery.arguments import altered_arguments, same_form
+from flowprune.surgery.decided_by_data import decides_by_data, first_that_reads, fits, is_number
 from flowprune.tracing import Graph, Operation
 from flowprune.tracing.integers import Expression
 from flowprune.tracing.recorder import InterruptedTraceError, retrace
-
-_SIZE_ARGUMENTS: dict[str, frozenset[str]] = {
-    "aten.view": frozenset({"size"}),
-    "aten._unsafe_view": frozenset({"size"}),
-    "aten.reshape": frozenset({"shape"}),
-    "aten._reshape_alias": frozenset({"size", "stride"}),
-    "aten.as_strided_": frozenset({"size", "stride"}),
-    "aten.expand": frozenset({"size"}),
-    "aten.slice": frozenset({"start", "end"}),
-    "aten.split": frozenset({"split_size"}),
-    "aten.split_with_sizes": frozenset({"split_sizes"}),
-    "aten.constant_pad_nd": frozenset({"pad"}),
-    "aten.convolution": frozenset({"groups"}),
-    "aten._convolution": frozenset({"groups"}),
-    "aten.native_layer_norm": frozenset({"normalized_shape"}),
-    "aten.native_group_norm": frozenset({"C"}),
-    "aten.new_zeros": frozenset({"size"}),
-    "aten.new_ones": frozenset({"size"}),
-    "aten.new_full": frozenset({"size"}),
-    "aten.new_empty": frozenset({"size"}),
-}
-"""Arguments that say how large something is. What they did shows in the results' shapes and labels, which are checked."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +103,7 @@ class _Certification(Propagation):
         self._frozen = frozen
         self._fresh = 0
         self._altered: dict[int, str] = {}
+        self._decided = False
         self._kept: dict[int, Block] = {}  # by identity: a block is shared by every tensor it flows to unchanged
 
     def check(self) -> Refusal | None:
@@ -144,18 +125,22 @@ class _Certification(Propagation):
                 )
             for operation in small.operations:
                 step = operation.index
+                if self._decided and not self._in_step(operation):
+                    return self._check_rest(step)
                 self._require(step < len(dense.operations), "the small model runs more operators")
                 self._step(dense.operations[step], operation)
             self._require(not self._altered, "")
             # a pass that was interrupted has no outputs; the caller knows
             if small.outputs or not small.operations:
                 step = len(dense.operations) - 1
+                if self._decided and len(small.operations) < len(dense.operations):
+                    return self._check_rest(len(small.operations))
                 self._require(len(small.operations) == len(dense.operations), "the small model runs fewer operators")
                 self._require(dense.outputs == small.outputs, "the outputs are not the same")
                 for value in dense.outputs:
-                    self._require(
-                        dense.values[value].shape == small.values[value].shape, "an output of the model shrinks"
-                    )
+                    before, after = dense.values[value].shape, small.values[value].shape
+                    same = before == after or (self._decided and fits(after, before, self._predicted_layout(value)))
+                    self._require(same, "an output of the model shrinks")
         except _MismatchError as mismatch:
             if not self._altered:
                 return Refusal(step, dense.training, str(mismatch))
@@ -163,26 +148,41 @@ class _Certification(Propagation):
             return Refusal(first, dense.training, self._altered[first], tuple(others))
         return None
 
+    def _in_step(self, small: Operation) -> bool:
+        """Whether the dense pass runs the same operator on the same values here."""
+        operations = self._dense.graph.operations
+        if small.index >= len(operations):
+            return False
+        dense = operations[small.index]
+        same_values = dense.outputs == small.outputs and dense.inputs() == small.inputs()
+        return dense.function is small.function and dense.module == small.module and same_values
+
+    def _check_rest(self, step: int) -> Refusal | None:
+        """Where the data made the two passes part, neither may read channels any more that could leave."""
+        dense, small = self._dense.graph, self.graph
+        for graph, layouts in ((dense, self._dense.layouts), (small, self.layouts)):
+            reader = first_that_reads(graph.operations[step:], layouts, self._may_leave)
+            if reader is not None:
+                reason = f"{reader.name} reads channels after data has decided how to go on"
+                return Refusal(min(reader.index, len(dense.operations) - 1), dense.training, reason)
+        return None
+
+    def _may_leave(self, labels: Array) -> bool:
+        return not self._frozen[self._coupling.roots[labels]].all()
+
     def _step(self, dense: Operation, small: Operation) -> None:
         self._require(dense.function is small.function, f"{small.name} runs where {dense.name} ran")
         self._require(
             dense.outputs == small.outputs and dense.module == small.module, "the operators are wired differently"
         )
-        sizes = _SIZE_ARGUMENTS.get(dense.name, frozenset())
-        names = [argument.name for argument in dense.function._schema.arguments]
-        self._require(
-            len(dense.arguments) == len(small.arguments) and dense.keywords.keys() == small.keywords.keys(),
-            f"{dense.name} is called in another form",
-        )
-        pairs = [
-            *zip(names, dense.arguments, small.arguments, strict=False),
-            *((name, dense.keywords[name], small.keywords[name]) for name in dense.keywords),
-        ]
-        for name, before, after in pairs:
-            if name not in sizes and not _same(before, after):
-                reason = f"the argument {name} of {dense.name} is {after!r} instead of {before!r}"
-                self._require(isinstance(before, float) and isinstance(after, float), reason)
-                self._altered[dense.index] = reason  # changes no shape: there may be more of the kind, one an attention
+        self._require(same_form(dense, small), f"{dense.name} is called in another form")
+        self._decided |= decides_by_data(dense, self._dense.graph)
+        for name, before, after in altered_arguments(dense, small):
+            if self._decided and is_number(before) and is_number(after):
+                continue
+            reason = f"the argument {name} of {dense.name} is {after!r} instead of {before!r}"
+            self._require(isinstance(before, float) and isinstance(after, float), reason)
+            self._altered[dense.index] = reason  # changes no shape: there may be more of the kind, one an attention
         if dense.name == "aten.constant_pad_nd":
             self._check_padding(dense, small)
         self.operation = small
@@ -196,7 +196,8 @@ class _Certification(Propagation):
                 continue
             predicted = self._predicted_layout(value)
             found, expected = self.graph.values[value].shape, self._predicted_shape(value, predicted)
-            self._require(found == expected, f"{dense.name} returns a tensor of shape {found} instead of {expected}")
+            fitting = found == expected or (self._decided and fits(found, expected, predicted))
+            self._require(fitting, f"{dense.name} returns a tensor of shape {found} instead of {expected}")
             self._require(
                 _same_layout(predicted, self.layouts.get(value, ())),
                 f"{dense.name} returns other channels than predicted",
@@ -298,12 +299,6 @@ class _Certification(Propagation):
 
     def cost(self, constant: int, factors: Sequence[Array]) -> None:
         """Costs are the dense pass's business."""
-
-
-def _same(before: Any, after: Any) -> bool:
-    if isinstance(before, float) and isinstance(after, float):
-        return before == after or (before != before and after != after)
-    return bool(type(before) is type(after) and before == after)
 
 
 def _same_layout(predicted: Layout, found: Layout) -> bool:

@@ -8,7 +8,7 @@ from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Val
 from flowprune.tracing.integers import Integer
 from flowprune.tracing.recorder import trace
 from flowprune.tracing.replay import observe, replay
-from flowprune.tracing.shadow import call_model, first_tensor, meta_shadow, model_of, shadow
+from flowprune.tracing.shadow import batch_size, call_model, first_tensor, meta_shadow, model_of, shadow
 
 __all__ = [
     "Graph",
@@ -17,6 +17,7 @@ __all__ = [
     "Operation",
     "Reference",
     "Value",
+    "batch_size",
     "call_model",
     "first_tensor",
     "meta_shadow",

@@ -110,7 +110,7 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
 
 
 def first_tensor(inputs: Any) -> torch.Tensor:
-    """The first tensor among example inputs; its first dimension is taken for the batch.
+    """The first tensor among example inputs.
 
     Raises:
         TraceError: if there is none.
@@ -121,3 +121,16 @@ def first_tensor(inputs: Any) -> torch.Tensor:
     raise TraceError(
         "the example inputs hold no tensor; pass what the model's forward takes, for example torch.zeros(1, 3, 32, 32)"
     )
+
+
+def batch_size(inputs: Any) -> int:
+    """How many images example inputs hold: the first size of the first tensor, or the length of a list of images.
+
+    Raises:
+        TraceError: if there is no tensor.
+    """
+    first = first_tensor(inputs)
+    arguments = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
+    if isinstance(arguments, (tuple, list)) and arguments and isinstance(arguments[0], (tuple, list)):
+        return len(arguments[0])
+    return int(first.shape[0]) if first.dim() else 1

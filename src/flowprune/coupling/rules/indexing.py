@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from flowprune.coupling.labels import Block, block_at, without
 from flowprune.coupling.propagation import Propagation
@@ -26,10 +27,17 @@ def embedding(operation: Operation, state: Propagation) -> None:
 
 @rule("aten.index")
 def index(operation: Operation, state: Propagation) -> None:
-    """Dimensions that are picked from by numbers stay; the others move to where the result has them."""
+    """Dimensions that are picked from by numbers stay; the others move to where the result has them. A mask picks from as many
+    dimensions as it has."""
     x: Reference = operation.argument("self")
     indices = operation.argument("indices")
-    picked = [d for d, chosen in enumerate(indices) if chosen is not None]
+    picked: list[int] = []
+    dimension = 0
+    for chosen in indices:
+        is_mask = chosen is not None and state.graph.values[chosen.value].dtype in (torch.bool, torch.uint8)
+        covered = len(state.shape(chosen)) if is_mask else 1
+        picked += range(dimension, dimension + covered) if chosen is not None else ()
+        dimension += covered
     if not picked or picked != list(range(picked[0], picked[0] + len(picked))):
         state.freeze_inputs(operation, "picked by numbers in several dimensions apart")
         return
