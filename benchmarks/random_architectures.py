@@ -109,7 +109,8 @@ def add(record: dict[str, Any], seed: int) -> None:
     for kind in kinds:
         record["networks_with"][kind] = record["networks_with"].get(kind, 0) + 1
     for asked in found.budget[:1]:
-        kind = " ".join(word for word in asked.split() if word.strip("(',)").isalpha())
+        words = [word.strip("(',)") for word in asked.split()]
+        kind = " ".join(word for word in words if not word[0].isdigit() and word != "scope")
         record["budgets"][kind] = record["budgets"].get(kind, 0) + 1
     record["budget_unreachable"] += len(found.budget) > 1
     record["share_frozen"][TENTHS[min(int(found.frozen * 10), 9)]] += 1
