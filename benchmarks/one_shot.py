@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from flowprune.artifacts.replacing import write_text
 from flowprune.importance import REGISTRY
@@ -28,7 +29,7 @@ from flowprune.models import create
 from flowprune.pipeline.criteria import importance_from
 from flowprune.pruning import plan, prune
 from flowprune.reporting import environment
-from flowprune.training import Data, evaluate, load_data
+from flowprune.training import Data, load_data
 from flowprune.training.locating import data_root
 
 WEIGHTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
@@ -78,12 +79,37 @@ def pretrained(network: str, root: Path) -> nn.Module:
     return create(network, weights=root / "weights" / WEIGHTS[network]).eval()
 
 
-def tested(model: nn.Module, data: Data) -> float:
-    """Top-1 on all test images, in per cent."""
-    return evaluate(copy.deepcopy(model).to(memory_format=torch.channels_last), data, batch_size=TEST_BATCH).top1
+Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def measured(model: nn.Module, data: Data, name: str, options: dict[str, Any], draw: int) -> dict[str, Any]:
+def test_batches(data: Data) -> Batches:
+    """All test images, normalised once, in the memory format that convolutions are fastest with."""
+    ready = data.batches("test", batch_size=TEST_BATCH)
+    return [(images.contiguous(memory_format=torch.channels_last), targets) for images, targets in ready]
+
+
+def tested(model: nn.Module, batches: Batches) -> float:
+    """Top-1 in per cent. Batch norms are folded into the convolutions of a copy first: the same function, a quarter faster."""
+    quick = copy.deepcopy(model).eval()
+    for module in list(quick.modules()):
+        children = dict(module.named_children())
+        for name, child in children.items():
+            norm = children.get(name.replace("conv", "bn"))
+            if name.startswith("conv") and isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(child, norm))
+                setattr(module, name.replace("conv", "bn"), nn.Identity())
+    quick.to(memory_format=torch.channels_last)
+    hits, images = 0, 0
+    with torch.inference_mode():
+        for inputs, targets in batches:
+            hits += int((quick(inputs).argmax(1) == targets).sum())
+            images += len(targets)
+    return 100 * hits / images
+
+
+def measured(
+    model: nn.Module, data: Data, tests: Batches, name: str, options: dict[str, Any], draw: int
+) -> dict[str, Any]:
     """What one criterion does with one draw, at every budget."""
     chance = {"seed": draw} if "seed" in inspect.signature(REGISTRY[name]).parameters else {}
 
@@ -102,7 +128,7 @@ def measured(model: nn.Module, data: Data, name: str, options: dict[str, Any], d
                 "macs": made.macs[1],
                 "params": made.params[1],
                 "filters_removed": made.filters_removed,
-                "top1": tested(small, data),
+                "top1": tested(small, tests),
             }
         )
     return {"points": points, "scoring_cpu_seconds": round(criterion.seconds, 2)}
@@ -119,6 +145,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = load_data("cifar10", data_dir=arguments.data_dir, normalize="imagenet")
     model = pretrained(arguments.network, data_root("cifar10", arguments.data_dir))
+    tests = test_batches(data)
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / f"{arguments.network}.json"
     if file.exists():
@@ -132,7 +159,7 @@ def main() -> None:
             "data": {"name": "cifar10", "normalize": "imagenet", "test_images": len(data.test)},
             "calibration": {"batches": BATCHES, "batch_size": BATCH_SIZE},
             "environment": environment(),
-            "dense": {"top1": tested(model, data), "macs": dense.macs[0], "params": dense.params[0]},
+            "dense": {"top1": tested(model, tests), "macs": dense.macs[0], "params": dense.params[0]},
             "criteria": {},
         }
     for draw in range(arguments.draws):
@@ -143,7 +170,7 @@ def main() -> None:
             if str(draw) in entry["draws"]:
                 continue
             began = time.process_time()
-            entry["draws"][str(draw)] = measured(model, data, name, options, draw)
+            entry["draws"][str(draw)] = measured(model, data, tests, name, options, draw)
             write_text(file, json.dumps(results, indent=1) + "\n")
             tops = ", ".join(f"{point['top1']:.2f}" for point in entry["draws"][str(draw)]["points"])
             print(f"{label}, draw {draw}: {tops} ({time.process_time() - began:.0f} s of CPU)", flush=True)
