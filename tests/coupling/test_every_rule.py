@@ -144,6 +144,7 @@ OTHERS: dict[str, tuple[Body, int]] = {
     "new_full": (lambda net, x, y: torch.cat([x, x.new_full((2, 1, 8, 8), 0.5)], 1), 9),
     "new_empty": (lambda net, x, y: torch.cat([x, x.new_empty(2, 1, 8, 8).fill_(1)], 1), 9),
     "pixel_shuffle": (lambda net, x, y: nn.functional.pixel_shuffle(x, 2), 2),
+    "channel_shuffle": (lambda net, x, y: nn.functional.channel_shuffle(x, 2), 8),
     "pixel_unshuffle": (lambda net, x, y: nn.functional.pixel_unshuffle(x, 2), 32),
     "im2col": (lambda net, x, y: nn.functional.unfold(x, 2), 32),
     "glu": (lambda net, x, y: nn.functional.glu(torch.cat([x, y], 1), 1), 8),
@@ -237,6 +238,7 @@ NOT_SEEN = {
         "repeat_interleave",
         "dropout",
     ),
+    "native_channel_shuffle",
     "copy",  # has no derivative of its own; copy_ has
     # called by adaptive pooling and by resizing, inside torch
     "as_strided_",
