@@ -10,7 +10,7 @@ from torch import nn
 
 from flowprune.errors import ModelError
 from flowprune.importance.calibration import inputs_in
-from flowprune.importance.map_watch import watch_maps
+from flowprune.importance.map_watch import evaluation_shadow, watch_maps
 from flowprune.importance.spectrum import full_precision
 from flowprune.importance.stages import maps_for
 from flowprune.measuring import is_finite
@@ -64,10 +64,10 @@ def image_averages(
             totals[number] = totals[number] + total if number in totals else total
             rows[number] = rows.get(number, 0) + len(found)
 
-    graph = trace(model, inputs)
+    graph, twin = trace(model, inputs), evaluation_shadow(model)
     with torch.random.fork_rng(devices=[]), full_precision():
         for batch in inputs_in(batches, model_device(model), criterion):
-            watch_maps(model, graph, batch, at, see)
+            watch_maps(twin, graph, batch, at, see)
     averages = iter(totals[number] / rows[number] for number in range(len(every)))
     return [[(feature.position, next(averages)) for feature in maps] for maps in chosen]
 

@@ -73,16 +73,19 @@ class MapWatch(TorchDispatchMode):
                 )
 
 
-def watch_maps(model: nn.Module, graph: Graph, inputs: Any, positions: Collection[Position], see: See) -> None:
-    """Run ``model`` once, in evaluation mode and without gradients, and show ``see`` the maps at ``positions``.
+def evaluation_shadow(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` in evaluation mode that shares its tensors: the model's own modes and hooks stay untouched."""
+    return shadow(model_of(model), lambda tensor: tensor).eval()
 
-    A shadow that shares the model's tensors runs, so modes and training-time hooks stay untouched. Nothing is copied:
-    what ``see`` wants to keep it must copy.
+
+def watch_maps(twin: nn.Module, graph: Graph, inputs: Any, positions: Collection[Position], see: See) -> None:
+    """Run an ``evaluation_shadow`` once, without gradients, and show ``see`` the maps at ``positions``.
+
+    Nothing is copied: what ``see`` wants to keep it must copy.
 
     Raises:
         ModelError: the forward does not run the operators of ``graph``.
     """
-    twin = shadow(model_of(model), lambda tensor: tensor).eval()
     watch = MapWatch(graph, positions, see)
     with spelled_out_attention(), torch.no_grad(), watch:
         call_model(twin, inputs)

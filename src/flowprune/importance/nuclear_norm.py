@@ -17,7 +17,7 @@ from flowprune.importance.aggregation import group_scores
 from flowprune.importance.calibration import inputs_in
 from flowprune.importance.feature_spectra import FeatureSpectra, MeanSpectra, StackedSpectra
 from flowprune.importance.map_scores import check_map
-from flowprune.importance.map_watch import same_output, watch_maps
+from flowprune.importance.map_watch import evaluation_shadow, same_output, watch_maps
 from flowprune.importance.map_work import GIBIBYTE, MapSize, MapWork, passes, positions_of, state_bytes, whole
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
@@ -130,12 +130,12 @@ class NuclearNorm:
         source = inputs_in(self.batches, model_device(model), "NuclearNorm")
         stream = source if self.images is None else first_images(source, self.images)
         first = next(stream)
-        graph = trace(model, inputs)
+        graph, twin = trace(model, inputs), evaluation_shadow(model)
         sizes = self._sizes(model, graph, first, maps)
         blocks: list[list[torch.Tensor]] = [[] for _ in maps]
         with torch.random.fork_rng(devices=[]), full_precision():
             for works, batches in self._schedule(itertools.chain([first], stream), maps, sizes):
-                for work, scores in zip(works, self._one_pass(model, graph, works, sizes, batches), strict=True):
+                for work, scores in zip(works, self._one_pass(twin, graph, works, sizes, batches), strict=True):
                     blocks[work.layer].append(scores)
         return [torch.cat(scores) for scores in blocks]
 
@@ -166,9 +166,9 @@ class NuclearNorm:
             yield works, cached
 
     def _one_pass(
-        self, model: nn.Module, graph: Graph, works: list[MapWork], sizes: list[MapSize], batches: Iterable[Any]
+        self, twin: nn.Module, graph: Graph, works: list[MapWork], sizes: list[MapSize], batches: Iterable[Any]
     ) -> list[torch.Tensor]:
-        """Run the model over ``batches`` and score what ``works`` names."""
+        """Run the model's shadow over ``batches`` and score what ``works`` names."""
         spectra: list[FeatureSpectra] = [
             StackedSpectra(sizes[work.layer].dtype, self.positions) if self.reading == "stacked" else MeanSpectra()
             for work in works
@@ -191,7 +191,7 @@ class NuclearNorm:
                 spectra[index].add(maps)
 
         for batch in batches:
-            watch_maps(model, graph, batch, at, see)
+            watch_maps(twin, graph, batch, at, see)
         return [spectrum.scores().cpu() for spectrum in spectra]
 
     def _sizes(self, model: nn.Module, graph: Graph, first: Any, maps: Sequence[FeatureMap]) -> list[MapSize]:
