@@ -70,6 +70,8 @@ class Drawing:
         norm = self.norm(outside)
         convolution = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=self.often(0.5))
         kind = self.pick(*ACTIVATIONS)
+        if kind == "none" and isinstance(norm, nn.InstanceNorm2d):
+            kind = "gelu"  # the mean of what such a norm returns is a constant, and after global pooling the whole network's output
         if kind.startswith("prelu"):
             self.count("prelu")
         if self.often(0.15) and inside > 3:
