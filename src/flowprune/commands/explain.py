@@ -22,11 +22,18 @@ def explain(
         list[str] | None,
         typer.Option("--freeze", metavar="NAME=DIMENSIONS", help="Dimensions that stay.", show_default=False),
     ] = None,
+    flow: Annotated[bool, typer.Option("--flow", help="Show the points of the feature flow instead.")] = False,
 ) -> None:
     """Show which layers lose their channels together, and why others keep theirs."""
     from flowprune.commands.subject import subject
     from flowprune.planning import explain as explained
 
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
+    if flow:
+        from flowprune.flow import FeatureFlow
+
+        with FeatureFlow(given.model, inputs=given.example(input_shape)) as found:
+            typer.echo(str(found))
+        return
     options: dict[str, Any] = {"ignore": ignore or (), "freeze": key_values(freeze, "--freeze")}
     typer.echo(str(explained(given.model, given.example(input_shape), **options)))

@@ -64,9 +64,10 @@ class _Backward:
     def attach(self, features: Sequence[Tensor | None]) -> None:
         """Put a hook on every feature that the network itself gives a gradient to; remember the others."""
         holders_of_an_owned_gradient()
-        fed = fed_by_later(features)
+        pulled = [touched(index, self.links) for index in range(len(features))]
+        fed = fed_by_later(features, pulled)
         for index, feature in enumerate(features):
-            if feature is None or not feature.requires_grad or not touched(index, self.links):
+            if feature is None or not feature.requires_grad or not pulled[index]:
                 continue
             if fed[index]:
                 feature.register_hook(_Pull(self, index))

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from flowprune.errors import ModelError, RecipeError, TraceError, UnknownNameError
 from flowprune.flow.calibration import Calibration
+from flowprune.flow.chaining import chained
 from flowprune.flow.complaints import nothing_recorded
+from flowprune.flow.description import described
+from flowprune.flow.links import links_of
 from flowprune.flow.magnitude import Reduction, accumulated
 from flowprune.flow.observed_loss import Observation, zero_that_observes
 from flowprune.flow.points import Point, check_names, find_points, named_points
@@ -193,6 +196,14 @@ class FeatureFlow:
         """
         return self._found().points
 
+    def __str__(self) -> str:
+        """One line a point: its name, what it is, where it is taken down; and what does not enter.
+
+        Raises:
+            ModelError: before the first forward, unless ``inputs`` were given.
+        """
+        return described(self._found())
+
     @property
     def left_out(self) -> dict[str, str]:
         """What does not enter: "point -> point" (as of the last penalty or profile) or a point out of reach, and the reason."""
@@ -257,7 +268,11 @@ class FeatureFlow:
         else:
             assert graph is not None
             points, unplaced = find_points(graph, self._layout)
+            points = chained(points, graph)
         self._trajectory[:] = [trajectory_of(points, graph, self._across, unplaced)]
+        if graph is not None:
+            shapes = [None if point.value is None else torch.Size(graph.values[point.value].shape) for point in points]
+            self._trajectory[0].left_out = links_of(self._trajectory[0], shapes)[1]
         return points
 
     def _found(self) -> Trajectory:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from torch import nn
@@ -43,6 +44,9 @@ class Point:
     copied: bool
     value: int | None
     flow: int = 0
+
+
+_POOLINGS = ("aten.mean", "aten._adaptive_avg_pool2d", "aten.adaptive_avg_pool2d", "aten.avg_pool2d")
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,22 @@ def _block_values(graph: Graph) -> list[_Wanted]:
     return list(found.values())
 
 
+def _classifies(graph: Graph, unit: _Wanted) -> bool:
+    """Whether it is the convolution after the global pooling that stands in for a linear classifier."""
+    producers = graph.producers()
+    value: int | None = unit.value
+    if prod(graph.values[unit.value].shape[2:]) > 1 or unit.value not in producers:
+        return False
+    while value in producers:
+        operation = producers[value]
+        if operation.name in _POOLINGS:
+            return prod(graph.values[operation.inputs()[0]].shape[2:]) > 1
+        if value != unit.value and operation.name == "aten.convolution":
+            return False
+        value = next(iter(operation.inputs()), None)
+    return False
+
+
 def _layer_values(graph: Graph) -> list[_Wanted]:
     return _units(graph, ancestry(graph), through_addition=True)
 
@@ -165,7 +185,20 @@ def _units(graph: Graph, ancestors: dict[int, int], *, through_addition: bool) -
         if end is not None:
             name = convolution.module or f"convolution {convolution.index}"
             found.setdefault(end, _Wanted(end, name, "convolution", producers[end].index))
-    return list(found.values())
+    return _without_gates(graph, list(found.values()))
+
+
+def _without_gates(graph: Graph, units: list[_Wanted]) -> list[_Wanted]:
+    """Without the convolutions on pooled 1x1 maps that only weigh the channels of larger maps behind them."""
+    kept: list[_Wanted] = []
+    largest = 0
+    units = [unit for unit in units if not _classifies(graph, unit)]
+    for unit in sorted(units, key=lambda unit: -unit.value):
+        positions = prod(graph.values[unit.value].shape[2:])
+        if positions > 1 or largest <= 1:
+            kept.append(unit)
+        largest = max(largest, positions)
+    return kept[::-1]
 
 
 def _overwritten(graph: Graph) -> set[int]:
