@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from flowprune.planning.selection import LARGEST_CUT
 from flowprune.pruning import plan, prune
 
 Finetune = Callable[[nn.Module, int], nn.Module | None]
+KINDS = ("macs", "params", "channels", "threshold", "latency")
+"""What a budget may count."""
+
 _NOTHING = 1e-12
 """A share so small that no channel leaves under it."""
 
@@ -47,20 +50,19 @@ def prune_iteratively(
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BudgetError(f"steps={steps!r} is not a number of steps: use a whole number such as 3")
-    kinds = ("macs", "params", "channels", "threshold", "latency")
-    given: dict[str, Any] = {kind: options.get(kind) for kind in kinds}
+    given: dict[str, Any] = {kind: options.get(kind) for kind in KINDS}
     budget = budget_from(**given)
     if budget.kind in ("threshold", "latency"):
         raise BudgetError(
             f"{budget} cannot be met in steps; use a budget of macs=, params= or channels=, or a single cut"
         )
-    others = {key: value for key, value in options.items() if key not in (*kinds, "largest_cut")}
+    others = {key: value for key, value in options.items() if key not in (*KINDS, "largest_cut")}
     possible = plan(model, inputs, **{**options, "importance": Random()})
     share = budget.share if budget.kind == "channels" else None
-    widths = _Widths(model, inputs, share, options.get("largest_cut", LARGEST_CUT), others)
+    widths = Widths(model, inputs, share, options.get("largest_cut", LARGEST_CUT), others)
     small = model
     for step in range(1, steps + 1):
-        asked = widths.options(small, inputs, step / steps)
+        asked = widths.options(step / steps)
         if budget.kind != "channels":
             assert possible.target is not None
             dense = getattr(possible, budget.kind)[0]
@@ -75,13 +77,15 @@ def prune_iteratively(
     return small
 
 
-class _Widths:
+class Widths:
     """The dense model's coupled groups, and which of their channels the small model's still are."""
 
     def __init__(
         self, model: nn.Module, inputs: Any, share: Shares | None, largest_cut: Shares, others: dict[str, Any]
     ) -> None:
         self._exempt = {key: others[key] for key in ("ignore", "freeze", "heads") if key in others}
+        if self._exempt.get("heads") == "both":
+            self._exempt["heads"] = "whole"  # the widths of everything else are the same either way
         coupling = CoupledModel.of(model, inputs, **self._exempt).coupling
         caps = share_of_classes(checked_shares(largest_cut, "largest_cut"), coupling, LARGEST_CUT, "largest_cut")
         kept = share_of_classes(share, coupling, 1.0, "channels") if share is not None else np.ones(len(caps))
@@ -107,27 +111,22 @@ class _Widths:
                 size = made.shapes[name][dimension]
                 self._staying[name, dimension] = np.delete(np.arange(size) if before is None else before, list(indices))
 
-    def options(self, small: nn.Module, inputs: Any, progress: float) -> dict[str, Any]:
+    def options(self, progress: float) -> dict[str, Any]:
         """What the small model's groups may lose, and under a budget of channels do lose, up to this share of the way."""
-        groups = CoupledModel.of(small, inputs, **self._exempt).coupling.groups
-        caps: dict[str, float] = {}
-        shares: dict[str, float] = {}
-        for group, origin in zip(groups, self._origins(groups), strict=True):
-            now = group.channels
-            caps[group.name] = max(_NOTHING, (now - self._least[origin]) / now)
-            wanted = int(self._sizes[origin] * self._share[origin] ** progress + 1e-9)
-            shares[group.name] = min(1.0, max(_NOTHING, wanted / now))
-        found: dict[str, Any] = {"largest_cut": caps} if caps else {}
-        if self._by_channels:
-            found["channels"] = shares or 1.0
-        return found
 
-    def _origins(self, groups: Sequence[CoupledGroup]) -> list[int]:
-        origins = []
-        for group in groups:
-            member = group.members[0]
-            index, staying = int(member.indices[0, 0]), self._staying.get((member.name, member.dimension))
-            origins.append(
-                self._group_of[member.name, member.dimension, int(staying[index]) if staying is not None else index]
-            )
-        return origins
+        def cap(group: CoupledGroup) -> float:
+            return max(_NOTHING, (group.channels - self._least[self._origin(group)]) / group.channels)
+
+        def share(group: CoupledGroup) -> float:
+            origin = self._origin(group)
+            wanted = int(self._sizes[origin] * self._share[origin] ** progress + 1e-9)
+            return min(1.0, max(_NOTHING, wanted / group.channels))
+
+        return {"largest_cut": cap, "channels": share} if self._by_channels else {"largest_cut": cap}
+
+    def _origin(self, group: CoupledGroup) -> int:
+        """The dense model's group that a group of the small model is left of. Names would not do: they are counted through, and
+        groups that turn out to stay are counted no more."""
+        member = group.members[0]
+        index, staying = int(member.indices[0, 0]), self._staying.get((member.name, member.dimension))
+        return self._group_of[member.name, member.dimension, int(staying[index]) if staying is not None else index]

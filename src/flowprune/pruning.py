@@ -65,8 +65,8 @@ def plan(
             and under a budget of MACs, parameters or time never above it; ``plan.rounded`` says what was asked and reached.
         fold_tolerance: largest change that folding a constant channel into a padded consumer may make to the consumer's output, in
             standard deviations of that output (absolute, where no batch norm follows). Beyond it a dead filter stays.
-        heads: what attention loses: "whole" heads, or the same number of channels "inside" each. Inside, the widths of queries and
-            keys stay where the scale of the scores is computed from them.
+        heads: what attention loses: "whole" heads, the same number of channels "inside" each, or "both". Inside, the widths of
+            queries and keys stay where the scale of the scores is computed from them.
         ignore: modules, dotted names or patterns ("layer1.*") that are left alone: all dimensions of their parameters, their values
             and their attributes.
         freeze: dimensions that stay, by name or pattern of a parameter or module: ``{"layer1.0.conv1.weight": [0]}``.
@@ -78,6 +78,25 @@ def plan(
         CertificateError: if no part of the cut can be certified.
     """
     budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope)
+    if heads == "both":
+        from flowprune.heads import plan_both  # it makes two plans by this function
+
+        return plan_both(
+            model,
+            inputs,
+            importance=importance,
+            macs=macs,
+            params=params,
+            channels=channels,
+            threshold=threshold,
+            latency=latency,
+            scope=scope,
+            largest_cut=largest_cut,
+            round_to=round_to,
+            fold_tolerance=fold_tolerance,
+            ignore=ignore,
+            freeze=freeze,
+        )
     largest_cut = checked_shares(largest_cut, "largest_cut")
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise BudgetError(f"round_to={round_to!r} is not a width: use a whole number such as 8")

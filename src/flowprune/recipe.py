@@ -129,7 +129,7 @@ class PruningSection(Section):
     largest_cut: float | dict[str, float] = 0.9
     round_to: int = Field(default=1, ge=1)
     fold_tolerance: float = Field(default=0.05, ge=0)
-    heads: Literal["whole", "inside"] = "whole"
+    heads: Literal["whole", "inside", "both"] = "whole"
     ignore: list[str] = []
     freeze: dict[str, int | list[int]] = {}
     steps: int = Field(default=1, ge=1)

@@ -43,7 +43,9 @@ class Budget:
         return int(self.share * dense + 1e-9)
 
     def __str__(self) -> str:
-        if isinstance(self.share, Mapping):
+        if callable(self.share):
+            value = "each group's own"
+        elif isinstance(self.share, Mapping):
             value = "{" + ", ".join(f"{pattern}: {share:g}" for pattern, share in self.share.items()) + "}"
         else:
             value = f"{self.share:g}" if self.share is not None else f"{self.absolute}"
@@ -85,7 +87,7 @@ def budget_from(
     ((kind, value),) = asked.items()
     if isinstance(value, str):
         return Budget(kind, absolute=_absolute(kind, value), scope=scope)  # type: ignore[arg-type]
-    if kind == "channels" and isinstance(value, Mapping):
+    if kind == "channels" and (isinstance(value, Mapping) or callable(value)):
         return Budget("channels", share=checked_shares(value, "channels"), scope=scope)  # type: ignore[arg-type]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
         raise BudgetError(

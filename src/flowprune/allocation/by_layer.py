@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprune.coupling import Coupling
+from flowprune.coupling import CoupledGroup, Coupling
 from flowprune.errors import BudgetError
 
-Shares = float | Mapping[str, float]
-"""One share for every layer, or pattern -> share; the first pattern that matches counts."""
+Shares = float | Mapping[str, float] | Callable[[CoupledGroup], float]
+"""One share for every layer; pattern -> share, where the first pattern that matches counts; or a function of a group."""
 
 
 def checked_shares(shares: Shares, option: str) -> Shares:
@@ -22,6 +22,8 @@ def checked_shares(shares: Shares, option: str) -> Shares:
     Raises:
         BudgetError: one is not a number above 0 and at most 1, or there is none.
     """
+    if callable(shares):
+        return shares
     if not isinstance(shares, Mapping):
         return _checked(shares, f"{option}={shares!r}")
     if not shares:
@@ -43,9 +45,9 @@ def share_of_classes(shares: Shares, coupling: Coupling, otherwise: float, optio
     """[classes]: the share of every class of groups.
 
     Args:
-        shares: one for all, or pattern -> share. A pattern means a layer, a parameter, a module around them or a coupled group, by
-            its dotted name; a class has the share of its first group that is named itself, else of the first pattern that means any
-            of the layers that make its channels.
+        shares: one for all, pattern -> share, or a function of a class's first group. A pattern means a layer, a parameter, a
+            module around them or a coupled group, by its dotted name; a class has the share of its first group that is named
+            itself, else of the first pattern that means any of the layers that make its channels.
         coupling: the groups.
         otherwise: the share of a class that no pattern means.
         option: what the user calls the shares.
@@ -53,6 +55,8 @@ def share_of_classes(shares: Shares, coupling: Coupling, otherwise: float, optio
     Raises:
         BudgetError: for a pattern that means nothing in this model.
     """
+    if callable(shares):
+        return np.array([shares(coupling.groups[groups[0]]) for groups in coupling.classes], dtype=np.float64)
     if not isinstance(shares, Mapping):
         return np.full(len(coupling.classes), float(shares))
     tensors = dict.fromkeys(slot.name for slot in coupling.notes.slots)

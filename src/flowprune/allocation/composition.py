@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from flowprune.allocation.plan import AttributeChange, LayerChange, Plan
 
 
-def composed(plans: Sequence[Plan], asked: str) -> Plan:
+def composed(plans: Sequence[Plan], asked: str, *, untrained: bool = False) -> Plan:
     """One plan, in the dense model's indices, that cuts what all of them cut.
 
-    It says what was cut and what is left. The values that folds have moved are not in it: they were moved step by step, and may
-    have been trained since.
+    It says what was cut and what is left. The values that folds have moved are only in it where nothing was trained between the
+    steps: they were moved step by step, and may have been trained since.
 
     Args:
         plans: in their order; at least one.
         asked: the budget of all of them.
+        untrained: whether the plans follow each other without training, so that carrying out the one plan gives the same model.
     """
     first, last = plans[0], plans[-1]
     staying: dict[tuple[str, int], np.ndarray] = {}
@@ -45,8 +47,26 @@ def composed(plans: Sequence[Plan], asked: str) -> Plan:
         params=(first.params[0], last.params[1]),
         frozen=_merged([made.frozen for made in plans]),
         folds=tuple(fold for made in plans for fold in made.folds),
-        shifts={},
+        shifts=_shifts(plans) if untrained else {},
     )
+
+
+def _shifts(plans: Sequence[Plan]) -> dict[str, torch.Tensor]:
+    """What all folds add to each tensor, at the dense model's places."""
+    staying: dict[str, np.ndarray] = {}
+    sums: dict[str, torch.Tensor] = {}
+    for made in plans:
+        for name, shift in made.shifts.items():
+            places = staying.get(name, np.arange(len(shift)))
+            if name not in sums:
+                dense = next(earlier.shapes[name][0] for earlier in plans if name in earlier.shapes)
+                sums[name] = torch.zeros(dense, dtype=shift.dtype)
+            sums[name][torch.from_numpy(places)] += shift.to(sums[name])
+        for name, dimensions in made.removed.items():
+            if 0 in dimensions:
+                before = staying.get(name, np.arange(made.shapes[name][0]))
+                staying[name] = np.delete(before, list(dimensions[0]))
+    return sums
 
 
 def _attributes(plans: Sequence[Plan]) -> tuple[AttributeChange, ...]:

@@ -68,7 +68,7 @@ def prune(
     ] = "global",
     largest_cut: Annotated[float, typer.Option("--largest-cut", help="At most this share of a group leaves.")] = 0.9,
     heads: Annotated[
-        str, typer.Option("--heads", help="Attention loses whole heads, or channels inside each.")
+        str, typer.Option("--heads", help="Attention loses whole heads, channels inside each, or both.")
     ] = "whole",
     largest_cut_of: Annotated[
         list[str] | None,

@@ -60,7 +60,7 @@ class CoupledModel:
         """Trace and group ``model``; see ``flowprune.plan`` for the arguments and what is raised."""
         model = model_of(model)
         if heads not in ("whole", "inside"):
-            raise ModelError(f'heads={heads!r} is not known; use "whole" or "inside"')
+            raise ModelError(f'heads={heads!r} is not known; use "whole", "inside" or (to plan) "both"')
         graphs = [trace(model, inputs), trace(model, inputs, training=True)]
         notes, passes = analyse(model, graphs, heads)
         exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
