@@ -13,7 +13,8 @@ from flowprune.commands.prune import prune
 from flowprune.commands.report import report
 from flowprune.commands.run import run
 from flowprune.commands.sensitivity import sensitivity
+from flowprune.commands.toy import toy
 
-COMMANDS = (run, prune, finetune, evaluate, measure, explain, export, report, compare, sensitivity, methods)
+COMMANDS = (run, prune, finetune, evaluate, measure, explain, export, report, compare, sensitivity, toy, methods)
 
 __all__ = ["COMMANDS"]
