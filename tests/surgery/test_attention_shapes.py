@@ -96,5 +96,5 @@ def test_inside_heads_a_scale_that_is_computed_from_the_width_keeps_it(name: str
 
 
 def test_an_unknown_way_to_prune_heads_is_refused() -> None:
-    with pytest.raises(ModelError, match='use "whole" or "inside"'):
-        plan(Network(Fused), torch.randn(1, TOKENS, 5), importance=Random(), channels=0.5, heads="both")
+    with pytest.raises(ModelError, match='use "whole", "inside" or'):
+        plan(Network(Fused), torch.randn(1, TOKENS, 5), importance=Random(), channels=0.5, heads="half")
