@@ -72,6 +72,8 @@ def sensitivity(
 
     import torch
     from accelerate import PartialState
+    from rich.console import Console
+    from rich.progress import Progress
 
     from flowprune.artifacts.replacing import write_text
     from flowprune.commands.subject import subject
@@ -81,7 +83,6 @@ def sensitivity(
     from flowprune.sensitivity_scan import sensitivity as scan
     from flowprune.sensitivity_scan.page import sensitivity_html
     from flowprune.training import evaluate
-    from flowprune.training.progress import TrainingProgress
     from flowprune.training.splits import Subset
 
     torch.manual_seed(seed)
@@ -97,14 +98,15 @@ def sensitivity(
         lambda: list(whole.batches("train", batch_size=batch_size, count=batches, seed=seed)),
     )
     device = PartialState().device
-    with TrainingProgress("cuts", 1, 0, sys.stderr.isatty()) as bar:
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("cuts", total=None)
         found = scan(
             given.model.to(device),
             whole.example_input().to(device),
             lambda small: evaluate(small, seen).top1,
             importance=criterion,
             shares=removed,
-            progress=lambda done, cuts, group: bar.figures(f"{done} of {cuts}: {group}"),
+            progress=lambda done, cuts, group: bar.update(task, total=cuts, completed=done, description=group),
         )
     lead = f"Top-1 in per cent on {count} {'training' if split == 'train' else 'test'} images of {whole.name}."
     about = {"model": model, "data": whole.name, "split": split, "images": count, "seed": seed}
