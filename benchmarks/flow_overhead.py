@@ -4,9 +4,9 @@
 
 Four ways of one step, interleaved, medians of the processor's time: *plain*; *flow*, ``FeatureFlow`` with gradient and curvature
 as it comes; *naive*, the same points taken by hooks and ``(x1 - x0).abs().mean()`` written out, equal shapes only; *bound*, one
-in-place addition of a tensor of every point's size to that point's gradient, which is the least any penalty on the features can do. Memory
-is the peak resident size of a fresh process over three steps less what it had before them. ``--table`` writes the table into that
-file, between its markers.
+in-place addition of a tensor of every point's size to that point's gradient, about the least a penalty on the features can do.
+Memory is the peak resident size of a fresh process over three steps less what it had before them. ``--table`` writes the table
+into that file, between its markers.
 """
 
 from __future__ import annotations

@@ -14,10 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from flowprune.errors import ModelError, RecipeError, TraceError, UnknownNameError
+from flowprune.errors import ArtifactError, ModelError, RecipeError, TraceError, UnknownNameError
 from flowprune.flow.calibration import Calibration
 from flowprune.flow.chaining import chained
 from flowprune.flow.complaints import nothing_recorded
+from flowprune.flow.control import SCHEDULES, Control, Schedule
+from flowprune.flow.dead_share import agreed, dead_share, first_images
 from flowprune.flow.description import described
 from flowprune.flow.links import links_of
 from flowprune.flow.magnitude import Reduction, accumulated
@@ -61,6 +63,9 @@ class FeatureFlow:
     batches (calls of ``penalty()`` whose task loss is finite); until all percentages are calibrated the whole penalty is 0. Where
     ``torch.distributed`` runs, all processes share one calibration, so all must call ``penalty()`` equally often.
 
+    With ``target_dead`` a controller takes over from there: call ``epoch_end()`` after every epoch, and the strength rises and
+    falls until that share of the filters is dead at the end.
+
     **Points.** ``"blocks"``: the tensor that enters the first residual block, every block's output after the addition and the
     activation, and in plain parts every convolution after its normalisation and activation. ``"layers"``: every convolution unit,
     also inside a block (the last one of a block ends in the block's output). Or names of modules, whose outputs they are.
@@ -92,6 +97,10 @@ class FeatureFlow:
         across: "skip", "project" or None.
         reduction: "mean", "channel" or "sum".
         curvature_form: "second-difference" or "angle".
+        schedule: "constant", "warm-up" (rises over the first tenth of the epochs) or "linear" (rises over all of them).
+        target_dead: the share of dead filters to end with; ``gradient`` and ``curvature`` are then only what it starts with.
+        target_macs: the share of the MACs that a cut of what is dead shall leave in the end, likewise.
+        epochs: how many the training has; needed by a schedule or target, which go by ``epoch_end()``.
         inputs: example inputs (a tensor, a tuple of positional or a dictionary of keyword arguments) to find the points at once.
 
     Raises:
@@ -112,6 +121,10 @@ class FeatureFlow:
         across: Literal["skip", "project"] | None = None,
         reduction: Reduction = "mean",
         curvature_form: CurvatureForm = "second-difference",
+        schedule: Schedule = "constant",
+        target_dead: float | None = None,
+        target_macs: float | None = None,
+        epochs: int | None = None,
         inputs: Any = None,
     ) -> None:
         if norm not in (1, 2) or isinstance(norm, bool):
@@ -119,6 +132,15 @@ class FeatureFlow:
         _check("across", across, ("skip", "project", None))
         _check("reduction", reduction, ("mean", "channel", "sum"))
         _check("curvature_form", curvature_form, ("second-difference", "angle"))
+        _check("schedule", schedule, SCHEDULES)
+        if target_dead is not None and target_macs is not None:
+            raise RecipeError("give target_dead or target_macs, not both")
+        if (target_dead is not None or target_macs is not None) and gradient is None and curvature is None:
+            gradient = "5%"
+        self._by_macs = target_macs is not None
+        target = target_dead if target_macs is None else 1 - target_macs
+        self._control = Control(schedule, epochs, target)
+        self._example: Any = None
         self._root = unwrapped(model)
         self._layout: Literal["blocks", "layers"] = "blocks"
         self._names: tuple[str, ...] | None = None
@@ -167,11 +189,42 @@ class FeatureFlow:
         coefficients = self._calibration.ready(like.device)
         if coefficients is None:
             return self._calibrating(forwards, task_loss, like)
-        acting = {name: coefficient for name, coefficient in coefficients.items() if coefficient != 0}
+        factor = self._control.factor
+        acting = {name: factor * coefficient for name, coefficient in coefficients.items() if factor * coefficient != 0}
         if not acting:
             return like.new_zeros(())
         options = (self._norm, self._reduction, self._curvature_form)
         return flow_penalty(self._found(), forwards, acting, *options)
+
+    def epoch_end(self, macs: float | None = None) -> float | None:
+        """Tell the flow that an epoch of the training has ended; a schedule and a target go by it.
+
+        With ``target_dead`` the share of dead filters is measured here (those whose scale is below 1e-2 of the network's 90th
+        percentile, or 0), averaged over the processes of ``torch.distributed``, and the strength adapted.
+
+        Args:
+            macs: with ``target_macs``, the share of the MACs that a cut of what is dead would leave now.
+
+        Returns:
+            The share that is steered: of dead filters, or of MACs that would leave; None without a target.
+
+        Raises:
+            ModelError: if ``macs`` is missing, or no forward has run yet.
+        """
+        self._check_open()
+        share: float | None = None
+        if self._control.target is not None and self._by_macs:
+            if macs is None:
+                raise ModelError("target_macs needs what was measured: flow.epoch_end(macs=0.7)")
+            share = 1 - float(macs)
+        elif self._control.target is not None:
+            if self._example is None:
+                raise ModelError("epoch_end() measures the model after its first forward; run it once, or pass inputs=")
+            share = dead_share(self._root, self._example)
+        if share is not None:
+            share = agreed(share, next(self._root.parameters()).device)
+        self._control.epoch_end(share)
+        return share
 
     def profile(self, batches: Iterable[Any]) -> FlowProfile:
         """Measure the flow: per point |Y|, |d|, |d| / |Y|, curvature, angle and silent channels.
@@ -211,21 +264,28 @@ class FeatureFlow:
 
     @property
     def coefficients(self) -> dict[str, float] | None:
-        """k1 and k2 as {"gradient": k1, "curvature": k2}; None while they are calibrated."""
-        known = self._calibration.coefficients
-        return None if known is None else dict(known)
+        """k1 and k2 of the present epoch as {"gradient": k1, "curvature": k2}; None while they are calibrated."""
+        known, factor = self._calibration.coefficients, self._control.factor
+        return None if known is None else {name: factor * coefficient for name, coefficient in known.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The calibration, as plain numbers and strings: what a resumed training needs to go on exactly."""
-        return self._calibration.state_dict()
+        """The calibration and the controller, as plain numbers and strings: what a resumed training needs to go on exactly."""
+        return {**self._calibration.state_dict(), "control": self._control.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a calibration.
+        """Take over a calibration and a controller.
 
         Raises:
             ArtifactError: if it is no such state, or one of other strengths.
         """
+        before = self._calibration.state_dict()
         self._calibration.load_state_dict(state)
+        try:
+            if "control" in state or self._control != Control():  # a state of an earlier version has none
+                self._control.load_state_dict(state.get("control", {}))
+        except ArtifactError:
+            self._calibration.load_state_dict(before)
+            raise
 
     def close(self) -> None:
         """Remove every hook from the model. Closing twice is fine."""
@@ -255,6 +315,8 @@ class FeatureFlow:
 
     def _find(self, inputs: Any) -> Sequence[Point]:
         graph: Graph | None = None
+        if self._control.target is not None and not self._by_macs:
+            self._example = first_images(inputs)
         try:
             # Autocast would put casts between the operators, and the passages would carry them along.
             with torch.autocast(first_tensor(inputs).device.type, enabled=False):

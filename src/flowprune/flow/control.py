@@ -1,0 +1,98 @@
+"""How strong the penalty is over the epochs: a schedule, or a controller that steers a measured share to a target.
+
+The controller's conditions are those that filter-pruning code around Dependency Aware Filter Pruning (arXiv 2005.02634) uses once
+an epoch: strengthen while the share is below the target and grows too slowly to get there in the epochs left; weaken once it is
+there (here: once one more such epoch would get it there). Filters go on dying for a while after the strength has been lowered, so a
+step up adds the strength the user gave, and a step down halves what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from flowprune.errors import ArtifactError, RecipeError
+
+Schedule = Literal["constant", "warm-up", "linear"]
+SCHEDULES: tuple[Schedule, ...] = ("constant", "warm-up", "linear")
+WARM_UP = 0.1
+"""The share of the epochs in which "warm-up" rises, and in which a controller leaves the strength alone."""
+
+
+@dataclass
+class Control:
+    """The state of a schedule or controller.
+
+    Attributes:
+        schedule: how the strength goes over the epochs where there is no target.
+        epochs: of the training; None where neither a schedule nor a target needs it.
+        target: the share to reach, in [0, 1]; None for no controller.
+        epoch: how many have ended.
+        strength: what the controller multiplies the coefficients with.
+        share: the last one measured.
+    """
+
+    schedule: Schedule = "constant"
+    epochs: int | None = None
+    target: float | None = None
+    epoch: int = 0
+    strength: float = 1.0
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        needed = self.target is not None or self.schedule != "constant"
+        if needed and (not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1):
+            raise RecipeError("a target or a schedule needs the number of epochs of the training: epochs=100, say")
+        if self.target is not None and not 0 < self.target < 1:
+            raise RecipeError("a target is a share between 0 and 1, and neither of them")
+        if self.target is not None and self.schedule != "constant":
+            raise RecipeError("a target sets the strength by itself; leave schedule= out")
+
+    @property
+    def factor(self) -> float:
+        """What the coefficients are multiplied with in the present epoch."""
+        if self.target is not None or self.schedule == "constant" or self.epochs is None:
+            return self.strength
+        rising = max(1, round(WARM_UP * self.epochs)) if self.schedule == "warm-up" else self.epochs
+        return min(1.0, (self.epoch + 1) / rising)
+
+    def epoch_end(self, share: float | None) -> None:
+        """Count an epoch and, with a target, adapt the strength to the share measured after it."""
+        self.epoch += 1
+        if self.target is None or self.epochs is None or share is None:
+            return
+        before, self.share = self.share, share
+        if self.epoch <= WARM_UP * self.epochs:
+            return
+        left = max(1, self.epochs - self.epoch)
+        gained = share - before if before is not None else 0.0
+        if share + max(0.0, gained) >= self.target:
+            self.strength /= 2
+        elif gained < (self.target - share) / left:
+            self.strength += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave.
+
+        Raises:
+            ArtifactError: if it is something else, or of another schedule or target.
+        """
+        own = self.state_dict()
+        fixed = ("schedule", "epochs", "target")
+        if not isinstance(state, Mapping) or set(state) != set(own):
+            raise ArtifactError("this is no state of a flow's schedule or controller")
+        if any(state[name] != own[name] for name in fixed):
+            given = {name: state[name] for name in fixed}
+            raise ArtifactError(
+                f"the state is of a flow with {given}, this one has { {name: own[name] for name in fixed} }"
+            )
+        try:
+            self.epoch, self.strength = int(state["epoch"]), float(state["strength"])
+            self.share = None if state["share"] is None else float(state["share"])
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"this is no state of a flow's schedule or controller: {error}") from None

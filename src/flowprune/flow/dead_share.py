@@ -1,0 +1,31 @@
+"""How much of a network is dead at the moment, the same for all processes of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.utils import _pytree as pytree
+
+from flowprune.measuring import dead_filters
+
+
+def dead_share(model: nn.Module, inputs: Any) -> float:
+    """Dead filters over all filters, as ``flowprune.measuring.dead_filters`` counts them without data."""
+    counted = dead_filters(model, inputs)
+    return counted.dead / max(1, counted.filters)
+
+
+def first_images(inputs: Any) -> Any:
+    """The example inputs with two images of each tensor only, detached copies."""
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.detach()[:2].clone() if tensor.dim() else tensor, inputs)
+
+
+def agreed(share: float, device: torch.device) -> float:
+    """The mean over all processes, so that each goes on with the same strength."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return share
+    mean = torch.tensor([share], dtype=torch.float32, device=device)
+    distributed.all_reduce(mean)
+    return float(mean) / distributed.get_world_size()
