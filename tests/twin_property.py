@@ -29,7 +29,7 @@ class Verdict:
     """What became of one architecture.
 
     Attributes:
-        budget: what was asked; with a second entry where the first could not be reached.
+        budget: what was asked; with further entries where the first could not be reached, or removed nothing.
         failure: what is wrong; None if nothing is.
         difference: between the pruned model and its twin, as a share of the output's scale.
         from_dense: between the twin and the dense model, likewise.
@@ -98,10 +98,14 @@ def _planned(model: nn.Module, images: Tensor, random: Random, asked: list[str])
     )
     asked.append(" ".join(map(str, [type(importance).__name__, *budget.items()])))
     try:
-        return plan(model, images, importance=importance, **budget)
+        made = plan(model, images, importance=importance, **budget)
     except BudgetError:  # too much of it is frozen
         asked.append("channels 0.5")
-        return plan(model, images, importance=importance, channels=0.5)
+        made = plan(model, images, importance=importance, channels=0.5)
+    if made.is_empty:  # 80 % of three channels are three
+        asked.append("channels 0.3")
+        made = plan(model, images, importance=importance, channels=0.3)
+    return made
 
 
 def _trains(model: nn.Module, small: nn.Module, images: Tensor) -> str | None:
