@@ -125,12 +125,12 @@ def _trains(model: nn.Module, small: nn.Module, images: Tensor) -> str | None:
 
 
 def _weights(model: nn.Module) -> set[str]:
-    """Convolutions and linear layers that are no heads, each once."""
+    """Convolutions and linear layers that are no heads and make more than one channel, each once."""
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
     return {
         f"{path}.weight"
         for path, module in model.named_modules()
-        if isinstance(module, kinds) and not path.startswith("heads.")
+        if isinstance(module, kinds) and not path.startswith("heads.") and len(module.weight) > 1
     }
 
 
