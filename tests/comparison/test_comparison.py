@@ -243,3 +243,24 @@ def test_a_folder_in_use_is_kept_unless_one_says_otherwise(finished: Path) -> No
     with pytest.raises(OutputError, match=r"seeds was \[0, 3\] and is \[0\]"):
         compare({**RECIPE, "seeds": [0]}, finished, progress=False, resume=True)
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_overwriting_removes_the_old_comparison_and_nothing_else(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    torch.save(create("resnet8", in_channels=1, width=6).state_dict(), tmp_path / "given.pt")
+    short: dict[str, Any] = {
+        **RECIPE,
+        "training": {"epochs": 0},
+        "finetuning": None,
+        "scratch": None,
+        "methods": ["l2"],
+    }
+    short |= {"network": {**RECIPE["network"], "weights": str(tmp_path / "given.pt")}}
+    out = tmp_path / "out"
+    compare(short, out, progress=False)
+    (out / "results" / "notes.json").write_text("{}")
+    (out / "notes.txt").write_text("mine")
+    compare({**short, "methods": ["l1"], "seeds": [7]}, out, progress=False, overwrite=True)
+    assert {path.name for path in (out / "results").iterdir()} == {"notes.json", "l1-macs=0.6-seed7.json"}
+    assert {path.name for path in (out / "models").iterdir()} == {"dense.fp", "l1-macs=0.6-seed7-pruned.fp"}
+    assert (out / "notes.txt").read_text() == "mine" and "l2" not in table_of(out)

@@ -17,13 +17,12 @@ from flowprune.comparison.recipe import ComparisonRecipe, comparison_recipe, loa
 from flowprune.comparison.summary import summarised
 from flowprune.errors import OutputError
 from flowprune.pipeline.criteria import importance_from
-from flowprune.pipeline.folder import REPORT, RunFolder
+from flowprune.pipeline.folder import COMPARISON, REPORT, RunFolder
 from flowprune.pipeline.run import run_results, threads
 from flowprune.reporting import environment
 from flowprune.reporting.template import write_page
 from flowprune.training import Data, load_data
 
-COMPARISON = "comparison.json"
 COMPARISON_FORMAT = 1
 
 

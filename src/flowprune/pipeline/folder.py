@@ -16,6 +16,7 @@ from flowprune.recipe import dump_recipe
 from flowprune.training.checkpoint import CHECKPOINT
 
 RECIPE, RESULTS, REPORT, MODEL = "recipe.yaml", "results.json", "report.html", "model.fp"
+COMPARISON = "comparison.json"
 _MODELS, _STAGES, _RECORD, _RESULTS_OF_CELLS = "models", "stages", "stage.json", "results"
 
 
@@ -28,7 +29,7 @@ class RunFolder:
         stages/NETWORK-METHOD.../      metrics.jsonl, checkpoint.pt while it trains, stage.json once it is finished
         models/NETWORK-METHOD....fp    the model each stage left
         results.json, report.html, model.fp   once everything is finished
-        results/                       a comparison's results.json of each of its runs
+        results/, comparison.json      a comparison's: the results.json of each of its runs, and the table of them
 
     Only the process that ``writes`` changes it: under ``accelerate launch`` that is the first one.
     """
@@ -127,9 +128,9 @@ class RunFolder:
 
     def _remove_run(self) -> None:
         """Remove what a run wrote, and nothing else that somebody put beside it."""
-        for name in (RESULTS, REPORT, MODEL):
+        for name in (RESULTS, REPORT, MODEL, COMPARISON):
             (self.path / name).unlink(missing_ok=True)
-        for left in (self.path / _RESULTS_OF_CELLS).glob("*.json"):
+        for left in (self.path / _RESULTS_OF_CELLS).glob("*-seed[0-9]*.json"):
             left.unlink()
         for artifact in (self.path / _MODELS).glob("*.fp"):
             artifact.unlink()
