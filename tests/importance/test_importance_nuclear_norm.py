@@ -12,8 +12,10 @@ from torch import nn
 from flowprune.coupling import CoupledGroup, FeatureMap, analyse, group_channels
 from flowprune.errors import DataError, FlowpruneError, ModelError, UnknownNameError
 from flowprune.importance import NuclearNorm
+from flowprune.importance.feature_spectra import StackedSpectra, drawn_positions
 from flowprune.importance.map_work import GIBIBYTE
 from flowprune.importance.stages import maps_at
+from flowprune.importance.threads import in_threads
 from flowprune.tracing import trace
 
 
@@ -175,6 +177,89 @@ def test_a_small_memory_limit_means_more_passes_and_the_same_scores(count, monke
     assert len(runs) >= 3 * count / 10
     for a, b in zip(unlimited, limited, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("expected", [None, 10, 200])
+@pytest.mark.parametrize("sizes", [[10], [10, 15], [10, 10, 16], [10, 10, 17], [50], [10, 90], [30, 30, 30, 30]])
+def test_the_kept_state_never_grows_beyond_one_gram_matrix_a_channel(sizes, expected, monkeypatch):
+    """Whatever number of images was announced, and however many come."""
+    maps = torch.randn(sum(sizes), 3, 6, 6, dtype=torch.float64).relu()
+    taken = []
+    real = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **kw: taken.append(real(*size, **kw)) or taken[-1])
+    spectra = StackedSpectra(torch.float64, expected)
+    for part in maps.split(sizes):
+        spectra.add(part)
+    assert max(tensor.numel() for tensor in taken) <= 3 * 36 * 36
+    monkeypatch.undo()
+    np.testing.assert_allclose(spectra.scores().numpy(), naive(maps, "stacked"), rtol=1e-8)
+
+
+def test_fewer_positions_are_the_same_ones_for_every_image_and_scaled():
+    model, x = build(), images(50)
+    groups = groups_of(model, x[:1])
+    few = NuclearNorm(x.split(20), positions=9, normalize="none")(model, x[:1], [groups["inner"]])[0]
+    maps = model.eval().parts(x)["inner"].detach().flatten(2)[:, :, drawn_positions(36, 9)]
+    expected = 2 * torch.linalg.svdvals(maps.transpose(0, 1)).sum(1)
+    torch.testing.assert_close(few, expected, rtol=1e-8, atol=0)
+    every = NuclearNorm([x], positions=36)(model, x[:1], [groups["inner"]])[0]
+    assert torch.equal(every, NuclearNorm([x])(model, x[:1], [groups["inner"]])[0])
+    with pytest.raises(FlowpruneError, match="whole maps"):
+        NuclearNorm([x], positions=9, reading="mean")
+
+
+@pytest.mark.parametrize("count", [3, 10, 13, 20])
+def test_only_the_first_images_count(count):
+    model, x = build(), images(20)
+    groups = list(groups_of(model, x[:1]).values())
+    read = []
+
+    def generator():
+        for batch in x.split(10):
+            read.append(len(batch))
+            yield batch, torch.zeros(len(batch))
+
+    found = NuclearNorm(generator(), images=count)(model, x[:1], groups)
+    assert sum(read) == (10 if count <= 10 else 20)
+    for a, b in zip(found, NuclearNorm([x[:count]])(model, x[:1], groups), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=0)
+    with pytest.raises(FlowpruneError, match="images=0"):
+        NuclearNorm([x], images=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_nothing_and_are_given_back(threads):
+    before = torch.get_num_threads()
+    model, x = build(), images(50)
+    groups = list(groups_of(model, x[:1]).values())
+    expected = NuclearNorm([x])(model, x[:1], groups)
+    try:
+        torch.set_num_threads(threads)
+        for reading in ("stacked", "mean"):
+            found = NuclearNorm([x], reading=reading)(model, x[:1], groups)
+            assert torch.get_num_threads() == threads
+            if reading == "stacked":
+                assert all(torch.allclose(a, b, rtol=1e-9) for a, b in zip(found, expected, strict=True))
+        with pytest.raises(ZeroDivisionError):
+            in_threads(lambda item: 1 / item, [1, 0, 2])
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_example_inputs_of_another_batch_size_find_the_same_maps():
+    """One image's transposed map is a view, several images' is a copy: one operator more, and no map is missed."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(2), Tokens(), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4))
+    model, x = model.double(), images(5)
+    groups = groups_of(model, x[:1])
+    (found,) = NuclearNorm([x], normalize="none")(model, x[:1], [groups["3"]])
+    tokens = model[:5](x).detach()
+    np.testing.assert_allclose(found.numpy(), tokens.norm(dim=0).numpy(), rtol=1e-9)
+
+
+class Tokens(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2).reshape(-1, x.shape[1])
 
 
 def test_a_limit_that_cannot_be_kept_is_refused_with_advice():

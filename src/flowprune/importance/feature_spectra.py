@@ -29,21 +29,23 @@ class StackedSpectra:
     there are no more images than positions the maps themselves are kept, which is smaller, and the Gram matrix is taken
     on the image side at the end; with one image more than positions it is taken on the position side and only that is
     kept. Either way the side is the shorter one, so the result does not depend on how the images were split into
-    batches.
+    batches. Maps and Gram matrix share one buffer, so that its size is all that is ever kept.
 
     Args:
-        dtype: what Gram matrices and eigenvalues are computed in.
+        dtype: what maps are kept and Gram matrices and eigenvalues computed in.
+        images: how many there will be at most, where that is known; else the buffer has room for as many as positions.
         positions: look at so many positions only, the same for all channels and images, drawn once; scores are then
             multiplied by ``sqrt(all / positions)``. None for all of them, which is exact.
     """
 
-    def __init__(self, dtype: torch.dtype, positions: int | None = None) -> None:
+    def __init__(self, dtype: torch.dtype, images: int | None = None, positions: int | None = None) -> None:
         self._dtype = dtype
+        self._expected = images
         self._positions = positions
-        self._kept: list[torch.Tensor] = []
         self._images = 0
         self._factor = 1.0
-        self._gram: torch.Tensor | None = None
+        self._buffer: torch.Tensor | None = None  # [channels, images, positions], then [channels, positions, positions]
+        self._summed = False
 
     def add(self, maps: torch.Tensor) -> None:
         """Take in ``[images, channels, height, width]``."""
@@ -51,28 +53,33 @@ class StackedSpectra:
         if self._positions is not None and self._positions < flat.shape[2]:
             self._factor = (flat.shape[2] / self._positions) ** 0.5
             flat = flat.index_select(2, drawn_positions(flat.shape[2], self._positions).to(flat.device))
-        self._images += flat.shape[1]
-        if self._gram is None and self._images <= flat.shape[2]:
-            self._kept.append(flat.clone(memory_format=torch.contiguous_format))
+        channels, images, positions = flat.shape
+        if self._buffer is None:
+            # memory that is not written to is not taken (on the CPU)
+            room = min(positions, self._expected or positions)
+            self._buffer = torch.empty(channels, room, positions, dtype=self._dtype, device=flat.device)
+        before, self._images = self._images, self._images + images
+        if self._buffer.shape[1] < min(self._images, positions):  # several rows an image, as windows of a map are
+            larger = torch.empty(channels, positions, positions, dtype=self._dtype, device=flat.device)
+            larger[:, :before] = self._buffer[:, :before]
+            self._buffer = larger
+        if self._images <= self._buffer.shape[1]:
+            self._buffer[:, before : self._images] = flat
             return
-        if self._gram is None:
-            channels, _, positions = flat.shape
-            self._gram = torch.zeros(channels, positions, positions, dtype=self._dtype, device=flat.device)
-            while self._kept:
-                self._accumulate(self._kept.pop(0))
-        self._accumulate(flat)
-
-    def _accumulate(self, flat: torch.Tensor) -> None:
-        assert self._gram is not None
-        step = rows_per_chunk(flat.shape[1] * flat.shape[2], self._dtype)
-        for gram, rows in zip(self._gram.split(step), flat.split(step), strict=True):
+        step = rows_per_chunk((before + images) * positions, self._dtype)
+        if not self._summed:
+            for gram in self._buffer.split(step):
+                kept = gram[:, :before].clone()
+                add_lower_gram(gram.zero_(), kept.mT)
+            self._summed = True
+        for gram, rows in zip(self._buffer.split(step), flat.split(step), strict=True):
             add_lower_gram(gram, rows.to(self._dtype).mT)
 
     def scores(self) -> torch.Tensor:
         """float64 ``[channels]``."""
-        state = self._kept[0] if self._gram is None else self._gram
-        channels, side = len(state), self._images if self._gram is None else state.shape[1]
-        if state.device.type != "cpu":
+        assert self._buffer is not None
+        channels, side = len(self._buffer), self._buffer.shape[1] if self._summed else self._images
+        if self._buffer.device.type != "cpu":
             step = rows_per_chunk(side * side, self._dtype)
             norms = [self._norms(start, start + step) for start in range(0, channels, step)]
         else:
@@ -81,10 +88,11 @@ class StackedSpectra:
         return torch.cat(norms) * self._factor
 
     def _norms(self, start: int, stop: int) -> torch.Tensor:
-        if self._gram is not None:
-            return eigenvalue_nuclear_norms(self._gram[start:stop])
-        rows = torch.cat([kept[start:stop] for kept in self._kept], dim=1).to(self._dtype)
-        gram = torch.zeros(len(rows), rows.shape[1], rows.shape[1], dtype=self._dtype, device=rows.device)
+        assert self._buffer is not None
+        if self._summed:
+            return eigenvalue_nuclear_norms(self._buffer[start:stop])
+        rows = self._buffer[start:stop, : self._images]
+        gram = torch.zeros(len(rows), self._images, self._images, dtype=self._dtype, device=rows.device)
         add_lower_gram(gram, rows)
         return eigenvalue_nuclear_norms(gram)
 

@@ -49,12 +49,10 @@ class MapSize:
 
     Attributes:
         positions: how many are looked at.
-        itemsize: bytes of one number as the model computes it.
-        dtype: what its spectrum is computed in.
+        dtype: what it is kept and its spectrum computed in.
     """
 
     positions: int
-    itemsize: int
     dtype: torch.dtype
 
 
@@ -69,9 +67,8 @@ def positions_of(map: FeatureMap, shape: Sequence[int]) -> int:
 
 def state_bytes(size: MapSize, images: int | None) -> int:
     """What a channel's running state takes at most: its Gram matrix, or its maps if they are no more than positions."""
-    if images is not None and images <= size.positions:
-        return images * size.positions * size.itemsize
-    return size.positions**2 * size.dtype.itemsize
+    rows = size.positions if images is None else min(images, size.positions)
+    return rows * size.positions * size.dtype.itemsize
 
 
 def whole(maps: Sequence[FeatureMap]) -> list[MapWork]:

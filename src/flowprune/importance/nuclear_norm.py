@@ -134,22 +134,22 @@ class NuclearNorm:
         sizes = self._sizes(model, graph, first, maps)
         blocks: list[list[torch.Tensor]] = [[] for _ in maps]
         with torch.random.fork_rng(devices=[]), full_precision():
-            for works, batches in self._schedule(itertools.chain([first], stream), maps, sizes):
-                for work, scores in zip(works, self._one_pass(twin, graph, works, sizes, batches), strict=True):
+            for works, batches, images in self._schedule(itertools.chain([first], stream), maps, sizes):
+                for work, scores in zip(works, self._one_pass(twin, graph, works, sizes, batches, images), strict=True):
                     blocks[work.layer].append(scores)
         return [torch.cat(scores) for scores in blocks]
 
     def _schedule(
         self, stream: Iterator[Any], maps: list[FeatureMap], sizes: list[MapSize]
-    ) -> Iterator[tuple[list[MapWork], Iterable[Any]]]:
-        """What each pass looks at, and the inputs it runs over."""
+    ) -> Iterator[tuple[list[MapWork], Iterable[Any], int | None]]:
+        """What each pass looks at, the inputs it runs over, and how many images these are, where that is known."""
         if self.reading == "mean":
-            yield whole(maps), stream
+            yield whole(maps), stream, None
             return
         limit = int(self.memory * GIBIBYTE)
         grams = sum(state_bytes(size, None) * len(map.indices) for map, size in zip(maps, sizes, strict=True))
         if grams <= limit:
-            yield whole(maps), stream
+            yield whole(maps), stream, None
             return
         cached: list[Any] = []
         room = limit
@@ -163,14 +163,22 @@ class NuclearNorm:
             cached.append(batch)
         images = sum(first_tensor(batch).shape[0] for batch in cached)
         for works in passes(maps, sizes, images, room):
-            yield works, cached
+            yield works, cached, images
 
     def _one_pass(
-        self, twin: nn.Module, graph: Graph, works: list[MapWork], sizes: list[MapSize], batches: Iterable[Any]
+        self,
+        twin: nn.Module,
+        graph: Graph,
+        works: list[MapWork],
+        sizes: list[MapSize],
+        batches: Iterable[Any],
+        images: int | None,
     ) -> list[torch.Tensor]:
         """Run the model's shadow over ``batches`` and score what ``works`` names."""
         spectra: list[FeatureSpectra] = [
-            StackedSpectra(sizes[work.layer].dtype, self.positions) if self.reading == "stacked" else MeanSpectra()
+            StackedSpectra(sizes[work.layer].dtype, images, self.positions)
+            if self.reading == "stacked"
+            else MeanSpectra()
             for work in works
         ]
         shapes: list[torch.Size | None] = [None] * len(works)
@@ -205,7 +213,7 @@ class NuclearNorm:
         for map in maps:
             shape, dtype = shapes[map.position]
             positions = min(positions_of(map, shape), self.positions or sys.maxsize)
-            sizes.append(MapSize(positions, dtype.itemsize, self.dtype or affordable_dtype(positions, dtype)))
+            sizes.append(MapSize(positions, self.dtype or affordable_dtype(positions, dtype)))
         return sizes
 
 
