@@ -15,13 +15,32 @@ BUSY = 1.1
 """A clock counts as taken on an idle machine while wall time is at most this multiple of processor time."""
 
 
+MEASURED = (
+    *(
+        "allocation",
+        "artifacts",
+        "coupling",
+        "lineage.py",
+        "measuring",
+        "models",
+        "planning",
+        "pruning.py",
+        "surgery",
+        "tracing",
+    ),
+    *("importance/aggregation.py", "importance/filters.py", "importance/l2.py", "importance/normalization.py"),
+)
+"""What of flowprune a survey runs; training, the flow and the command line may change without its being out of date."""
+
+
 def code_of(tool: str) -> str:
     """What was measured: a tool's version; of flowprune, whose code changes between versions, a digest of its sources too."""
     if tool != "flowprune":
         return version(tool)
     digest = hashlib.sha256()
     sources = Path(flowprune.__file__).parent
-    for path in sorted(sources.rglob("*.py")):
+    parts = [sources / part for part in MEASURED]
+    for path in sorted(path for part in parts for path in (part.rglob("*.py") if part.is_dir() else [part])):
         digest.update(path.relative_to(sources).as_posix().encode() + path.read_bytes())
     return f"{flowprune.__version__}+{digest.hexdigest()[:12]}"
 
