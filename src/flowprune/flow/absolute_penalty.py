@@ -15,10 +15,11 @@ from torch import Tensor
 
 from flowprune.errors import ModelError
 from flowprune.flow.absolute_sums import absolute_sums
+from flowprune.flow.carrying import Carry, add_pulls
 from flowprune.flow.gradient_paths import fed_by_later
 from flowprune.flow.links import Link
 from flowprune.flow.owned import GradientHook, Holders, holders_of_an_owned_gradient
-from flowprune.flow.pulls import WeighedLink, add_pulls, touched
+from flowprune.flow.pulls import WeighedLink, touched
 
 
 def absolute_penalty(
@@ -60,6 +61,7 @@ class _Backward:
         self.features: list[Tensor | None] = []
         self.upstream: Tensor | None = None
         self.scale: float | None = None
+        self.carry: Carry | None = None
 
     def attach(self, features: Sequence[Tensor | None]) -> None:
         """Put a hook on every feature that the network itself gives a gradient to; remember the others."""
@@ -80,11 +82,12 @@ class _Backward:
         self.codes = dict(zip(self.kept, saved[len(saved) - len(self.kept) :], strict=True))
         self.features = [next(given).detach() if here else None for here in self.present]
         # Reading the number would make an accelerator wait, and would cut a second derivative off.
+        self.carry = None
         simple = upstream.device.type == "cpu" and not torch.is_grad_enabled()
         self.upstream, self.scale = upstream, float(upstream) if simple else None
         torch.autograd.Variable._execution_engine.queue_callback(self.disarm)
         own: list[Tensor | None] = [None] * len(self.present)
-        for index in self.explicit:
+        for index in reversed(self.explicit):
             feature = self.features[index]
             assert feature is not None
             own[index] = self.pulled(torch.zeros_like(feature), index, owned=True)
@@ -93,7 +96,7 @@ class _Backward:
 
     def disarm(self) -> None:
         """End the backward pass."""
-        self.features, self.codes, self.upstream, self.scale = [], {}, None, None
+        self.features, self.codes, self.upstream, self.scale, self.carry = [], {}, None, None, None
 
     def pulled(self, gradient: Tensor, index: int, owned: bool) -> Tensor:
         """The gradient with the penalty's pull at this feature; ``gradient`` itself if it is ``owned``."""
@@ -102,15 +105,19 @@ class _Backward:
         if self.scale is not None:
             if not owned:
                 gradient = torch.empty_like(feature).copy_(gradient)
-            add_pulls(gradient, index, self.features, self.links, self.codes, self.scale)
+            self.add_pulls(gradient, index, self.scale)
             return gradient
         with torch.no_grad():
             pull = torch.zeros_like(feature, dtype=self.upstream.dtype)
-            add_pulls(pull, index, self.features, self.links, self.codes, 1.0)
+            self.add_pulls(pull, index, 1.0)
         if torch.is_grad_enabled():
             return gradient + (pull * self.upstream).to(gradient.dtype)
         pull.mul_(self.upstream)
         return gradient.add_(pull) if owned else gradient + pull.to(gradient.dtype)
+
+    def add_pulls(self, into: Tensor, index: int, scale: float) -> None:
+        """Add the penalty's pull at this feature to ``into``."""
+        self.carry = add_pulls(into, index, self.features, self.links, self.codes, scale, self.carry)
 
     def passed(self, index: int) -> None:
         """Let go of the features that no hook still to come reads."""

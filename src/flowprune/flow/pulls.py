@@ -42,7 +42,7 @@ class _Part:
     maps: tuple[Map, ...]
 
 
-def add_pulls(
+def add_plain_pulls(
     into: Tensor,
     point: int,
     features: Sequence[Tensor | None],
@@ -50,27 +50,28 @@ def add_pulls(
     codes: Mapping[int, Tensor],
     scale: float,
 ) -> None:
-    """Add ``scale`` times the penalty's gradient with respect to the feature at ``point`` to ``into``, in place.
-
-    Args:
-        into: the gradient so far, in the feature's shape, in memory of its own.
-        point: its number.
-        features: of the forward, by point.
-        links: those that enter, by the point they arrive at.
-        codes: the signs of the links that cross a change of shape.
-        scale: what the penalty is multiplied by.
-    """
-    parts = _parts(point, links, scale)
-    plain = [part for part in parts if part.link.index not in codes]
+    """Add what the links within one shape pull at the feature; for the arguments see ``carrying.add_pulls``."""
+    plain = [part for part in _parts(point, links, scale) if part.link.index not in codes]
     if plain:
         used = sorted({index for part in plain for index in _read(part)})
         tensors = [feature for feature in (features[index] for index in used) if feature is not None]
         for piece in pieces([into, *tensors]):
             _add_piece(piece[0], plain, dict(zip(used, piece[1:], strict=True)))
+
+
+def add_crossing_pulls(
+    into: Tensor,
+    point: int,
+    features: Sequence[Tensor | None],
+    links: Mapping[int, WeighedLink],
+    codes: Mapping[int, Tensor],
+    scale: float,
+) -> None:
+    """Add what the links across a change of shape pull at the feature; for the arguments see ``carrying.add_pulls``."""
     own = features[point]
     assert own is not None
     across: dict[tuple[Map, ...], list[_Part]] = {}
-    for part in parts:
+    for part in _parts(point, links, scale):
         if part.link.index in codes:
             across.setdefault(part.maps, []).append(part)
     for maps, same in across.items():
