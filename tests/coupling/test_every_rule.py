@@ -274,3 +274,13 @@ def test_no_rule_is_left_out() -> None:
     covered = {f"aten.{name}" for name in CASES} | {f"aten.{name}" for name in NOT_SEEN}
     in_place = {f"aten.{name}_" for name in POINTWISE}  # one rule serves both; half of these names do not exist
     assert {name for name in _RULES if name.startswith("aten.")} - covered - in_place == set()
+
+
+def test_a_rule_that_trips_freezes_what_it_was_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tripping(operation: object, state: object) -> None:
+        raise ValueError("two rows of other lengths")
+
+    monkeypatch.setitem(_RULES, "aten.exp", tripping)
+    model = randomized(Around(lambda net, x, y: x.exp() + y, 8)).double().eval()
+    made = plan(model, torch.randn(2, 3, 8, 8, dtype=torch.float64), importance=Random(seed=0), channels=0.5)
+    assert made.frozen["left.0.weight"] == "the coupling rule of aten.exp raised ValueError: two rows of other lengths"

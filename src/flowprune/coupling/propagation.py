@@ -161,11 +161,21 @@ class Propagation(ABC):
 
 
 def propagate(state: Propagation, rule_of: Callable[[Operation], Rule]) -> None:
-    """Walk the graph in order and ask each operator's rule."""
+    """Walk the graph in order and ask each operator's rule.
+
+    A rule that trips over sizes it does not know (a user's own, mostly) must not abort everything: what it should have told apart
+    stays.
+    """
     for operation in state.graph.operations:
         state.operation = operation
         if any(value in state.layouts for value in operation.inputs()):
-            rule_of(operation)(operation, state)
+            try:
+                rule_of(operation)(operation, state)
+            except (ValueError, IndexError, KeyError, TypeError) as error:
+                reason = f"the coupling rule of {operation.name} raised {type(error).__name__}: {error}"
+                state.freeze_inputs(operation, reason.splitlines()[0])
+                for value in operation.outputs:
+                    state.layouts.pop(-1 if value is None else value, None)
     state.operation = None
 
 

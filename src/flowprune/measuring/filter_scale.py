@@ -11,7 +11,7 @@ from torch import nn
 from flowprune.errors import DataError
 from flowprune.measuring.batches import input_of, model_device
 from flowprune.measuring.filter_layers import FilterLayer, filter_layers, finite, norm_multiplier, tensors_of
-from flowprune.tracing import Graph, observe
+from flowprune.tracing import Graph, observe, trace
 
 
 def filter_scales(
@@ -36,6 +36,7 @@ def filter_scales(
         ModelError: a gamma or a running variance is NaN or infinite.
         DataError: ``batches`` is empty, or was read before.
     """
+    graph = graph or trace(model, inputs)
     layers = filter_layers(model, inputs, graph)
     tensors = tensors_of(model)
     scales: dict[FilterLayer, torch.Tensor | None] = {}
@@ -46,18 +47,20 @@ def filter_scales(
             scales[layer] = norm_multiplier(layer.norm, tensors).abs() * variance.sqrt()
     unmeasured = [layer for layer in layers if layer.norm is None]
     if unmeasured and batches is not None:
-        scales.update(_deviations(model, unmeasured, batches))
+        scales.update(_deviations(model, unmeasured, batches, graph))
     return scales
 
 
-def _deviations(model: nn.Module, layers: list[FilterLayer], batches: Iterable[Any]) -> dict[FilterLayer, torch.Tensor]:
+def _deviations(
+    model: nn.Module, layers: list[FilterLayer], batches: Iterable[Any], graph: Graph
+) -> dict[FilterLayer, torch.Tensor]:
     device = model_device(model)
     positions = {position for layer in layers for position in layer.positions}
     moments: dict[FilterLayer, _Moments] = {layer: _Moments() for layer in layers}
     images = 0
     with torch.random.fork_rng(devices=[]):
         for batch in batches:
-            observed = observe(model, input_of(batch, device), positions)
+            observed = observe(model, input_of(batch, device), positions, graph)
             images += 1
             for layer in layers:
                 for position in layer.positions:

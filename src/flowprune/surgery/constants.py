@@ -88,7 +88,7 @@ def fold_constants(
     def nothing_known(tensor: torch.Tensor) -> torch.Tensor:
         return torch.full_like(tensor, float("nan")) if tensor.is_floating_point() else tensor
 
-    replay(model, tree_map_only(torch.Tensor, nothing_known, inputs), visit)
+    replay(model, tree_map_only(torch.Tensor, nothing_known, inputs), visit, graph)
     return result
 
 
