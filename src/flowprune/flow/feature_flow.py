@@ -7,31 +7,29 @@ published; the equations below are this project's own choice.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from flowprune.errors import ArtifactError, ModelError, RecipeError, TraceError, UnknownNameError
+from flowprune.errors import ArtifactError, ModelError, RecipeError, UnknownNameError
 from flowprune.flow.calibration import Calibration
-from flowprune.flow.chaining import chained
 from flowprune.flow.complaints import nothing_recorded
 from flowprune.flow.control import SCHEDULES, Control, Schedule
-from flowprune.flow.dead_share import agreed, dead_share, first_images
 from flowprune.flow.description import described
-from flowprune.flow.links import links_of
+from flowprune.flow.finding import find_trajectory, finder, layout_or_names
 from flowprune.flow.magnitude import Reduction, accumulated
-from flowprune.flow.observed_loss import Observation, zero_that_observes
-from flowprune.flow.points import Point, check_names, find_points, named_points
+from flowprune.flow.observed_loss import zero_for
+from flowprune.flow.points import Point
 from flowprune.flow.profile import FlowProfile, measure_flow
 from flowprune.flow.recording import Forward, Recorder
+from flowprune.flow.steering import Steering
 from flowprune.flow.strength import strength_of
 from flowprune.flow.terms import CurvatureForm, flow_penalty, flow_terms
-from flowprune.flow.trajectory import Trajectory, trajectory_of
-from flowprune.flow.unwrapping import call_inputs, unwrapped
-from flowprune.tracing import Graph, first_tensor, trace
+from flowprune.flow.trajectory import Trajectory
+from flowprune.flow.unwrapping import unwrapped
 
 
 class FeatureFlow:
@@ -84,8 +82,7 @@ class FeatureFlow:
 
     **Wrappers.** The model may be compiled or wrapped in DistributedDataParallel, before or after. A model that already *ran*
     compiled does not see hooks that come later: build the flow before its first forward. Under ``fullgraph=True`` give ``inputs``,
-    or the search for the points breaks the first graph. Copies of the model carry no live
-    hooks.
+    or the search for the points breaks the first graph. Copies of the model carry no live hooks.
 
     Args:
         model: any model with convolutions, or with the modules named in ``points``. It is given forward hooks, nothing else;
@@ -133,27 +130,18 @@ class FeatureFlow:
         _check("reduction", reduction, ("mean", "channel", "sum"))
         _check("curvature_form", curvature_form, ("second-difference", "angle"))
         _check("schedule", schedule, SCHEDULES)
-        if target_dead is not None and target_macs is not None:
-            raise RecipeError("give target_dead or target_macs, not both")
+        self._steering = Steering(schedule, epochs, target_dead, target_macs)
+        self._control = self._steering.control
         if (target_dead is not None or target_macs is not None) and gradient is None and curvature is None:
             gradient = "5%"
-        self._by_macs = target_macs is not None
-        target = target_dead if target_macs is None else 1 - target_macs
-        self._control = Control(schedule, epochs, target)
-        self._example: Any = None
         self._root = unwrapped(model)
-        self._layout: Literal["blocks", "layers"] = "blocks"
-        self._names: tuple[str, ...] | None = None
-        if points == "blocks" or points == "layers":
-            self._layout = points
-        else:
-            self._names = _names(points, self._root)
+        self._chosen = layout_or_names(points, self._root)
         self._norm, self._across = norm, across
         self._reduction, self._curvature_form = reduction, curvature_form
         strengths = {"gradient": strength_of(gradient, "gradient"), "curvature": strength_of(curvature, "curvature")}
         self._calibration = Calibration(strengths)
         self._trajectory: list[Trajectory] = []
-        self._recorder = Recorder(self._root, _finder(weakref.ref(self)))
+        self._recorder = Recorder(self._root, finder(self._root, weakref.WeakMethod(self._find)))
         self._closing = weakref.finalize(self, self._recorder.close)
         if inputs is not None:
             try:
@@ -168,8 +156,7 @@ class FeatureFlow:
 
         Args:
             task_loss: what the percentages are shares of; only its value is used, and only while they are calibrated. Without
-            it the
-                penalty returned during calibration is a zero that notices the sum it goes into:
+                it the penalty returned during calibration is a zero that notices the sum it goes into:
                 ``loss = criterion(model(x), y) + flow.penalty()`` works as it stands, also as ``penalty + loss``, ``loss +=
                 penalty``, with several losses, under autocast and with a gradient scaler. If it is multiplied first, stacked or
                 never added, the next call says so. Inside a step that is compiled as a whole, give the task loss.
@@ -212,19 +199,7 @@ class FeatureFlow:
             ModelError: if ``macs`` is missing, or no forward has run yet.
         """
         self._check_open()
-        share: float | None = None
-        if self._control.target is not None and self._by_macs:
-            if macs is None:
-                raise ModelError("target_macs needs what was measured: flow.epoch_end(macs=0.7)")
-            share = 1 - float(macs)
-        elif self._control.target is not None:
-            if self._example is None:
-                raise ModelError("epoch_end() measures the model after its first forward; run it once, or pass inputs=")
-            share = dead_share(self._root, self._example)
-        if share is not None:
-            share = agreed(share, next(self._root.parameters()).device)
-        self._control.epoch_end(share)
-        return share
+        return self._steering.epoch_end(self._root, macs)
 
     def profile(self, batches: Iterable[Any]) -> FlowProfile:
         """Measure the flow: per point |Y|, |d|, |d| / |Y|, curvature, angle and silent channels.
@@ -261,6 +236,11 @@ class FeatureFlow:
     def left_out(self) -> dict[str, str]:
         """What does not enter: "point -> point" (as of the last penalty or profile) or a point out of reach, and the reason."""
         return dict(self._found().left_out)
+
+    @property
+    def strength(self) -> float:
+        """What the schedule or the controller multiplies k1 and k2 with in the present epoch; 1 where there is neither."""
+        return self._control.factor
 
     @property
     def coefficients(self) -> dict[str, float] | None:
@@ -303,38 +283,14 @@ class FeatureFlow:
         shares = [name for name, strength in self._calibration.strengths.items() if strength.share is not None]
         options = (self._norm, self._reduction, self._curvature_form)
         terms = flow_terms(self._found(), forwards, shares, *options)
-        if task_loss is None:
-            zero, observation = zero_that_observes(like)
-        else:
-            if task_loss.numel() != 1:
-                raise ModelError(f"the task loss must be one number, not a tensor of shape {tuple(task_loss.shape)}")
-            zero = torch.zeros((), device=like.device, dtype=like.dtype, requires_grad=torch.is_grad_enabled())
-            observation = Observation(task_loss.detach().clone())
+        zero, observation = zero_for(task_loss, like)
         self._calibration.expect(observation, terms)
         return zero
 
     def _find(self, inputs: Any) -> Sequence[Point]:
-        graph: Graph | None = None
-        if self._control.target is not None and not self._by_macs:
-            self._example = first_images(inputs)
-        try:
-            # Autocast would put casts between the operators, and the passages would carry them along.
-            with torch.autocast(first_tensor(inputs).device.type, enabled=False):
-                graph = trace(self._root, inputs)
-        except TraceError:
-            if self._names is None:
-                raise
-        unplaced: dict[str, str] = {}
-        if self._names is not None:
-            points = named_points(self._root, self._names, graph)
-        else:
-            assert graph is not None
-            points, unplaced = find_points(graph, self._layout)
-            points = chained(points, graph)
-        self._trajectory[:] = [trajectory_of(points, graph, self._across, unplaced)]
-        if graph is not None:
-            shapes = [None if point.value is None else torch.Size(graph.values[point.value].shape) for point in points]
-            self._trajectory[0].left_out = links_of(self._trajectory[0], shapes)[1]
+        self._steering.remember(inputs)
+        trajectory, points = find_trajectory(self._root, inputs, self._chosen, self._across)
+        self._trajectory[:] = [trajectory]
         return points
 
     def _found(self) -> Trajectory:
@@ -347,28 +303,6 @@ class FeatureFlow:
     def _check_open(self) -> None:
         if not self._closing.alive:
             raise ModelError("this feature flow was closed; build a new one")
-
-
-def _finder(
-    reference: weakref.ref[FeatureFlow],
-) -> Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Point]]:
-    # The hooks must not keep the flow alive: dropping it is one way to close it.
-    def find(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Sequence[Point]:
-        flow = reference()
-        return () if flow is None else flow._find(call_inputs(flow._root, arguments, keywords))
-
-    reason = "FeatureFlow finds its points in the first forward; give it inputs= to find them at once"
-    disabled: Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Point]] = torch.compiler.disable(find, reason=reason)
-    return disabled
-
-
-def _names(points: Sequence[str], root: nn.Module) -> tuple[str, ...]:
-    if isinstance(points, str):
-        raise UnknownNameError("points", points, ("blocks", "layers"))
-    if len(points) < 2:
-        raise RecipeError(f"points={list(points)} names fewer than two modules; a flow needs two points")
-    check_names(root, points)
-    return tuple(points)
 
 
 def _check(kind: str, given: object, known: Sequence[str | None]) -> None:

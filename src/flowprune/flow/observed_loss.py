@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowprune.errors import ModelError
+
 _SUMS = (Tensor.add, Tensor.__add__, Tensor.__radd__, torch.add)
 _SUMS_IN_PLACE = (Tensor.add_, Tensor.__iadd__)
 _USES = (
@@ -83,6 +85,20 @@ class ObservedLoss(Tensor):
                     for observation in argument._observations:
                         observation.closed = True
             return _plain(result)
+
+
+def zero_for(task_loss: Tensor | None, like: Tensor) -> tuple[Tensor, Observation]:
+    """A zero of ``like``'s device and type, and the observation of the task loss: the one given, or the one it will see.
+
+    Raises:
+        ModelError: if the task loss given is not one number.
+    """
+    if task_loss is None:
+        return zero_that_observes(like)
+    if task_loss.numel() != 1:
+        raise ModelError(f"the task loss must be one number, not a tensor of shape {tuple(task_loss.shape)}")
+    zero = torch.zeros((), device=like.device, dtype=like.dtype, requires_grad=torch.is_grad_enabled())
+    return zero, Observation(task_loss.detach().clone())
 
 
 def zero_that_observes(like: Tensor) -> tuple[Tensor, Observation]:
