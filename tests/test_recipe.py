@@ -74,10 +74,23 @@ def test_values_arrive_with_their_types(small: Path) -> None:
     recipe = load_recipe(small)
     assert recipe.networks[0].name == "resnet20" and recipe.methods == ["ffr"]
     assert recipe.flow is not None and recipe.pruning is not None
-    assert recipe.flow.options()["gradient"] == "5%" and recipe.flow.options()["curvature"] == 0.01
+    assert recipe.flow.options(3)["gradient"] == "5%" and recipe.flow.options(3)["curvature"] == 0.01
     assert recipe.pruning.budgets[0].options() == {"macs": 0.5, "scope": "local"}
     assert recipe.pruning.budgets[1].options() == {"threshold": 0.01}
     assert recipe.pruning.importance.options == {"reading": "mean"}
+
+
+def test_a_schedule_or_target_of_the_flow_goes_over_the_epochs_of_the_training(small: Path) -> None:
+    constant, linear, target = (
+        load_recipe(small, [override]).flow
+        for override in ("flow.norm=1", "flow.schedule=linear", "flow.target_dead=0.3")
+    )
+    assert constant is not None and linear is not None and target is not None
+    assert constant.options(3)["epochs"] is None
+    assert (linear.options(3)["schedule"], linear.options(3)["epochs"]) == ("linear", 3)
+    assert (target.options(3)["target_dead"], target.options(3)["epochs"]) == (0.3, 3)
+    with pytest.raises(RecipeError, match="needs at least 1 in training"):
+        load_recipe(small, ["flow.schedule=linear", "training.epochs=0"])
 
 
 def test_overrides_are_yaml_values_at_any_depth(small: Path) -> None:
@@ -127,6 +140,12 @@ def test_the_recipe_as_run_loads_as_the_same_recipe(small: Path, tmp_path: Path)
         ("training=5", ["training", "got 5"]),
         ("flow.reduction=max", ["flow.reduction", "'mean'", "'max'"]),
         ("flow.gradient=strong", ["flow.gradient", "strong"]),
+        ("flow.schedule=linaer", ["flow.schedule", "'warm-up'", "'linaer'"]),
+        ("flow.target_dead=1", ["flow.target_dead", "less than 1"]),
+        ("flow.target_dead=0", ["flow.target_dead", "greater than 0"]),
+        ("flow.target_macs=50", ["flow.target_macs", "less than 1", "50"]),
+        ("flow={target_dead: 0.3, target_macs: 0.5}", ["flow", "target_dead or target_macs, not both"]),
+        ("flow={target_macs: 0.5, schedule: linear}", ["flow", "target_macs sets the strength by itself"]),
         ("methods=[ffr, sparse]", ["methods.1", "'sparse'"]),
         ("pruning.budgets.1.macs=0.5", ["exactly one of macs"]),
         ("pruning.budgets.5.macs=0.5", ["'5' is no position in a list of 2"]),

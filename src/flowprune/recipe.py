@@ -55,7 +55,14 @@ class DataSection(Section):
 
 
 class FlowSection(Section):
-    """Feature flow regularization: what ``flowprune.flow.FeatureFlow`` takes."""
+    """Feature flow regularization: what ``flowprune.flow.FeatureFlow`` takes; the epochs are those of the training.
+
+    Attributes:
+        schedule: how the strength goes over the epochs, without a target.
+        target_dead: the share of dead filters to end with.
+        target_macs: the share of the MACs that a cut of what is dead shall leave in the end. Measured once an epoch by a plan with
+            the recipe's first budget that is a threshold, or 0.01, and the options of its ``pruning`` section.
+    """
 
     gradient: Strength | None = "5%"
     curvature: Strength | None = "5%"
@@ -64,10 +71,28 @@ class FlowSection(Section):
     across: Literal["project", "skip"] | None = None
     reduction: Literal["mean", "channel", "sum"] = "mean"
     curvature_form: Literal["second-difference", "angle"] = "second-difference"
+    schedule: Literal["constant", "warm-up", "linear"] = "constant"
+    target_dead: float | None = Field(default=None, gt=0, lt=1)
+    target_macs: float | None = Field(default=None, gt=0, lt=1)
 
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments for ``FeatureFlow``."""
-        return self.model_dump()
+    @model_validator(mode="after")
+    def _one_rule(self) -> FlowSection:
+        if self.target_dead is not None and self.target_macs is not None:
+            raise ValueError("give target_dead or target_macs, not both")
+        target = "target_dead" if self.target_dead is not None else "target_macs"
+        if getattr(self, target) is not None and self.schedule != "constant":
+            raise ValueError(f"{target} sets the strength by itself; leave schedule out")
+        return self
+
+    @property
+    def by_epochs(self) -> bool:
+        """Whether the strength changes from epoch to epoch."""
+        return self.schedule != "constant" or self.target_dead is not None or self.target_macs is not None
+
+    def options(self, epochs: int) -> dict[str, Any]:
+        """Keyword arguments for ``FeatureFlow`` in a training of so many epochs."""
+        # Without need for it, none: that is what the checkpoint of a flow of constant strength says.
+        return {**self.model_dump(), "epochs": epochs if self.by_epochs else None}
 
 
 class ImportanceSection(Section):
@@ -203,6 +228,8 @@ class Recipe(Section):
     def _coherent(self) -> Recipe:
         if "ffr" in self.methods and self.flow is None:
             raise ValueError("the method ffr needs a flow section")
+        if self.flow is not None and self.flow.by_epochs and self.training.epochs < 1:
+            raise ValueError("a schedule or target in the flow section needs at least 1 in training.epochs")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("a method is listed twice")
         labels = [network.name for network in self.networks]

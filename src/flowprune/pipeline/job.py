@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flowprune.allocation import budget_from
 from flowprune.errors import RecipeError
 from flowprune.importance import Random
+from flowprune.measuring.dead_filters import DEAD_BELOW
 from flowprune.models import create
 from flowprune.pipeline.criteria import importance_from
 from flowprune.pruning import check_finite, plan
@@ -54,6 +55,18 @@ class Job:
         criterion = importance_from(section.importance.name, section.importance.options, batches)
         return {**section.options(budget), "importance": criterion}
 
+    def macs_left(self, model: nn.Module) -> float:
+        """The share of the model's MACs that a cut of what is dead in it now would leave."""
+        section = self.recipe.pruning
+        dead = BudgetSection(threshold=DEAD_BELOW)
+        if section is None:
+            made = plan(model, self.example(), **dead.options())
+        else:
+            asked = next((budget for budget in section.budgets if budget.kind == "threshold"), dead)
+            made = plan(model, self.example(), **section.options(asked))
+        before, after = made.macs
+        return after / max(1, before)
+
     def check(self) -> None:
         """Find out now, not after hours of training, that something cannot work.
 
@@ -78,6 +91,8 @@ class Job:
                     f"networks: {network.name} gives an output of shape {list(logits.shape)}, {self.data.name} needs "
                     f"[images, {self.data.classes}]; set its classes"
                 )
+            if recipe.flow is not None and recipe.flow.target_macs is not None:
+                self.macs_left(model)
             for budget in section.budgets if section is not None else ():
                 if section is not None and budget.kind in ("macs", "params", "channels"):
                     plan(model, self.example(), **section.options(budget), importance=Random())

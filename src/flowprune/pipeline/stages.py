@@ -90,7 +90,9 @@ class Stages:
     def _train(self) -> tuple[nn.Module, Record]:
         recipe = self.job.recipe
         model = self.job.build(self.network)
-        flow_options = recipe.flow.options() if self.method == "ffr" and recipe.flow is not None else None
+        section = recipe.flow if self.method == "ffr" else None
+        flow_options = None if section is None else section.options(recipe.training.epochs)
+        by_macs = section is not None and section.target_macs is not None
         with FeatureFlow(model, **flow_options) if flow_options is not None else nullcontext() as flow:
             result = train(
                 model,
@@ -98,6 +100,7 @@ class Stages:
                 recipe.training,
                 run_folder=self.folder.stage(self.name("dense", None)),
                 regularizer=flow,
+                macs_left=(lambda: self.job.macs_left(model)) if by_macs else None,
                 resume=True,
                 progress=self.progress,
                 title=f"{self.network.name} {self.method}",

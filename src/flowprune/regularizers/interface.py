@@ -13,7 +13,8 @@ class Regularizer(Protocol):
     """A penalty on a model under training, built as ``Method(model, **options)``.
 
     ``loss = criterion(model(x), y) + regularizer.penalty()`` must work as it stands. Whatever a penalty attaches to the model
-    it takes off again in ``close()``.
+    it takes off again in ``close()``. One whose strength changes over the epochs has ``strength`` and ``epoch_end`` beside, as
+    ``flowprune.flow.FeatureFlow`` has; the training loop then calls the latter after every epoch.
     """
 
     def penalty(self, task_loss: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from flowprune.errors import ModelError, OutputError
 from flowprune.training.augmentation import augment, draw
 from flowprune.training.checkpoint import CHECKPOINT, append_metrics, read_checkpoint, write_checkpoint, write_metrics
 from flowprune.training.data import Data
+from flowprune.training.epoch_end import end_epoch
 from flowprune.training.evaluation import totals
 from flowprune.training.progress import TrainingProgress
 from flowprune.training.schedule import learning_rate
@@ -25,7 +26,10 @@ from flowprune.training.settings import TrainingSettings
 
 
 class Regularizer(Protocol):
-    """A penalty on what the model just did, such as ``flowprune.flow.FeatureFlow``."""
+    """A penalty on what the model just did, such as ``flowprune.flow.FeatureFlow``.
+
+    One that also has ``strength`` and ``epoch_end`` is told when an epoch has ended: see ``flowprune.training.epoch_end``.
+    """
 
     def penalty(self, task_loss: Tensor | None = None) -> Tensor:
         """What is added to the task loss of this step."""
@@ -46,8 +50,9 @@ class TrainingResult:
 
     Attributes:
         history: per epoch: epoch (from 1), task_loss, penalty (means over the epoch), train_accuracy, test_accuracy,
-            test_loss (None where not evaluated; accuracies in per cent), lr (of the last step), seconds,
-            images_per_second (training only).
+            test_loss (None where not evaluated; accuracies in per cent), lr (of the last step), strength (the factor on the
+            penalty's coefficients in this epoch), dead_share, macs_left (after it, where the penalty is steered by one of
+            them; else None), seconds, images_per_second (training only).
         top1: test accuracy after the last epoch, in per cent: the result.
         best_top1: the highest one seen on the test images. Choosing an epoch by it would be choosing on the test.
     """
@@ -64,6 +69,7 @@ def train(
     *,
     run_folder: str | Path | None = None,
     regularizer: Regularizer | None = None,
+    macs_left: Callable[[], float] | None = None,
     resume: bool = False,
     progress: bool = True,
     title: str = "training",
@@ -80,6 +86,8 @@ def train(
         settings: how to train.
         run_folder: receives ``metrics.jsonl`` and, after every epoch, ``checkpoint.pt``; nothing is written if None.
         regularizer: a penalty on this very model.
+        macs_left: for a penalty with ``target_macs``: measures, once an epoch, the share of the MACs that a cut of what is dead
+            would leave. Called in every process.
         resume: go on from the checkpoint in ``run_folder`` (from the start, if there is none). ``model`` must then be
             built exactly as for the first start. On the CPU the end is bit for bit that of a training never
             interrupted.
@@ -97,7 +105,7 @@ def train(
     model.to(accelerator.device)
     model.to(memory_format=torch.channels_last)
     with _own_random_numbers(settings.seed, accelerator.device):
-        run = _Run(accelerator, model, data, settings, regularizer, folder)
+        run = _Run(accelerator, model, data, settings, regularizer, macs_left, folder)
         if folder is not None:
             run.restore(read_checkpoint(folder, run.fingerprint) if resume else None)
         visible = progress and accelerator.is_main_process
@@ -123,10 +131,11 @@ class _Run:
         data: Data,
         settings: TrainingSettings,
         regularizer: Regularizer | None,
+        macs_left: Callable[[], float] | None,
         folder: Path | None,
     ) -> None:
         self.accelerator, self.model, self.data, self.settings = accelerator, model, data, settings
-        self.regularizer, self.folder = regularizer, folder
+        self.regularizer, self.macs_left, self.folder = regularizer, macs_left, folder
         # Only many processes need a wrapper; a single one must leave the model as plain as it was.
         self.wrapped: nn.Module = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -189,6 +198,7 @@ class _Run:
             "test_accuracy": evaluated.get("test_accuracy"),
             "test_loss": evaluated.get("test_loss"),
             "lr": self.optimizer.param_groups[0]["lr"],
+            **end_epoch(self.regularizer, self.macs_left),  # before the checkpoint, which carries what it changed
             "seconds": time.perf_counter() - began,
             "images_per_second": images / training_seconds,
         }
