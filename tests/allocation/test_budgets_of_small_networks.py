@@ -112,7 +112,10 @@ def test_widths_go_to_the_nearest_allowed_ones(
         if "there is no multiple" in why:
             assert own.after(fit.lost) == own.dense, "what cannot be met stays whole"
     for classes in together(coupled):
-        ranges = [range(int(rounding.limits[c]) + 1) for c in classes]
+        met = [any(w.losses[c] and w.layer not in rounding.unmet for w in widths) for c in classes]
+        # where no layer of a class can be a multiple, the class loses multiples all the same, or nothing
+        strides = [1 if is_met else int(rounding.steps[c]) for c, is_met in zip(classes, met, strict=True)]
+        ranges = [range(0, int(rounding.limits[c]) + 1, stride) for c, stride in zip(classes, strides, strict=True)]
         if np.prod([len(r) for r in ranges]) > 5000:
             continue
         near = [max(int(w.losses[c]) for w in widths if w.losses[c]) for c in classes]
