@@ -58,7 +58,9 @@ class Selective(nn.Module):
     def __init__(self, left: nn.Module, right: nn.Module, width: int, hidden: int, how: str) -> None:
         super().__init__()
         self.left, self.right, self.how = left, right, how
-        self.squeeze = nn.Sequential(nn.Linear(width, hidden), nn.ReLU())
+        self.squeeze = nn.Sequential(
+            nn.Linear(width, hidden), nn.SiLU()
+        )  # a ReLU of four units may be dead on every image, and nothing removed would show
         self.excite = nn.Linear(hidden, 2 * width)
         self.weights = nn.Parameter(torch.randn(2))
 

@@ -14,6 +14,7 @@ from silenced_twin import same_state, silenced_twin
 from torch import Tensor, nn
 
 from flowprune.allocation import Plan
+from flowprune.coupling import Coupling
 from flowprune.errors import BudgetError
 from flowprune.importance import L1, L2
 from flowprune.importance import Random as RandomImportance
@@ -66,7 +67,7 @@ def _verdict(model: nn.Module, random: Random, asked: list[str]) -> Verdict:
         return Verdict(tuple(asked), "the source model was changed")
     frozen = _frozen_share(model, made)
     if made.is_empty:
-        free = [group.name for group in CoupledModel.of(model, images, ()).coupling.groups if group.channels > 2]
+        free = _could_lose(CoupledModel.of(model, images, ()).coupling)
         silent = _weights(model) - set(made.frozen) if free else ()
         reason = f"empty, and no reason for {sorted(silent)}, in spite of {free}" if silent else None
         return Verdict(tuple(asked), reason, frozen=frozen, empty=True)
@@ -87,6 +88,12 @@ def _verdict(model: nn.Module, random: Random, asked: list[str]) -> Verdict:
     if count != made.params[1] or not count < made.params[0]:
         return Verdict(tuple(asked), f"the plan counts {made.params} parameters, there are {count}", *result)
     return Verdict(tuple(asked), _trains(model, small, images), *result)
+
+
+def _could_lose(coupling: Coupling) -> list[str]:
+    """The groups that could lose a channel: a group keeps two, and so do all that lose channels in step with it."""
+    classes = [[coupling.groups[group] for group in groups] for groups in coupling.classes]
+    return [group.name for groups in classes if all(g.channels > 2 for g in groups) for group in groups]
 
 
 def _planned(model: nn.Module, images: Tensor, random: Random, asked: list[str]) -> Plan:
