@@ -1,6 +1,6 @@
 """Prune every architecture of a list by flowprune and its rivals, and check what comes out; each in a process of its own.
 
-    python benchmarks/zoo.py [--tool all|NAME ...] [--list zoo|beyond ...] [--only PATTERN] [--stage NAME ...] [--again]
+    python benchmarks/zoo.py [--tool all|NAME ...] [--list zoo|beyond ...] [--only PATTERN ...] [--stage NAME ...] [--again]
 
 Per model half of the channels go, by L2, and the classifier's outputs stay. It *works* if something was removed, the small model
 runs forward and backward in training mode, and its outputs have the dense one's shapes in both modes; of flowprune more is asked: a
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tool", nargs="+", default=["all"], choices=["all", *TOOLS])
     parser.add_argument("--list", nargs="+", default=list(LISTS), choices=list(LISTS))
-    parser.add_argument("--only", default="*", help="pattern of the models' names")
+    parser.add_argument("--only", nargs="+", default=["*"], help="patterns of the models' names")
     parser.add_argument("--stage", nargs="+", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--again", action="store_true", help="measure anew what is in the results already")
     parser.add_argument("--limit", type=int, default=120, help="processor seconds a model, stage and mode")
@@ -83,7 +83,7 @@ def survey(name: str, tools: list[str], arguments: argparse.Namespace) -> None:
         if name == "zoo" or tool == "flowprune"
     }
     for number, subject in enumerate(subjects, 1):
-        if not fnmatch.fnmatchcase(subject.name, arguments.only):
+        if not any(fnmatch.fnmatchcase(subject.name, pattern) for pattern in arguments.only):
             continue
         for tool, found in results.items():
             for stage in arguments.stage:
