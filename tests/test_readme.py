@@ -22,9 +22,8 @@ def python_blocks() -> list[str]:
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(
-        0
-    )  # after a few steps on noise the logits may be in the thousands, and ONNX Runtime is exact to seven digits
+    # after a few steps on noise the logits may be in the thousands, and ONNX Runtime is exact to seven digits
+    torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     blocks = python_blocks()
