@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
 
 from random_architectures import architecture  # noqa: E402
-from twin_property import LARGEST_DIFFERENCE, verdict  # noqa: E402
+from twin_property import LARGEST_DIFFERENCE, Verdict, verdict  # noqa: E402
 
 import flowprune  # noqa: E402
 
@@ -47,12 +47,14 @@ def main() -> None:
     torch.set_num_threads(1)
     import_everything()
     record = begun(arguments.out, arguments.first, arguments.again)
+    judge_again(record)
     while record["cases"] < arguments.cases:
         add(record, arguments.first + record["cases"])
         if record["cases"] % 100 == 0 or record["cases"] == arguments.cases:
             write(record, arguments.out)
             each = record["cpu_seconds"] / record["cases"]
             print(f"{record['cases']} cases, {len(record['failures'])} failures, {each:.3f} s each", flush=True)
+    write(record, arguments.out)
     for failure in record["failures"]:
         print(f"seed {failure['seed']}: {failure['failure']} ({'; '.join(failure['budget'])})")
 
@@ -116,6 +118,19 @@ def add(record: dict[str, Any], seed: int) -> None:
     record["share_frozen"][TENTHS[min(int(found.frozen * 10), 9)]] += 1
     for key, value in (("mean_share_of_parameters_kept", found.kept), ("mean_share_frozen", found.frozen)):
         record[key] = (record[key] * number + value) / (number + 1)
+    enter(record, seed, found)
+
+
+def judge_again(record: dict[str, Any]) -> None:
+    """What failed when the run was interrupted may have been mended since."""
+    failed, record["failures"] = record["failures"], []
+    for failure in failed:
+        random = Random(failure["seed"])
+        enter(record, failure["seed"], verdict(architecture(random)[0], random))
+
+
+def enter(record: dict[str, Any], seed: int, found: Verdict) -> None:
+    """Put a verdict where it belongs."""
     if found.failure is not None:
         record["failures"].append({"seed": seed, "budget": found.budget, "failure": found.failure})
     elif found.empty:
