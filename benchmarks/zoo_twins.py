@@ -50,7 +50,9 @@ def compare(line: str) -> dict[str, Any]:
     for network in (model, silenced_twin(model, made), fp.prune(model, made).eval()):
         torch.manual_seed(0)
         with torch.no_grad():
-            outputs.append([output for output in tensors_in(network(*inputs)) if output.is_floating_point()])
+            outputs.append(
+                [output for output in tensors_in(predictions(network, inputs)) if output.is_floating_point()]
+            )
     dense, twin, small = outputs
     scale = max(float(output.abs().max()) for output in twin if output.numel())
     same_shapes = [output.shape for output in twin] == [output.shape for output in small]
@@ -61,6 +63,14 @@ def compare(line: str) -> dict[str, Any]:
     alike = [output.shape for output in twin] == [output.shape for output in dense]
     record["from_dense"] = furthest(twin, dense) / scale if alike else None
     return record
+
+
+def predictions(network: Any, inputs: Any) -> Any:
+    """The outputs; of a detector what its head makes: the list of boxes is sorted by scores that differ in the last digit only."""
+    if not (hasattr(network, "backbone") and hasattr(network, "transform")):
+        return network(*inputs)
+    images, _ = network.transform(inputs[0])
+    return network.head(list(network.backbone(images.tensors).values()))
 
 
 def doubled(value: Any) -> Any:
