@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from written_pages import written
 
 import flowprune as fp
 from flowprune.reporting.environment import environment
@@ -199,10 +200,7 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if arguments.table:
-        text = arguments.table.read_text(encoding="utf-8")
-        head, _, rest = text.partition(BEGIN)
-        tail = rest.partition(END)[2]
-        arguments.table.write_text(f"{head}{BEGIN}\n{table(record)}\n{END}{tail}", encoding="utf-8")
+        written(arguments.table, BEGIN, END, f"{table(record)}\n")
     print(table(record))
 
 

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from written_pages import written
+
 BEGIN, END = "<!-- sweep:begin -->", "<!-- sweep:end -->"
 HEADER = (
     "| strength (each term) | reduction | weight decay | top-1 % | sum of mean abs d | median abs d / abs Y "
@@ -49,19 +51,10 @@ def row(path: Path, record: dict[str, Any]) -> tuple[Any, ...]:
 
 def main() -> int:
     root = Path(__file__).resolve().parents[1]
-    page = root / "docs" / "flow-sweep.md"
     files = sorted((root / "results" / "flow-sweep").glob("*.json"))
     rows = sorted(row(path, json.loads(path.read_text(encoding="utf-8"))) for path in files)
     table = "\n".join([HEADER, *(line for *_, line in rows)])
-    before = page.read_text(encoding="utf-8")
-    head, _, rest = before.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    after = f"{head}{BEGIN}\n{table}\n{END}{tail}"
-    if "--check" in sys.argv[1:]:
-        return 0 if after == before else 1
-    page.write_text(after, encoding="utf-8")
-    print(f"{len(rows)} runs")
-    return 0
+    return written(root / "docs" / "flow-sweep.md", BEGIN, END, f"{table}\n")
 
 
 if __name__ == "__main__":

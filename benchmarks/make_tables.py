@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from written_pages import written
+
 from flowprune.errors import ArtifactError
 from flowprune.reporting import RunResults, load_results, markdown_table
 
@@ -98,20 +100,9 @@ def spread(numbers: Sequence[float], digits: int = 2) -> str:
 
 def main() -> int:
     root = Path(__file__).resolve().parents[1]
-    readme = root / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    head, mark, rest = before.partition(BEGIN)
-    _, closing, tail = rest.partition(END)
-    if not mark or not closing:
-        sys.exit(f"{readme.name} has no {BEGIN} ... {END}")
     found = runs(root / "results")
     middle = section(found) if found else "No run is committed yet.\n"
-    after = f"{head}{BEGIN}\n{middle}\n{END}{tail}"
-    if "--check" in sys.argv[1:]:
-        return 0 if after == before else 1
-    readme.write_text(after, encoding="utf-8")
-    print(f"{len(found)} runs")
-    return 0
+    return written(root / "README.md", BEGIN, END, f"{middle}\n")
 
 
 if __name__ == "__main__":

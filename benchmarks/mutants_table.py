@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from written_pages import written
+
 BEGIN, END = "<!-- mutants:begin -->", "<!-- mutants:end -->"
 CAUGHT = ("certificate", "twin", "forward raises", "engine raises")
 HARMLESS = ("same model", "right model")
@@ -59,17 +61,8 @@ def _table(title: str, key: str, mutants: list[dict[str, Any]]) -> list[str]:
 
 def main() -> int:
     root = Path(__file__).resolve().parents[1]
-    page = root / "docs" / "mutants.md"
     mutants = json.loads((root / "results" / "mutants.json").read_text(encoding="utf-8"))["mutants"]
-    before = page.read_text(encoding="utf-8")
-    head, _, rest = before.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    after = f"{head}{BEGIN}\n{tables(mutants)}\n{END}{tail}"
-    if "--check" in sys.argv[1:]:
-        return 0 if after == before else 1
-    page.write_text(after, encoding="utf-8")
-    print(f"{len(mutants)} mutants")
-    return 0
+    return written(root / "docs" / "mutants.md", BEGIN, END, f"{tables(mutants)}\n")
 
 
 if __name__ == "__main__":

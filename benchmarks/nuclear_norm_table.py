@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from written_pages import written
+
 BEGIN, END = "<!-- nuclear-norm:begin -->", "<!-- nuclear-norm:end -->"
 
 
@@ -64,18 +66,8 @@ def section(result: dict[str, Any]) -> str:
 
 def main() -> int:
     root = Path(__file__).resolve().parents[1]
-    page = root / "docs" / "importance.md"
-    before = page.read_text(encoding="utf-8")
-    head, mark, rest = before.partition(BEGIN)
-    _, closing, tail = rest.partition(END)
-    if not mark or not closing:
-        sys.exit(f"{page.name} has no {BEGIN} ... {END}")
     result = json.loads((root / "results" / "nuclear-norm.json").read_text(encoding="utf-8"))
-    after = f"{head}{BEGIN}\n{section(result)}{END}{tail}"
-    if "--check" in sys.argv[1:]:
-        return 0 if after == before else 1
-    page.write_text(after, encoding="utf-8")
-    return 0
+    return written(root / "docs" / "importance.md", BEGIN, END, section(result))
 
 
 if __name__ == "__main__":

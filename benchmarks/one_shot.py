@@ -134,19 +134,25 @@ def measured(
     return {"points": points, "scoring_cpu_seconds": round(criterion.seconds, 2)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def begun(description: str | None, draws: int) -> tuple[argparse.Namespace, Data, nn.Module]:
+    """The command line of a benchmark on a pretrained network, CIFAR-10 and the network, one thread."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("network", choices=sorted(WEIGHTS))
     parser.add_argument("--data-dir", type=Path, default=None)
-    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=draws)
     parser.add_argument("--only", action="append", default=[], help="label of a criterion; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("results/one-shot"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load_data("cifar10", data_dir=arguments.data_dir, normalize="imagenet")
     model = pretrained(arguments.network, data_root("cifar10", arguments.data_dir))
-    tests = test_batches(data)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    return arguments, data, model
+
+
+def main() -> None:
+    arguments, data, model = begun(__doc__, draws=5)
+    tests = test_batches(data)
     file = arguments.out / f"{arguments.network}.json"
     if file.exists():
         results = json.loads(file.read_text(encoding="utf-8"))

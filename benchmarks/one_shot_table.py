@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from written_pages import filled
+
 NETWORKS = ("resnet20", "resnet56")
 COLORS = (
     *("#0f9d8a", "#c2571a", "#7b5cd6", "#b8860b", "#c23b6b", "#3f7fd0", "#5f8f2f", "#a0522d"),
@@ -124,13 +126,9 @@ def plot(results: dict[str, Any]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def filled(page: str, mark: str, content: str) -> str:
+def put(page: str, mark: str, content: str) -> str:
     """The page with ``content`` between the two comments of this mark."""
-    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
-    head, found, rest = page.partition(begin)
-    if not found or end not in rest:
-        return page
-    return f"{head}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
+    return filled(page, f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->", f"{content}\n")
 
 
 def main() -> int:
@@ -140,7 +138,7 @@ def main() -> int:
     for network in NETWORKS:
         if (folder / f"{network}.json").exists():
             results = json.loads((folder / f"{network}.json").read_text(encoding="utf-8"))
-            files[page_file] = filled(files[page_file], network, accuracy_table(results))
+            files[page_file] = put(files[page_file], network, accuracy_table(results))
             files[root / "docs" / f"one-shot-{network}.svg"] = plot(results)
         if (folder / f"stability-{network}.json").exists():
             results = json.loads((folder / f"stability-{network}.json").read_text(encoding="utf-8"))
@@ -149,7 +147,7 @@ def main() -> int:
                 f"Within each coupled group, averaged over the groups (`{results['command']}`):\n\n{within}\n\n"
                 f"Over all channels of the network at once:\n\n{everywhere}"
             )
-            files[page_file] = filled(files[page_file], f"stability-{network}", content)
+            files[page_file] = put(files[page_file], f"stability-{network}", content)
     stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

@@ -13,15 +13,13 @@ benchmark goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from one_shot import WEIGHTS, pretrained
+from one_shot import WEIGHTS, begun
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,7 +28,6 @@ from flowprune.pipeline.criteria import importance_from
 from flowprune.planning import CoupledModel
 from flowprune.reporting import environment
 from flowprune.training import Data, load_data
-from flowprune.training.locating import data_root
 
 CRITERIA: dict[str, tuple[str, dict[str, Any]]] = {
     "nuclear_norm": ("nuclear_norm", {}),
@@ -130,19 +127,9 @@ def spearman(first: Tensor, second: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("network", choices=sorted(WEIGHTS))
-    parser.add_argument("--data-dir", type=Path, default=None)
-    parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--only", action="append", default=[], help="label of a criterion; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path("results/one-shot"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    data = load_data("cifar10", data_dir=arguments.data_dir, normalize="imagenet")
-    model = pretrained(arguments.network, data_root("cifar10", arguments.data_dir))
+    arguments, data, model = begun(__doc__, draws=3)
     example = data.example_input()
     groups = CoupledModel.of(model, example).coupling.groups
-    arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / f"stability-{arguments.network}.json"
     results: dict[str, Any] = {
         "command": f"python benchmarks/score_stability.py {arguments.network}",

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from written_pages import written
 from zoo.page import Survey, page
 
 BEGIN, END = "<!-- zoo:begin -->", "<!-- zoo:end -->"
@@ -29,19 +30,9 @@ def read(path: Path) -> Survey:
 
 def main() -> int:
     root = Path(__file__).resolve().parents[1]
-    target, folder = root / "docs" / "zoo.md", root / "results" / "zoo"
+    folder = root / "results" / "zoo"
     middle = page(*(read(folder / f"{tool}.json") for tool in TOOLS), read(folder / "flowprune-beyond.json"))
-    before = target.read_text(encoding="utf-8")
-    head, mark, rest = before.partition(BEGIN)
-    _, closing, tail = rest.partition(END)
-    if not mark or not closing:
-        sys.exit(f"{target.name} has no {BEGIN} ... {END}")
-    after = f"{head}{BEGIN}\n{middle}\n{END}{tail}"
-    if "--check" in sys.argv[1:]:
-        return 0 if after == before else 1
-    target.write_text(after, encoding="utf-8")
-    print(middle.partition("\n\n")[0])
-    return 0
+    return written(root / "docs" / "zoo.md", BEGIN, END, f"{middle}\n")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@
 
 Per model of ``benchmarks/zoo.txt``: parameters near zero (layer scales, position tables, heads) and the norms' statistics are
 randomised, so that nothing can hide behind them; half of the channels of every group leave, drawn at random; then the pruned
-model's outputs are compared with those of ``tests/silenced_twin.py``, and the twin's with the dense model's. Where the twin is not
-defined, the reason is given instead. Models in the output file are left out, but for errors,
-so a run can be interrupted and goes on.
+model's outputs are compared with those of ``tests/silenced_twin.py``, and the twin's with the dense model's. Models
+in the output file are left out, but for errors, so a run can be interrupted and goes on.
 """
 
 from __future__ import annotations
@@ -22,9 +21,6 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 LARGEST_DIFFERENCE = 1e-10
 """Of the outputs' scale."""
-
-NOT_DEFINED: dict[str, str] = {}
-"""Model -> why a removed channel's zero counts in its dense graph, though no weight reads it."""
 
 
 def compare(line: str) -> dict[str, Any]:
@@ -99,7 +95,7 @@ def verdict(record: dict[str, Any]) -> str:
         return (
             "equal" if record["from_dense"] is None or record["from_dense"] > 1e-6 else "equal to the dense model, too"
         )
-    return "not defined" if record["name"] in NOT_DEFINED else "differs"
+    return "differs"
 
 
 def one(line: str, limit: float) -> dict[str, Any]:
@@ -115,8 +111,6 @@ def one(line: str, limit: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         record["error"] = f"over {limit:g} s"
     record["verdict"] = verdict(record)
-    if name in NOT_DEFINED:
-        record["reason"] = NOT_DEFINED[name]
     return record
 
 

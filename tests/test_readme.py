@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def python_blocks() -> list[str]:
-    return re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+from documents import ROOT, blocks, run
 
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # after a few steps on noise the logits may be in the thousands, and ONNX Runtime is exact to seven digits
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    blocks = python_blocks()
-    assert len(blocks) == 3
+    examples = blocks("README.md", "python")
+    assert len(examples) == 3
     if any(importlib.util.find_spec(name) is None for name in ("onnxruntime", "onnxscript")):
-        blocks = [block for block in blocks if "flowprune[onnx]" not in block]
-    variables: dict[str, object] = {}
-    try:
-        for block in blocks:
-            exec(compile(block, "README.md", "exec"), variables)
-    finally:
-        torch.set_num_threads(threads)
+        examples = [block for block in examples if "flowprune[onnx]" not in block]
+    run(examples, "README.md")
     assert (tmp_path / "small.fp").is_file()
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from installed_command import start, wait_until
 
 import flowprune
 from flowprune.artifacts import load, read_header
@@ -195,30 +192,10 @@ def test_weights_in_the_data_folder_make_one_dense_model_for_all_seeds(tmp_path:
     assert cuts[0].plans[-1]["removed"] != cuts[1].plans[-1]["removed"]
 
 
-def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    script = Path(sys.executable).with_name("flowprune")
-    command = [str(script)] if script.exists() else [sys.executable, "-m", "flowprune"]
-    return subprocess.Popen(
-        [*command, "compare", str(recipe), "--out", str(out), *more],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_until(there: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
-    while not there.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"no {there}"
-        time.sleep(0.005)
-
-
 def test_a_killed_comparison_goes_on_and_ends_as_one_never_disturbed(finished: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "disturbed"
     recipe.write_text(yaml.safe_dump(RECIPE))
-    killed = start(recipe, out)
+    killed = start("compare", recipe, out)
     wait_until(out / "stages" / "energy-macs=0.6-seed0" / "checkpoint.pt", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
@@ -226,7 +203,7 @@ def test_a_killed_comparison_goes_on_and_ends_as_one_never_disturbed(finished: P
     kept = {path: path.stat().st_mtime_ns for path in (out / "models").glob("*.fp")}
     assert len(kept) >= 5
 
-    done = start(recipe, out, "--resume", "--markdown")
+    done = start("compare", recipe, out, "--resume", "--markdown")
     printed, errors = done.communicate()
     assert done.returncode == 0, errors
     assert printed.count("| macs=0.6 |") == 4

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from installed_command import start, wait_until
 
 from flowprune.artifacts import load, read_header
 from flowprune.errors import OutputError
@@ -197,33 +194,11 @@ def test_overwriting_removes_the_old_run_and_nothing_else(tmp_path: Path) -> Non
     assert {row["method"] for row in results_of(folder)["rows"]} == {"plain"}
 
 
-def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    script = Path(sys.executable).with_name("flowprune")
-    command = [str(script)] if script.exists() else [sys.executable, "-m", "flowprune"]
-    return subprocess.Popen(
-        [*command, "run", str(recipe), "--out", str(out), *more],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # A shell without job control starts background work with the interrupt ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_until(there: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
-    while not there.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"no {there}"
-        time.sleep(0.005)
-
-
 def test_a_run_that_is_killed_and_interrupted_ends_as_one_never_disturbed(finished: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
     out = tmp_path / "disturbed"
-    killed = start(recipe, out)
+    killed = start("run", recipe, out)
     # The second training is under way: one stage of each kind of the first method lies behind.
     wait_until(out / "stages" / "resnet8-ffr-dense" / "checkpoint.pt", killed)
     killed.send_signal(signal.SIGKILL)
@@ -232,7 +207,7 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_never_disturbed(finish
     first_model = out / "models" / "resnet8-plain-dense.fp"
     stamp = first_model.stat().st_mtime_ns
 
-    interrupted = start(recipe, out, "--resume")
+    interrupted = start("run", recipe, out, "--resume")
     # Four stages and the report are still to come: time enough for the signal, however busy the machine.
     wait_until(out / "stages" / "resnet8-ffr-dense" / "stage.json", interrupted)
     interrupted.send_signal(signal.SIGINT)
@@ -242,7 +217,7 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_never_disturbed(finish
     assert last.startswith("interrupted; `flowprune run") and "--resume` goes on where it stopped" in last
     assert "Traceback" not in errors and not (out / "results.json").exists()
 
-    done = start(recipe, out, "--resume")
+    done = start("run", recipe, out, "--resume")
     printed, errors = done.communicate()
     assert done.returncode == 0, errors
     assert errors.count("done before") >= 6 and first_model.stat().st_mtime_ns == stamp

@@ -1,0 +1,34 @@
+"""The installed command in a process of its own, to be killed and interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def start(command: str, recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    """``flowprune COMMAND RECIPE --out OUT ...``, one thread."""
+    script = Path(sys.executable).with_name("flowprune")
+    flowprune = [str(script)] if script.exists() else [sys.executable, "-m", "flowprune"]
+    return subprocess.Popen(
+        [*flowprune, command, str(recipe), "--out", str(out), *more],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A shell without job control starts background work with the interrupt ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(there: Path, process: subprocess.Popen[str]) -> None:
+    """Until the process has written a file."""
+    deadline = time.monotonic() + 240
+    while not there.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"no {there}"
+        time.sleep(0.005)
