@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
-from flowprune.importance.filters import filter_rows, finite, named_tensors
+from flowprune.importance.filters import filter_rows, finite
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
+from flowprune.measuring.filter_layers import tensors_of
 
 if TYPE_CHECKING:
     from flowprune.coupling import CoupledGroup
@@ -41,7 +42,7 @@ class BatchNormGamma:
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group without a batch norm's gamma."""
-        tensors = named_tensors(model)
+        tensors = tensors_of(model)
         # _NormBase is what BatchNorm1d..3d, SyncBatchNorm and their subclasses in model libraries share; layer and
         # group norms, whose gamma no running variance stands behind, do not derive from it.
         gammas = {

@@ -7,20 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from flowprune.errors import ModelError
 from flowprune.measuring import is_finite
 
 if TYPE_CHECKING:
     from flowprune.coupling import CoupledGroup, Member
-
-
-def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer by every dotted name it goes by (a shared one appears under each)."""
-    named: dict[str, torch.Tensor] = dict(model.named_buffers(remove_duplicate=False))
-    named.update(model.named_parameters(remove_duplicate=False))
-    return named
 
 
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
-from flowprune.importance.filters import finite, making_weights, named_tensors
+from flowprune.importance.filters import finite, making_weights
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
+from flowprune.measuring.filter_layers import tensors_of
 
 if TYPE_CHECKING:
     from flowprune.coupling import CoupledGroup
@@ -43,7 +44,7 @@ class FPGM:
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group no weight makes."""
-        tensors = named_tensors(model)
+        tensors = tensors_of(model)
         distances: dict[tuple[str, int], torch.Tensor] = {}
         scored: list[list[tuple[str, torch.Tensor]]] = []
         for group in groups:

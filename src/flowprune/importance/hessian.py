@@ -11,11 +11,12 @@ from torch import nn
 from flowprune.errors import FlowpruneError
 from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
 from flowprune.importance.calibration import Loss, cross_entropy, labelled_in
-from flowprune.importance.filters import filter_rows, group_filters, making_weights, named_tensors, row_norms
+from flowprune.importance.filters import filter_rows, group_filters, making_weights, row_norms
 from flowprune.importance.gradients import differentiable_shadow, gradients_of, gradients_taken, leaves_named, loss_of
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
 from flowprune.measuring.batches import model_device
+from flowprune.measuring.filter_layers import tensors_of
 from flowprune.tracing import first_tensor
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Hessian:
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group of whose weights the loss does not
         depend on any."""
-        weights = named_tensors(model)
+        weights = tensors_of(model)
         lengths = [[row_norms(rows, 2) for _, rows in group_filters(group, weights)] for group in groups]
         makers = [making_weights(group, weights) for group in groups]
         diagonals = self._diagonals(model, [member.name for members in makers for member in members])

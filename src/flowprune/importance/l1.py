@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
-from flowprune.importance.filters import group_filters, named_tensors, row_norms
+from flowprune.importance.filters import group_filters, row_norms
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
+from flowprune.measuring.filter_layers import tensors_of
 
 if TYPE_CHECKING:
     from flowprune.coupling import CoupledGroup
@@ -42,6 +43,6 @@ class L1:
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group no weight makes."""
-        tensors = named_tensors(model)
+        tensors = tensors_of(model)
         scored = [[(name, row_norms(rows, 1)) for name, rows in group_filters(group, tensors)] for group in groups]
         return group_scores(scored, groups, self.normalize, self.aggregation)

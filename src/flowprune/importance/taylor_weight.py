@@ -10,11 +10,12 @@ from torch import nn
 
 from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
 from flowprune.importance.calibration import Loss, cross_entropy, labelled_in
-from flowprune.importance.filters import filter_rows, group_filters, making_weights, named_tensors
+from flowprune.importance.filters import filter_rows, group_filters, making_weights
 from flowprune.importance.gradients import differentiable_shadow, gradients_of, gradients_taken, leaves_named, loss_of
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
 from flowprune.measuring.batches import model_device
+from flowprune.measuring.filter_layers import tensors_of
 
 if TYPE_CHECKING:
     from flowprune.coupling import CoupledGroup
@@ -62,7 +63,7 @@ class TaylorWeight:
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group of whose weights the loss does not
         depend on any."""
-        weights = named_tensors(model)
+        weights = tensors_of(model)
         for group in groups:
             for _ in group_filters(group, weights):
                 pass  # refuses NaN by the weight's name
@@ -77,7 +78,7 @@ class TaylorWeight:
                 for number, members in enumerate(makers):
                     for place, member in enumerate(members):
                         if member.name in gradients:
-                            products = gradients[member.name].double() * weights[member.name].detach().double()
+                            products = gradients[member.name].double() * weights[member.name].double()
                             change = filter_rows(products, member).sum(dim=1).square()
                             totals[number, place] = totals.get((number, place), torch.zeros_like(change)) + change
                 count += 1
