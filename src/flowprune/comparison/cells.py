@@ -16,7 +16,7 @@ from flowprune.comparison.scratch import from_scratch
 from flowprune.pipeline.job import Job, slug
 from flowprune.pipeline.stages import Record, Stages
 from flowprune.recipe import BudgetSection, NetworkSection
-from flowprune.training import TrainingSettings, train
+from flowprune.training import TrainingSettings
 from flowprune.training.locating import found_beside_data
 
 _OTHER_WEIGHTS = 1_000_003
@@ -119,20 +119,6 @@ class CellStages(Stages):
             return self._trained(small, budget, settings)
 
         return self._once("finetuned", budget, work)
-
-    def _trained(
-        self, model: nn.Module, budget: BudgetSection | None, settings: TrainingSettings
-    ) -> tuple[nn.Module, Record]:
-        result = train(
-            model,
-            self.job.data,
-            settings,
-            run_folder=self.folder.stage(self.name("finetuned", budget)),
-            resume=True,
-            progress=self.progress,
-            title=" ".join(filter(None, (self.network.name, self.method, str(budget or "")))),
-        )
-        return model, {"top1": result.top1, "extra": {"best_top1": result.best_top1}, "history": result.history}
 
 
 def carried_out(cell: Cell, stages: CellStages, recipe: ComparisonRecipe) -> list[Record]:

@@ -49,7 +49,9 @@ class Stages:
 
     def finetuned(self, budget: BudgetSection, settings: TrainingSettings) -> Record:
         """Train what was cut again, without any penalty."""
-        return self._once("finetuned", budget, lambda: self._finetune(budget, settings))
+        return self._once(
+            "finetuned", budget, lambda: self._trained(self._model_of("pruned", budget), budget, settings)
+        )
 
     def name(self, stage: str, budget: BudgetSection | None) -> str:
         """Of a stage's files."""
@@ -157,8 +159,10 @@ class Stages:
             },
         }
 
-    def _finetune(self, budget: BudgetSection, settings: TrainingSettings) -> tuple[nn.Module, Record]:
-        model = self._model_of("pruned", budget)
+    def _trained(
+        self, model: nn.Module, budget: BudgetSection | None, settings: TrainingSettings
+    ) -> tuple[nn.Module, Record]:
+        """Train a model without any penalty; the model and the record's beginning."""
         result = train(
             model,
             self.job.data,
@@ -166,7 +170,7 @@ class Stages:
             run_folder=self.folder.stage(self.name("finetuned", budget)),
             resume=True,
             progress=self.progress,
-            title=f"{self.network.name} {self.method} {budget}",
+            title=" ".join(filter(None, (self.network.name, self.method, str(budget or "")))),
         )
         return model, {"top1": result.top1, "extra": {"best_top1": result.best_top1}, "history": result.history}
 
