@@ -18,10 +18,11 @@ from flowprune.comparison.summary import summarised
 from flowprune.errors import OutputError
 from flowprune.pipeline.criteria import importance_from
 from flowprune.pipeline.folder import COMPARISON, REPORT, RunFolder
+from flowprune.pipeline.job import data_of
 from flowprune.pipeline.run import run_results, threads
 from flowprune.reporting import environment
 from flowprune.reporting.template import write_page
-from flowprune.training import Data, load_data
+from flowprune.training import Data
 
 COMPARISON_FORMAT = 1
 
@@ -66,15 +67,7 @@ def compare(
     folder = RunFolder(out, writes=state.is_main_process)
     if folder.writes:
         folder.check(recipe, resume=resume, overwrite=overwrite)
-    data = load_data(
-        recipe.data.name,
-        data_dir=data_dir,
-        normalize=recipe.data.normalize,
-        subset=recipe.data.subset,
-        seed=recipe.seeds[0],
-        size=recipe.data.size,
-        workers=recipe.data.workers,
-    )
+    data = data_of(recipe.data, data_dir, recipe.seeds[0])
     cells = list(cells_of(recipe))
     with threads(recipe.threads):
         _check(recipe, data, state.device, data_dir)

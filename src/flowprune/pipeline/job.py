@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from flowprune.measuring.dead_filters import DEAD_BELOW
 from flowprune.models import create
 from flowprune.pipeline.criteria import importance_from
 from flowprune.pruning import check_finite, plan
-from flowprune.recipe import BudgetSection, NetworkSection, PruningSection, Recipe
-from flowprune.training import Data
+from flowprune.recipe import BudgetSection, DataSection, NetworkSection, PruningSection, Recipe
+from flowprune.training import Data, load_data
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Job:
             for budget in section.budgets if section is not None else ():
                 if section is not None and budget.kind in ("macs", "params", "channels"):
                     plan(model, self.example(), **section.options(budget), importance=Random())
+
+
+def data_of(section: DataSection, data_dir: str | Path | None, seed: int) -> Data:
+    """The data set of a recipe; ``seed`` draws its subset. Raises as ``load_data``."""
+    return load_data(**section.model_dump(), data_dir=data_dir, seed=seed)
 
 
 def slug(*parts: str | None) -> str:

@@ -14,11 +14,10 @@ from accelerate import Accelerator
 
 from flowprune.artifacts.replacing import replacing
 from flowprune.pipeline.folder import MODEL, REPORT, RunFolder
-from flowprune.pipeline.job import Job
+from flowprune.pipeline.job import Job, data_of
 from flowprune.pipeline.stages import Record, Stages
 from flowprune.recipe import Recipe
 from flowprune.reporting import environment, write_report
-from flowprune.training import load_data
 
 RESULTS_FORMAT = 1
 
@@ -59,15 +58,7 @@ def run(
     folder = RunFolder(out, writes=state.is_main_process)
     if folder.writes:
         folder.check(recipe, resume=resume, overwrite=overwrite)
-    data = load_data(
-        recipe.data.name,
-        data_dir=data_dir,
-        normalize=recipe.data.normalize,
-        subset=recipe.data.subset,
-        seed=recipe.training.seed,
-        size=recipe.data.size,
-        workers=recipe.data.workers,
-    )
+    data = data_of(recipe.data, data_dir, recipe.training.seed)
     with threads(recipe.threads):
         job = Job(recipe, data, state.device)
         job.check()
