@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowprune.commands.interruption import can_go_on_with
+from flowprune.commands.interruption import can_go_on_with, resuming
 from flowprune.commands.options import DataDir
 
 
@@ -40,7 +40,7 @@ def compare(
     from flowprune.comparison.summary import markdown_table, terminal_table
 
     notes = Console(stderr=True, quiet=quiet, highlight=False)
-    can_go_on_with(_resuming(recipe, changes or [], folder, data_dir))
+    can_go_on_with(resuming("compare", recipe, changes or (), folder, data_dir))
     comparison = compare_methods(
         read,
         folder,
@@ -60,13 +60,3 @@ def compare(
         console = Console()
         (console if console.is_terminal else Console(width=160)).print(terminal_table(comparison))
     notes.print(f"{folder}: comparison.json, report.html, results/, models/, recipe.yaml", markup=False, soft_wrap=True)
-
-
-def _resuming(recipe: Path, changes: list[str], folder: Path, data_dir: Path | None) -> str:
-    import shlex
-
-    parts = ["flowprune", "compare", str(recipe)]
-    for change in changes:
-        parts += ["--set", change]
-    parts += ["--out", str(folder), *(["--data-dir", str(data_dir)] if data_dir is not None else []), "--resume"]
-    return shlex.join(parts)

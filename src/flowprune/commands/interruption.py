@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
 _advice: list[str] = []
 
 
@@ -13,3 +17,14 @@ def can_go_on_with(command: str) -> None:
 def advice() -> str:
     """The end of the line that says so."""
     return f"; `{_advice[0]}` goes on where it stopped" if _advice else ""
+
+
+def resuming(command: str, recipe: Path | None, changes: Sequence[str], folder: Path, data_dir: Path | None) -> str:
+    """The command line that goes on with a job from a recipe. Before its folder is claimed there is nothing to go on with, but then
+    resuming simply begins.
+    """
+    parts = ["flowprune", command, *([str(recipe)] if recipe is not None else [])]
+    for change in changes:
+        parts += ["--set", change]
+    parts += ["--out", str(folder), *(["--data-dir", str(data_dir)] if data_dir is not None else []), "--resume"]
+    return shlex.join(parts)

@@ -8,13 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from flowprune.commands.options import (
+    Batches,
+    BatchSize,
     DataDir,
     DataName,
     DataOption,
+    ImportanceOption,
     Input,
     ModelName,
     ModelOption,
     Overwrite,
+    Seed,
     Weights,
     check_free,
     key_values,
@@ -59,10 +63,7 @@ def prune(
         ),
     ] = None,
     importance: Annotated[str, typer.Option("--importance", help="What a channel is worth.")] = "l2",
-    importance_option: Annotated[
-        list[str] | None,
-        typer.Option("--importance-option", help="Option of the importance, key=value.", show_default=False),
-    ] = None,
+    importance_option: ImportanceOption = None,
     scope: Annotated[
         str, typer.Option("--scope", help="Rank channels globally, or take the same share everywhere (local).")
     ] = "global",
@@ -99,11 +100,9 @@ def prune(
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", help="Module or pattern that stays as it is.", show_default=False)
     ] = None,
-    batches: Annotated[
-        int, typer.Option("--batches", min=1, help="Training batches a data-driven importance sees.")
-    ] = 5,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in each of them.")] = 128,
-    seed: Annotated[int, typer.Option("--seed", help="Of a new model's weights, and of which images are seen.")] = 0,
+    batches: Batches = 5,
+    batch_size: BatchSize = 128,
+    seed: Seed = 0,
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,

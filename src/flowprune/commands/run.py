@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowprune.commands.interruption import can_go_on_with
+from flowprune.commands.interruption import can_go_on_with, resuming
 from flowprune.commands.options import DataDir
 
 
@@ -41,8 +41,7 @@ def run(
     from flowprune.reporting import results_table
 
     notes = Console(stderr=True, quiet=quiet, highlight=False)
-    # Before the folder is claimed there is nothing to go on with, but then resuming simply begins.
-    can_go_on_with(_resuming(recipe, changes or [], folder, data_dir))
+    can_go_on_with(resuming("run", recipe, changes or (), folder, data_dir))
     results = run_job(
         read,
         folder,
@@ -62,13 +61,3 @@ def run(
         console = Console(width=140)
     console.print(results_table(results))
     notes.print(f"{folder}: results.json, report.html, model.fp, recipe.yaml, models/", markup=False, soft_wrap=True)
-
-
-def _resuming(recipe: Path | None, changes: list[str], folder: Path, data_dir: Path | None) -> str:
-    import shlex
-
-    parts = ["flowprune", "run", *([str(recipe)] if recipe is not None else [])]
-    for change in changes:
-        parts += ["--set", change]
-    parts += ["--out", str(folder), *(["--data-dir", str(data_dir)] if data_dir is not None else []), "--resume"]
-    return shlex.join(parts)

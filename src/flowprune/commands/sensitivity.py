@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 
 from flowprune.commands.options import (
+    Batches,
+    BatchSize,
     DataDir,
     DataName,
     DataOption,
+    ImportanceOption,
     ModelName,
     ModelOption,
     Overwrite,
+    Seed,
     Weights,
     check_free,
     key_values,
@@ -40,15 +44,10 @@ def sensitivity(
         ),
     ] = None,
     importance: Annotated[str, typer.Option("--importance", help="Which channels of a group leave first.")] = "l2",
-    importance_option: Annotated[
-        list[str] | None,
-        typer.Option("--importance-option", help="Option of the importance, key=value.", show_default=False),
-    ] = None,
-    batches: Annotated[
-        int, typer.Option("--batches", min=1, help="Training batches a data-driven importance sees.")
-    ] = 5,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in each of them.")] = 128,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of which images are seen.")] = 0,
+    importance_option: ImportanceOption = None,
+    batches: Batches = 5,
+    batch_size: BatchSize = 128,
+    seed: Seed = 0,
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
