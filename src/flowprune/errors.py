@@ -59,3 +59,7 @@ class ArtifactError(FlowpruneError):
 
 class OutputError(FlowpruneError):
     """An output folder or file that must not be overwritten."""
+
+
+class MissingLibraryError(FlowpruneError, ImportError):
+    """An optional library that is not installed; also an ImportError, so that "try: import" works as usual."""

@@ -183,6 +183,10 @@ class FeatureFlow:
         options = (self._norm, self._reduction, self._curvature_form)
         return flow_penalty(self._found(), forwards, acting, *options)
 
+    def forget(self) -> None:
+        """Drop the forwards since the last ``penalty()``: the next one starts anew, whatever ran before."""
+        self._recorder.take()
+
     def epoch_end(self, macs: float | None = None) -> float | None:
         """Tell the flow that an epoch of the training has ended; a schedule and a target go by it.
 
