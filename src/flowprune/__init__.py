@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flowprune.artifacts import export, load, save
     from flowprune.comparison import compare
     from flowprune.errors import FlowpruneError
-    from flowprune.flow import FeatureFlow
+    from flowprune.flow import FeatureFlow, flow_paths
     from flowprune.iterating import prune_iteratively
     from flowprune.measuring import measure
     from flowprune.planning import explain
@@ -31,6 +31,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "flow_paths",
     "importance",
     "load",
     "load_data",
@@ -54,6 +55,7 @@ _ROOMS = {
     "evaluate": "flowprune.training",
     "explain": "flowprune.planning",
     "export": "flowprune.artifacts",
+    "flow_paths": "flowprune.flow",
     "load": "flowprune.artifacts",
     "load_data": "flowprune.training",
     "load_recipe": "flowprune.recipe",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flowprune.errors import DataError
 from flowprune.flow.magnitude import angle
-from flowprune.flow.recording import Recorder
+from flowprune.flow.recording import Forward, Recorder
 from flowprune.flow.trajectory import Step, Trajectory
 
 SILENT_BELOW = 1e-3
@@ -109,12 +109,16 @@ class FlowProfile:
 
 
 def measure_flow(
-    root: nn.Module, recorder: Recorder, trajectory: Sequence[Trajectory], batches: Iterable[Any]
+    root: nn.Module,
+    recorder: Recorder,
+    trajectory: Sequence[Trajectory],
+    batches: Iterable[Any],
+    watch: Callable[[Any, Forward], None] | None = None,
 ) -> FlowProfile:
     """Run ``root`` in evaluation mode, without gradients, over ``batches`` and add up what the points show.
 
     ``trajectory`` is read after the first forward, because that may be what finds the points: a sequence that then holds one.
-    Every module's mode is put back.
+    Every module's mode is put back. ``watch`` is given every batch with the features of its forward.
     """
     modes = {module: module.training for module in root.modules()}
     device = next((parameter.device for parameter in root.parameters()), torch.device("cpu"))
@@ -128,6 +132,8 @@ def measure_flow(
                 for forward in recorder.take():
                     totals = totals or [_Totals() for _ in forward.features]
                     _add(totals, forward.features, trajectory[0])
+                    if watch is not None:
+                        watch(batch, forward)
     finally:
         for module, mode in modes.items():
             module.training = mode
