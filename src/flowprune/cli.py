@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from flowprune import __version__
 from flowprune.commands import COMMANDS
 from flowprune.commands.interruption import advice
-from flowprune.errors import FlowpruneError
+from flowprune.errors import FlowpruneError, FlowpruneWarning
 
 EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 TRACEBACK = "FLOWPRUNE_TRACEBACK"
@@ -54,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `package.module:function` means a module of the user's, here; last, so that nothing here hides an installed one.
         sys.path.append(str(Path.cwd()))
     try:
-        returned = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        with _warnings_in_one_line():
+            returned = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except FlowpruneError as error:
         return _refused(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -76,6 +80,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if returned == EXIT_INTERRUPTED:  # some versions of typer turn the interruption into its exit code
         return _say(f"interrupted{advice()}", EXIT_INTERRUPTED)
     return returned if isinstance(returned, int) else 0
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """This package's warnings without the line of code they come from; other packages' as Python shows them."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, FlowpruneWarning):
+                print(f"warning: {message}", file=sys.stderr)
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _refused(message: str) -> int:

@@ -63,3 +63,7 @@ class OutputError(FlowpruneError):
 
 class MissingLibraryError(FlowpruneError, ImportError):
     """An optional library that is not installed; also an ImportError, so that "try: import" works as usual."""
+
+
+class FlowpruneWarning(UserWarning):
+    """What goes on, but probably not as it was meant; the command line prints it as one line."""

@@ -4,6 +4,10 @@ The controller's conditions are those that filter-pruning code around Dependency
 an epoch: strengthen while the share is below the target and grows too slowly to get there in the epochs left; weaken once it is
 there (here: once one more such epoch would get it there). Filters go on dying for a while after the strength has been lowered, so a
 step up adds the strength the user gave, and a step down halves what there is.
+
+Two things keep that from doing harm. The strength has a bound, so a target that cannot be reached does not ruin the training. And
+whenever the controller turns from lowering to raising again, its steps become half as large, so a share that answers at once
+settles instead of swinging for ever.
 """
 
 from __future__ import annotations
@@ -19,6 +23,13 @@ SCHEDULES: tuple[Schedule, ...] = ("constant", "warm-up", "linear")
 WARM_UP = 0.1
 """The share of the epochs in which "warm-up" rises, and in which a controller leaves the strength alone."""
 
+LARGEST = 20.0
+"""The bound of a controller's strength: with the usual 5 % a term then weighs as much as the task loss it was calibrated by."""
+SMALLEST_STEP = 1 / 16
+"""The steps stay at least so large, as shares of the strength: what the learning rate's fall changes must still be answered."""
+PATIENCE = 3
+"""After so many steps down in a row the next ones grow again: filters that are dead stay dead, and more are dying."""
+
 
 @dataclass
 class Control:
@@ -31,6 +42,9 @@ class Control:
         epoch: how many have ended.
         strength: what the controller multiplies the coefficients with.
         share: the last one measured.
+        step: how far a step goes: up by so much of the strength given (from the first turn on, of the present strength, unless that
+            is next to nothing), down by a division by 1 + step.
+        lowered: how many steps down in a row were the last ones.
     """
 
     schedule: Schedule = "constant"
@@ -39,6 +53,8 @@ class Control:
     epoch: int = 0
     strength: float = 1.0
     share: float | None = None
+    step: float = 1.0
+    lowered: int = 0
 
     def __post_init__(self) -> None:
         needed = self.target is not None or self.schedule != "constant"
@@ -68,9 +84,21 @@ class Control:
         left = max(1, self.epochs - self.epoch)
         gained = share - before if before is not None else 0.0
         if share + max(0.0, gained) >= self.target:
-            self.strength /= 2
+            self._lower()
         elif gained < (self.target - share) / left:
-            self.strength += 1
+            self._raise()
+
+    def _lower(self) -> None:
+        if self.lowered >= PATIENCE:
+            self.step = min(1.0, 2 * self.step)
+        self.strength /= 1 + self.step
+        self.lowered += 1
+
+    def _raise(self) -> None:
+        if self.lowered:
+            self.step, self.lowered = max(SMALLEST_STEP, self.step / 2), 0
+        unit = 1.0 if self.step == 1 else max(self.step, self.strength)
+        self.strength = min(LARGEST, self.strength + self.step * unit)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""
@@ -94,5 +122,6 @@ class Control:
         try:
             self.epoch, self.strength = int(state["epoch"]), float(state["strength"])
             self.share = None if state["share"] is None else float(state["share"])
+            self.step, self.lowered = float(state["step"]), int(state["lowered"])
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"this is no state of a flow's schedule or controller: {error}") from None

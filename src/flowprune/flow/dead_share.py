@@ -24,8 +24,17 @@ def first_images(inputs: Any) -> Any:
 
 def agreed(share: float, device: torch.device) -> float:
     """The mean over all processes, so that each goes on with the same strength."""
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+    if not _several_processes():
         return share
     mean = torch.tensor([share], dtype=torch.float32, device=device)
     distributed.all_reduce(mean)
     return float(mean) / distributed.get_world_size()
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks for all."""
+    return not _several_processes() or distributed.get_rank() == 0
+
+
+def _several_processes() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -62,7 +62,7 @@ class FeatureFlow:
     ``torch.distributed`` runs, all processes share one calibration, so all must call ``penalty()`` equally often.
 
     With ``target_dead`` a controller takes over from there: call ``epoch_end()`` after every epoch, and the strength rises and
-    falls until that share of the filters is dead at the end.
+    falls until that share of the filters is dead at the end. It rises to 20 times what was given at most; there it warns.
 
     **Points.** ``"blocks"``: the tensor that enters the first residual block, every block's output after the addition and the
     activation, and in plain parts every convolution after its normalisation and activation. ``"layers"``: every convolution unit,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
 
-from flowprune.errors import ModelError, RecipeError
-from flowprune.flow.control import Control, Schedule
-from flowprune.flow.dead_share import agreed, dead_share, first_images
+from flowprune.errors import FlowpruneWarning, ModelError, RecipeError
+from flowprune.flow.control import LARGEST, Control, Schedule
+from flowprune.flow.dead_share import agreed, dead_share, first_images, is_first_process
 
 
 class Steering:
@@ -48,5 +49,20 @@ class Steering:
             share = dead_share(root, self._example)
         if share is not None:
             share = agreed(share, next(root.parameters()).device)
+        before = self.control.strength
         self.control.epoch_end(share)
+        if share is not None and before < self.control.strength == LARGEST and is_first_process():
+            warnings.warn(self._at_the_bound(share), FlowpruneWarning, stacklevel=3)
         return share
+
+    def _at_the_bound(self, share: float) -> str:
+        target = self.control.target or 0.0
+        if self.by_macs:
+            reached = f"a cut would leave {1 - share:.1%} of the MACs, not {1 - target:.1%}"
+        else:
+            reached = f"{share:.1%} of the filters are dead, not {target:.1%}"
+        return (
+            f"the strength of the feature flow stands at its bound, {LARGEST:g} times the one given: after {self.control.epoch} of "
+            f"{self.control.epochs} epochs {reached}; if that stays so, ask for less and cut the rest by a budget, or train longer "
+            "or with more weight decay"
+        )
