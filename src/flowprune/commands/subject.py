@@ -101,7 +101,7 @@ def subject(
     given = dict(options or {})
     classes = given.pop("classes", None)
     path = Path(reference)
-    if path.exists() or _looks_like_a_path(reference):
+    if is_artifact(reference):
         if weights is not None:
             raise ModelError(f"--weights is for a model given by name; {reference} holds its own")
         notes = read_header(path).notes
@@ -117,6 +117,7 @@ def subject(
     return found
 
 
-def _looks_like_a_path(reference: str) -> bool:
-    """Whether a missing file was meant, and not a model's name that does not exist."""
-    return reference not in names() and bool(re.search(r"[/\\]|\.fp$|\.safetensors$|\.pt$|\.th$", reference))
+def is_artifact(reference: str) -> bool:
+    """Whether a file is meant, be it there or not, rather than a model's name."""
+    looks_like_a_path = re.search(r"[/\\]|\.fp$|\.safetensors$|\.pt$|\.th$", reference)
+    return Path(reference).exists() or (reference not in names() and looks_like_a_path is not None)

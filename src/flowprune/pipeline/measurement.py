@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,15 +36,22 @@ def measured(model: nn.Module, x: Tensor) -> dict[str, Any]:
 
 
 def flow_profile(model: nn.Module, data: Data) -> dict[str, Any] | None:
-    """The flow of a trained model over some unaugmented training images; None for a model that has no points."""
-    from flowprune.flow import (
-        FeatureFlow,
-    )  # brings torch's compiler with it, which `flowprune measure` need not wait for
+    """The flow of a trained model over some unaugmented training images, with the paths of the first ten classes; None for a
+    model that has no points.
+    """
+    # Here, because it brings torch's compiler with it, which `flowprune measure` need not wait for.
+    from flowprune.flow import FeatureFlow, flow_paths
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        return data.batches("train", batch_size=PROFILE_BATCH_SIZE, count=PROFILE_BATCHES, seed=0)
 
     try:
+        return flow_paths(model, batches()).as_dict()
+    except FlowpruneError:
+        pass  # no two points can be compared, say: there still is a profile
+    try:
         with FeatureFlow(model) as flow:
-            batches = data.batches("train", batch_size=PROFILE_BATCH_SIZE, count=PROFILE_BATCHES, seed=0)
-            return flow.profile(batches).as_dict()
+            return flow.profile(batches()).as_dict()
     except FlowpruneError:
         # A network of a single convolution, say: it can be trained and pruned, there only is no flow to show.
         return None

@@ -41,8 +41,8 @@ def accuracy_figure(results: RunResults, network: str) -> go.Figure:
                 x=[row.macs / 1e6 for row in path],
                 y=[row.top1 for row in path],
                 mode="lines+markers",
-                name=_text(" · ".join(filter(None, (method, budget)))),
-                line={"color": _color(method), "dash": _dash(budgets, budget), "width": 1.5},
+                name=plain_text(" · ".join(filter(None, (method, budget)))),
+                line={"color": method_color(method), "dash": _dash(budgets, budget), "width": 1.5},
                 marker={
                     "size": 10,
                     "symbol": [{"dense": "circle", "pruned": "x", "finetuned": "diamond"}[r.stage] for r in path],
@@ -55,8 +55,11 @@ def accuracy_figure(results: RunResults, network: str) -> go.Figure:
     return dressed(figure, 360)
 
 
-def flow_figure(profiles: Mapping[str, Sequence[PointRow]]) -> go.Figure:
-    """Gradient, relative gradient, curvature and silent channels along one network, one line per method."""
+def flow_figure(profiles: Mapping[str, Sequence[PointRow]], colors: Mapping[str, str] | None = None) -> go.Figure:
+    """Gradient, relative gradient, curvature and silent channels along one network, one line per method.
+
+    ``colors`` are for what has no colour as a method.
+    """
     panels: list[tuple[str, str]] = [
         ("gradient", "gradient |d|"),
         ("relative", "|d| / |Y|"),
@@ -72,13 +75,13 @@ def flow_figure(profiles: Mapping[str, Sequence[PointRow]]) -> go.Figure:
     for method, points in profiles.items():
         for row, (field, _) in enumerate(panels, start=1):
             figure.add_scatter(
-                x=[_text(point.name) for point in points],
+                x=[plain_text(point.name) for point in points],
                 y=[getattr(point, field) for point in points],
                 mode="lines+markers",
-                name=_text(method),
+                name=plain_text(method),
                 legendgroup=method,
                 showlegend=row == 1,
-                line={"color": _color(method), "width": 2},
+                line={"color": colors[method] if colors is not None else method_color(method), "width": 2},
                 hovertemplate="%{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
                 row=row,
                 col=1,
@@ -95,7 +98,7 @@ def channels_figure(layers: Mapping[str, Sequence[ChannelRow]]) -> go.Figure:
     names = list(dict.fromkeys(row.layer for rows in layers.values() for row in rows))
     dense = {row.layer: row.dense for rows in layers.values() for row in rows}
     figure.add_bar(
-        x=[_text(name) for name in names],
+        x=[plain_text(name) for name in names],
         y=[dense[name] for name in names],
         name="dense",
         marker={"color": "rgba(128,136,150,0.22)"},
@@ -104,10 +107,10 @@ def channels_figure(layers: Mapping[str, Sequence[ChannelRow]]) -> go.Figure:
     )
     for method, rows in layers.items():
         figure.add_bar(
-            x=[_text(row.layer) for row in rows],
+            x=[plain_text(row.layer) for row in rows],
             y=[row.kept for row in rows],
-            name=_text(method),
-            marker={"color": _color(method)},
+            name=plain_text(method),
+            marker={"color": method_color(method)},
             hovertemplate="%{x}: %{y} kept<extra>%{fullData.name}</extra>",
         )
     figure.update_layout(
@@ -147,10 +150,14 @@ def curves_figure(histories: Mapping[tuple[str, str, str | None], Sequence[Mappi
                 x=[number for number, _ in seen],
                 y=[value for _, value in seen],
                 mode="lines" if len(seen) > 1 else "markers",
-                name=_text(" · ".join(filter(None, (method, budget if stage != "dense" else "training")))),
+                name=plain_text(" · ".join(filter(None, (method, budget if stage != "dense" else "training")))),
                 legendgroup=f"{method}/{stage}/{budget}",
                 showlegend=row == 1,
-                line={"color": _color(method), "dash": _dash(budgets, budget) if column == 2 else "solid", "width": 2},
+                line={
+                    "color": method_color(method),
+                    "dash": _dash(budgets, budget) if column == 2 else "solid",
+                    "width": 2,
+                },
                 hovertemplate="epoch %{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
                 row=row,
                 col=column,
@@ -167,20 +174,20 @@ def figures(results: RunResults) -> list[tuple[str, str, go.Figure]]:
     found: list[tuple[str, str, go.Figure]] = []
     for network in networks(results):
         found.append(("accuracy", network, accuracy_figure(results, network)))
-    for network, profiles in _by_network(results.flow_profiles, 2).items():
+    for network, profiles in by_network(results.flow_profiles, 2).items():
         by_method = {parts[0] or "": points for parts, points in profiles}
         found.append(("flow", network, flow_figure(by_method)))
-    for network, cuts in _by_network(results.channels, 3).items():
+    for network, cuts in by_network(results.channels, 3).items():
         for budget in dict.fromkeys(parts[1] for parts, _ in cuts):
             layers = {parts[0] or "": rows for parts, rows in cuts if parts[1] == budget}
             found.append(("channels", " · ".join(filter(None, (network, budget))), channels_figure(layers)))
-    for network, runs in _by_network(results.histories, 4).items():
+    for network, runs in by_network(results.histories, 4).items():
         curves = {(parts[0] or "", parts[1] or "dense", parts[2]): epochs for parts, epochs in runs}
         found.append(("curves", network, curves_figure(curves)))
     return found
 
 
-def _by_network(keyed: Mapping[str, Any], parts: int) -> dict[str, list[tuple[list[str | None], Any]]]:
+def by_network(keyed: Mapping[str, Any], parts: int) -> dict[str, list[tuple[list[str | None], Any]]]:
     """Split the keys and gather what belongs to one network."""
     found: dict[str, list[tuple[list[str | None], Any]]] = {}
     for key, content in keyed.items():
@@ -189,12 +196,13 @@ def _by_network(keyed: Mapping[str, Any], parts: int) -> dict[str, list[tuple[li
     return found
 
 
-def _text(name: str) -> str:
+def plain_text(name: str) -> str:
     """Plotly reads a subset of HTML in names; a name is only a name."""
     return html.escape(name, quote=False)
 
 
-def _color(method: str) -> str:
+def method_color(method: str) -> str:
+    """The colour of a method in every figure."""
     return METHOD_COLORS.get(method, _OTHER_COLORS[sum(method.encode()) % len(_OTHER_COLORS)])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowprune.reporting.figures import figures, networks
+from flowprune.reporting.flow_figures import CHORDS_NOTE, PATHS_NOTE, run_paths
 from flowprune.reporting.results import ResultRow, RunResults, checked_results
 from flowprune.reporting.table import HEADERS, TEXT_COLUMNS, table_cells
 from flowprune.reporting.template import PageFigures, flat, page_sections, recipe_text, render, write_page
@@ -23,6 +24,8 @@ SECTIONS = (
         "How far the features move from one point of the trained dense network to the next. A short step |d| can also "
         "mean that all features shrank, so read it beside |d| / |Y|.",
     ),
+    ("paths", "The paths of the classes", PATHS_NOTE),
+    ("chords", "How straight the paths are", CHORDS_NOTE),
     ("channels", "Channels kept", "Output channels of each layer after the cut; the pale bar is the dense width."),
     ("curves", "Training curves", "The task loss is without the penalty; accuracy is measured on the test images."),
 )
@@ -44,7 +47,7 @@ def write_report(results: RunResults | Mapping[str, Any], path: str | Path) -> N
 
 def report_html(results: RunResults) -> str:
     """The page as a string. Every text of the results is escaped; plotly.js is inlined once."""
-    drawn = figures(results)
+    drawn = [*figures(results), *run_paths(results)]
     sections = page_sections(
         [
             PageFigures(name, title, note, [(caption, figure) for section, caption, figure in drawn if section == name])

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from flowprune.errors import ArtifactError
 
 FILE_NAME = "results.json"
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     """Further keys are kept: a later version of the package may write more than this one reads."""
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
 
-class ResultRow(_Record):
+class ResultRow(Record):
     """One model of the run.
 
     Attributes:
@@ -48,16 +48,19 @@ class ResultRow(_Record):
     filters_removed: int | None = None
 
 
-class PointRow(_Record):
+class PointRow(Record):
     """One point of a flow profile: means over images, channels and positions; None where no pair (triple) of points enters.
 
     ``silent`` is the number of silent channels; a list of them is counted.
     """
 
     name: str
+    shape: list[int] = []
+    magnitude: float | None = None
     gradient: float | None = None
     relative: float | None = None
     curvature: float | None = None
+    angle: float | None = None
     silent: int | None = None
 
     @field_validator("silent", mode="before")
@@ -66,7 +69,36 @@ class PointRow(_Record):
         return len(silent) if isinstance(silent, (list, tuple)) else silent
 
 
-class ChannelRow(_Record):
+class StageRow(Record):
+    """The paths of images through one stage of a flow: what ``flowprune.flow.StagePaths`` holds, by the same names."""
+
+    points: list[str] = Field(min_length=2)
+    carried: bool
+    shape: list[int]
+    images: int
+    scale: float
+    steps: list[float]
+    length: float
+    net: float
+    straightness: float | None = None
+    along: list[float]
+    aside: list[float]
+    labels: list[int | None]
+    counts: list[int]
+    coordinates: list[list[tuple[float, float]]]
+    explained: tuple[float, float]
+    visible: float
+
+    @model_validator(mode="after")
+    def _fits(self) -> StageRow:
+        count = len(self.points)
+        rows = (len(self.along), len(self.aside), len(self.steps) + 1, *map(len, self.coordinates))
+        if any(row != count for row in rows) or not len(self.labels) == len(self.counts) == len(self.coordinates):
+            raise ValueError("a stage whose lists have different lengths")
+        return self
+
+
+class ChannelRow(Record):
     """Output channels of one layer, before and after the cut."""
 
     layer: str
@@ -74,7 +106,7 @@ class ChannelRow(_Record):
     kept: int
 
 
-class RunResults(_Record):
+class RunResults(Record):
     """A run.
 
     Attributes:
@@ -84,6 +116,8 @@ class RunResults(_Record):
         rows: one for each model.
         histories: "network/method/stage" or "network/method/stage/budget" -> one dictionary per epoch.
         flow_profiles: "network/method" -> the points in order (or a flow profile's dictionary with ``points``).
+        flow_stages: "network/method" -> the stages in order; from those dictionaries' ``stages``, where they have any.
+        flow_totals: "network/method" -> the flow in a few numbers; from their ``totals``.
         channels: "network/method/budget" -> the layers in order.
     """
 
@@ -93,7 +127,25 @@ class RunResults(_Record):
     rows: list[ResultRow] = Field(min_length=1)
     histories: dict[str, list[dict[str, Any]]] = {}
     flow_profiles: dict[str, list[PointRow]] = {}
+    flow_stages: dict[str, list[StageRow]] = {}
+    flow_totals: dict[str, dict[str, float | None]] = {}
     channels: dict[str, list[ChannelRow]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stages(cls, content: Any) -> Any:
+        profiles = content.get("flow_profiles") if isinstance(content, Mapping) else None
+        if not isinstance(profiles, Mapping):
+            return content
+        found = {
+            name: {
+                key: profile[part]
+                for key, profile in profiles.items()
+                if isinstance(profile, Mapping) and part in profile
+            }
+            for name, part in (("flow_stages", "stages"), ("flow_totals", "totals"))
+        }
+        return {**found, **content}
 
     @field_validator("flow_profiles", mode="before")
     @classmethod

@@ -1,0 +1,220 @@
+"""``flowprune flow``: how the features move through a network, as tables and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowprune.commands.options import (
+    DataDir,
+    DataName,
+    DataOption,
+    ModelName,
+    ModelOption,
+    Overwrite,
+    Weights,
+    check_free,
+    key_values,
+)
+from flowprune.errors import OutputError, RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flowprune.commands.subject import Subject
+    from flowprune.training import Data
+
+_BATCH = 64
+
+
+def flow(
+    model: Annotated[str, typer.Argument(help="An artifact, or the name of a model.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="Another model to show beside it; may be repeated.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("flow.html"),
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="The file of all numbers; beside the page if left out.", show_default=False),
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="So many images, drawn by --seed.")] = 256,
+    split: Annotated[str, typer.Option("--split", help="Drawn from train (unaugmented) or test.")] = "train",
+    classes: Annotated[
+        int, typer.Option("--classes", min=1, help="Draw the paths of so many classes, those with most images.")
+    ] = 10,
+    points: Annotated[
+        str, typer.Option("--points", help="blocks, layers, or names of modules separated by commas.")
+    ] = "blocks",
+    across: Annotated[
+        str | None,
+        typer.Option("--across", help="Where the shape changes: skip or project.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the images, and of weights nobody gave.")] = 0,
+    weights: Weights = None,
+    model_name: ModelName = None,
+    model_option: ModelOption = None,
+    data: DataName = None,
+    data_option: DataOption = None,
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show how far and how straight the features move from layer to layer, of one model or several side by side."""
+    if split not in ("train", "test"):
+        raise RecipeError(f"--split {split!r}: use train or test")
+    if across not in (None, "skip", "project"):
+        raise RecipeError(f"--across {across!r}: use skip or project")
+    record = json_file if json_file is not None else out.with_suffix(".json")
+    if record.absolute() == out.absolute():
+        raise OutputError(f"--out and --json are the same file, {out}; give two")
+    for file in (out, record):
+        check_free(file, overwrite)
+    references = [model, *(against or ())]
+    if len(set(references)) < len(references):
+        raise RecipeError(f"--against names the model {_repeated(references)} a second time; leave it out")
+    import json
+
+    from rich.console import Console
+
+    from flowprune.artifacts.replacing import write_text
+    from flowprune.commands.subject import is_artifact
+    from flowprune.reporting import environment
+    from flowprune.reporting.flow_page import flow_html
+    from flowprune.reporting.flow_record import FlowRecord
+    from flowprune.reporting.flow_tables import terminal_tables, verdicts
+    from flowprune.reporting.template import write_page
+
+    options = key_values(model_option, "--model-option")
+    how = {"points": points if points in ("blocks", "layers") else points.split(","), "across": across}
+    given = _subjects(references, model_name, options, weights, seed)
+    chosen = data if data is not None else _noted_data(given)
+    found: dict[str, dict[str, Any]] = {}
+    about: dict[str, Any] = {"split": split, "images": images, "seed": seed, "points": how["points"], "across": across}
+    for name, reference, one in zip(_names(references), references, given, strict=True):
+        whole = one.data(chosen, data_dir, key_values(data_option, "--data-option"))
+        batches, labels = _drawn(whole, split, images, classes, seed)
+        untrained = not is_artifact(reference) and not (reference == model and weights is not None)
+        found[name] = {"model": reference, "random_weights": untrained, **_measured(one, whole, batches, labels, how)}
+        about |= {"data": whole.name, "images": found[name]["images"], "classes": labels}
+    records = {name: FlowRecord.model_validate(content) for name, content in found.items()}
+    said = verdicts(records)
+    content = {**about, "models": found, "comparison": said, "environment": environment()}
+    lead = f"Measured on {about['images']} {'training' if split == 'train' else 'test'} images of {about['data']}, seed {seed}."
+    random = [name for name, one_found in found.items() if one_found["random_weights"]]
+    if random:
+        lead += f" Random weights: {', '.join(random)}."
+    page = flow_html(records, lead, content["environment"])
+    write_text(record, json.dumps(content, allow_nan=False) + "\n")
+    write_page(page, out)
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    for table in terminal_tables(records):
+        console.print(table)
+    for name, one_record in records.items():
+        for what, reason in {**one_record.left_out, **one_record.stages_left_out}.items():
+            typer.echo(f"{name}: left out: {what}: {reason}")
+    for line in (*said, lead):
+        typer.echo(line)
+    typer.echo(f"saved: {out}, {record}")
+
+
+def _subjects(
+    references: list[str], builder: str | None, options: dict[str, Any], weights: Path | None, seed: int
+) -> list[Subject]:
+    """The models. A builder is for the artifacts among them and options are for the names; where there is none of these, the
+    model says that it cannot take them.
+    """
+    import torch
+
+    from flowprune.commands.subject import is_artifact, subject
+
+    kinds = {is_artifact(reference) for reference in references}
+    found = []
+    for position, reference in enumerate(references):
+        file = is_artifact(reference)
+        torch.manual_seed(seed)
+        found.append(
+            subject(
+                reference,
+                builder=builder if file or True not in kinds else None,
+                options=options if not file or builder is not None or False not in kinds else None,
+                weights=weights if position == 0 else None,
+            )
+        )
+    return found
+
+
+def _noted_data(given: list[Subject]) -> str | None:
+    """The data set that the first artifact knows to belong to it, so that all models see the same images."""
+    for one in given:
+        noted = one.notes.get("data")
+        if isinstance(noted, dict) and isinstance(noted.get("name"), str):
+            return str(noted["name"])
+    return None
+
+
+def _drawn(
+    data: Data, split: str, images: int, classes: int, seed: int
+) -> tuple[list[tuple[Tensor, Tensor]], list[int]]:
+    """Images drawn by the seed, in batches, and the labels that occur most often among them, in order.
+
+    Raises:
+        DataError: there are fewer images than classes to draw.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from flowprune.errors import DataError
+    from flowprune.training.splits import Subset
+
+    whole = data.train if split == "train" else data.test
+    wanted, count = min(classes, data.classes), min(images, len(whole))
+    if count < wanted:
+        raise DataError(
+            f"--images {images}: {count} images cannot show {wanted} classes; use more images, or --classes {count}"
+        )
+    drawn = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    seen = replace(data, test=Subset(whole, drawn))
+    batches = list(seen.batches("test", batch_size=_BATCH))
+    labels, counts = torch.cat([targets for _, targets in batches]).unique(return_counts=True)
+    most = counts.sort(descending=True, stable=True).indices[:wanted]
+    return batches, sorted(int(label) for label in labels[most])
+
+
+def _measured(
+    given: Subject, data: Data, batches: list[tuple[Tensor, Tensor]], labels: list[int], how: dict[str, Any]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from accelerate import PartialState
+
+    from flowprune.flow import flow_paths
+    from flowprune.measuring import dead_filters
+
+    device = PartialState().device
+    model = given.model.to(device)
+    paths = flow_paths(model, batches, classes=labels, **how)
+    dead = dead_filters(model, data.example_input().to(device), batches)
+    return {
+        **paths.as_dict(),
+        "filters": dead.filters,
+        "dead_filters": dead.dead,
+        "layers": [asdict(layer) for layer in dead.layers],
+    }
+
+
+def _names(references: list[str]) -> list[str]:
+    """Short names: files without folder and ending, where that tells them apart."""
+    from flowprune.commands.subject import is_artifact
+
+    short = [
+        Path(reference).name.removesuffix(".fp") if is_artifact(reference) else reference for reference in references
+    ]
+    return short if len(set(short)) == len(short) else references
+
+
+def _repeated(references: list[str]) -> str:
+    return next(reference for position, reference in enumerate(references) if reference in references[:position])

@@ -1,0 +1,108 @@
+"""The tables of ``flowprune flow``, for the terminal and as cells for the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from flowprune.reporting.flow_comparison import TOTALS, verdict
+from flowprune.reporting.flow_record import FlowRecord
+
+POINT_HEADERS = ("point", "shape", "|Y|", "|d|", "|d|/|Y|", "|c|", "angle", "silent")
+STAGE_HEADERS = ("stage", "shape", "steps", "length", "/ ||Y||", "straightness")
+LAYER_HEADERS = ("layer", "filters", "dead")
+
+Cells = tuple[str, ...]
+
+
+def point_cells(record: FlowRecord) -> list[Cells]:
+    """A row for each point, by ``POINT_HEADERS``; angles in degrees."""
+    return [
+        (
+            point.name,
+            _shape(point.shape),
+            *(_number(value) for value in (point.magnitude, point.gradient, point.relative, point.curvature)),
+            "-" if point.angle is None else f"{math.degrees(point.angle):.1f}°",
+            "-" if point.silent is None else str(point.silent),
+        )
+        for point in record.points
+    ]
+
+
+def stage_cells(record: FlowRecord) -> list[Cells]:
+    """A row for each stage, by ``STAGE_HEADERS``."""
+    return [
+        (
+            f"{stage.points[0]} … {stage.points[-1]}",
+            _shape(stage.shape),
+            str(len(stage.steps)),
+            _number(stage.length),
+            _number(stage.length / stage.scale if stage.scale > 0 else None),
+            _number(stage.straightness),
+        )
+        for stage in record.stages
+    ]
+
+
+def layer_cells(record: FlowRecord) -> list[Cells]:
+    """A row for each convolution, by ``LAYER_HEADERS``."""
+    return [(row.layer, str(row.filters), str(row.dead) if row.measured else "-") for row in record.layers]
+
+
+def total_cells(records: Mapping[str, FlowRecord]) -> list[Cells]:
+    """A row for each total, a column for each network, and for all but the first its share of the first's."""
+    rows = []
+    for key, title in TOTALS:
+        values = [record.totals.get(key) for record in records.values()]
+        cells = [title, _number(values[0])]
+        for value in values[1:]:
+            share = "" if value is None or not values[0] else f" ({value / values[0]:.2f}x)"
+            cells.append(_number(value) + share)
+        rows.append(tuple(cells))
+    if all(record.layers for record in records.values()):
+        dead = [
+            f"{sum(row.dead for row in record.layers)} of {sum(row.filters for row in record.layers)}"
+            for record in records.values()
+        ]
+        rows.append(("dead filters", *dead))
+    return rows
+
+
+def verdicts(records: Mapping[str, FlowRecord]) -> list[str]:
+    """A sentence for every network but the first."""
+    (name, first), *others = records.items()
+    return [verdict(name, first.totals, other, record.totals) for other, record in others]
+
+
+def terminal_tables(records: Mapping[str, FlowRecord]) -> Iterator[Table]:
+    """Everything, table by table, for the terminal."""
+    for name, record in records.items():
+        yield _table(
+            f"{name}: the flow of {record.images} images, point by point", POINT_HEADERS, point_cells(record), 2
+        )
+        yield _table("stage by stage", STAGE_HEADERS, stage_cells(record), 2)
+        if record.layers:
+            yield _table("dead filters", LAYER_HEADERS, layer_cells(record), 1)
+    yield _table("totals", ("", *records), total_cells(records), 1)
+
+
+def _table(title: str, headers: Sequence[str], rows: Sequence[Cells], text_columns: int) -> Table:
+    # Text, because a name in square brackets would otherwise be read as markup.
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column, header in enumerate(headers):
+        table.add_column(Text(header), justify="left" if column < text_columns else "right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "-"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else format(value, ".4g")
