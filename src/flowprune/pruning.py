@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import torch
 from torch import nn
 
 from flowprune.allocation import Budget, Plan, Shares, budget_from, checked_shares
+from flowprune.branches.removal import BranchRemoval
 from flowprune.coupling import CoupledGroup
 from flowprune.errors import BudgetError, CertificateError, ModelError
 from flowprune.importance.protocol import Importance
 from flowprune.lineage import attach_lineage, lineage_of
-from flowprune.measuring import filter_scales, is_finite
+from flowprune.measuring import filter_scales, is_finite, reference_scale
+from flowprune.measuring.dead_filters import DEAD_BELOW
 from flowprune.planning import CoupledModel, assemble, select
 from flowprune.planning.collector import collector_paused
 from flowprune.planning.exemptions import Frozen, Ignored
 from flowprune.planning.latency import within_latency
-from flowprune.planning.selection import LARGEST_CUT
+from flowprune.planning.selection import LARGEST_CUT, dead_by_layer
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
 
 ATTEMPTS = 32
@@ -43,6 +46,7 @@ def plan(
     heads: str = "whole",
     ignore: Ignored = (),
     freeze: Frozen | None = None,
+    branches: bool | str = False,
 ) -> Plan:
     """Decide what to cut, and certify it; ``model`` is not touched.
 
@@ -70,6 +74,10 @@ def plan(
         ignore: modules, dotted names or patterns ("layer1.*") that are left alone: all dimensions of their parameters, their values
             and their attributes.
         freeze: dimensions that stay, by name or pattern of a parameter or module: ``{"layer1.0.conv1.weight": [0]}``.
+        branches: whether the dead ends of residual branches leave, too, while their stream lives on: a branch then computes its
+            live ends and puts them at their places, and one without any leaves a constant, or nothing. Dead is what ``threshold``
+            says, under other budgets what is below 0.01; it leaves before anything else does. True changes a branch where that
+            saves time, "always" every branch with dead ends; ``plan.branches`` and ``plan.branches_left`` say what became of which.
 
     Raises:
         BudgetError: for a malformed budget, or one that no allowed cut reaches.
@@ -78,6 +86,10 @@ def plan(
         CertificateError: if no part of the cut can be certified.
     """
     budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope)
+    if branches not in (True, False, "always"):
+        raise BudgetError(f'branches={branches!r} is not known; use True, False or "always"')
+    if heads == "both" and branches:
+        raise BudgetError('branches with heads="both" is not possible; use heads="whole" or heads="inside"')
     if heads == "both":
         from flowprune.heads import plan_both  # it makes two plans by this function
 
@@ -109,20 +121,43 @@ def plan(
     scales = filter_scales(model, inputs, graph=coupled.graph)
     criterion = _remembered(importance)
 
+    removal = None
+    if branches:
+        threshold = budget.share if budget.kind == "threshold" and isinstance(budget.share, float) else DEAD_BELOW
+        removal = BranchRemoval.of(
+            model,
+            inputs,
+            coupled,
+            dead_by_layer(scales, threshold),
+            tuple(scales),
+            reference_scale(scales),
+            fold_tolerance,
+            always=branches == "always",
+            heads=heads,
+            round_to=round_to,
+        )
+
     def planned(budget: Budget) -> Plan:
         for _ in range(ATTEMPTS):
-            selection = select(coupled, budget, model, inputs, criterion, largest_cut, fold_tolerance, scales, round_to)
+            recount = None if removal is None or removal.is_empty else removal.count
+            selection = select(
+                coupled, budget, model, inputs, criterion, largest_cut, fold_tolerance, scales, round_to, recount
+            )
             made = assemble(selection, coupled, budget, importance, round_to)
-            if isinstance(made, Plan):
-                if made.is_empty:
-                    return made
+            if not isinstance(made, Plan):
+                coupled.freeze(made)
+                continue
+            if not made.is_empty:
                 candidate = cut_on_meta(model, made) if coupled.runs_on_meta else cut(model, made)
                 refusal = certify(candidate, inputs, made, coupled.coupling, coupled.passes, selection.removed)
-                if refusal is None:
-                    return made
-                coupled.freeze_refused(refusal)
-            else:
-                coupled.freeze(made)
+                if refusal is not None:
+                    coupled.freeze_refused(refusal)
+                    continue
+            if removal is None or removal.is_empty:
+                return made if removal is None else replace(made, branches_left=dict(removal.left))
+            whole = removal.carried_out(made, selection, budget, importance, round_to)
+            if whole is not None:
+                return whole
         raise CertificateError(
             f"no cut of {type(model).__name__} could be certified in {ATTEMPTS} attempts; the last refusal: "
             f"{coupled.last_refusal}"

@@ -4,12 +4,13 @@ from flowprune.allocation.budget import Budget, budget_from
 from flowprune.allocation.by_layer import Shares, checked_shares, share_of_classes
 from flowprune.allocation.costs import CountModel, macs_model, params_model
 from flowprune.allocation.fitting import Fit, fit_channels, fit_count
-from flowprune.allocation.plan import AttributeChange, Fold, LayerChange, Plan, RoundedWidth
+from flowprune.allocation.plan import AttributeChange, BranchChange, Fold, LayerChange, Plan, RoundedWidth
 from flowprune.allocation.rounding import Rounding, Width, widths_of
 from flowprune.allocation.search import Ranking, rank
 
 __all__ = [
     "AttributeChange",
+    "BranchChange",
     "Budget",
     "CountModel",
     "Fit",

@@ -65,6 +65,45 @@ class RoundedWidth:
 
 
 @dataclass(frozen=True)
+class BranchChange:
+    """A residual branch that loses ends of its own, while the stream's channels live on.
+
+    Attributes:
+        module: dotted path of what is changed: the branch's last module ("opened", "ended") or the block ("constant", "vanished").
+        kind: "opened": the branch computes its live ends and puts them at their places; "ended": none is left, and the branch gives
+            its constants; "constant": nor is anything else in the block, which becomes act(x + constant); "vanished": that is x.
+        end: dotted path of the layer whose filters are the branch's ends.
+        channels: width of the stream in the dense model.
+        live: how many ends are left.
+        rank: number of dimensions of the branch's output.
+        activation: "relu", "relu6" or "", for "constant".
+        stand_ins: for "ended": modules inside the branch that only keep its positions now.
+        inserted, deleted: the operators that this adds to the evaluation pass, and takes from it.
+    """
+
+    module: str
+    kind: str
+    end: str
+    channels: int
+    live: int
+    rank: int
+    activation: str = ""
+    stand_ins: tuple[str, ...] = ()
+    inserted: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind == "opened":
+            return f"branch {self.module}: {self.live} of {self.channels} ends live, put at their places in the stream"
+        became = {
+            "ended": "gives its constants",
+            "constant": f"becomes {self.activation}(x + constant)" if self.activation else "becomes x + constant",
+            "vanished": "vanishes",
+        }
+        return f"branch {self.module}: no end lives; it {became[self.kind]}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to cut.
 
@@ -86,6 +125,8 @@ class Plan:
             0.5 % below the target.
         latency: what was asked of the time and what was measured, where the budget is one of time.
         kept_alive: dead filters that stay, because their constant could not be folded within the tolerance: layer -> how many.
+        branches: residual branches that lose ends while their stream lives; names of tensors are those of the model so changed.
+        branches_left: last module of a branch -> why it keeps its dead ends.
         shifts: tensor name -> what is added to it (full dense length), for the folds; lives in memory only.
     """
 
@@ -106,12 +147,14 @@ class Plan:
     target: int | None = None
     smallest_step: int | None = None
     latency: Mapping[str, Any] = field(default_factory=dict)
+    branches: tuple[BranchChange, ...] = ()
+    branches_left: Mapping[str, str] = field(default_factory=dict)
     shifts: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing leaves."""
-        return not self.removed
+        return not self.removed and not self.branches
 
     @property
     def filters_removed(self) -> int:
@@ -127,10 +170,10 @@ class Plan:
             for name, dimensions in self.removed.items()
         }
         data["shapes"] = {name: list(shape) for name, shape in self.shapes.items()}
-        for key in ("attributes", "layers", "folds", "rounded"):
+        for key in ("attributes", "layers", "folds", "rounded", "branches"):
             data[key] = [asdict(entry) for entry in getattr(self, key)]
         data["macs"], data["params"] = list(self.macs), list(self.params)
-        for key in ("frozen", "kept_alive", "latency"):
+        for key in ("frozen", "kept_alive", "latency", "branches_left"):
             data[key] = dict(getattr(self, key))
         return data
 
@@ -157,6 +200,7 @@ class Plan:
             )
             fields["folds"] = tuple(Fold(**entry) for entry in data["folds"])
             fields["rounded"] = tuple(RoundedWidth(**entry) for entry in data.get("rounded", ()))
+            fields["branches"] = tuple(_branch(entry) for entry in data.get("branches", ()))
             fields["macs"], fields["params"] = tuple(data["macs"]), tuple(data["params"])
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -188,6 +232,7 @@ class Plan:
                 f"between {low:.4g} and {high:.4g} (batch of {self.latency['batch']}, {self.latency['device']}, "
                 f"{self.latency['threads']} threads)"
             )
+        lines += [str(branch) for branch in self.branches]
         for fold in self.folds:
             how = "exactly" if fold.exact else f"up to {fold.largest_change:.2g} off at the border"
             lines.append(f"folded: {fold.channels} constant channels of {fold.consumer} into {fold.target}, {how}")
@@ -195,8 +240,14 @@ class Plan:
             f"kept: {count} dead filters of {layer}, whose constant cannot be folded"
             for layer, count in self.kept_alive.items()
         ]
+        lines += [f"branch {module} keeps its dead ends: {reason}" for module, reason in self.branches_left.items()]
         lines += [f"frozen: {name}: {reason}" for name, reason in self.frozen.items()]
         return "\n".join(lines)
+
+
+def _branch(entry: Mapping[str, Any]) -> BranchChange:
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return BranchChange(**fields)
 
 
 def _rounding_lines(multiple: int, rounded: tuple[RoundedWidth, ...]) -> list[str]:

@@ -95,6 +95,7 @@ class Notes:
     slot_of: dict[tuple[str, int], Slot] = field(default_factory=dict)
     labels: int = 0
     heads: str = "whole"
+    places: frozenset[str] = frozenset()
     left: list[Array] = field(default_factory=list)
     right: list[Array] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
@@ -150,7 +151,7 @@ class Analysis(Propagation):
     """The dense model's propagation: writes down what the rules say."""
 
     def __init__(self, graph: Graph, notes: Notes, model: nn.Module) -> None:
-        super().__init__(graph, notes.heads)
+        super().__init__(graph, notes.heads, notes.places)
         self.notes = notes
         self._model = model
         self._fresh = 0
@@ -268,12 +269,15 @@ class Analysis(Propagation):
             self.notes.costs.append(Cost(self.operation.index, constant, tuple(factors)))
 
 
-def analyse(model: nn.Module, graphs: Sequence[Graph], heads: str = "whole") -> tuple[Notes, list[Analysis]]:
-    """Let labels flow through each traced pass of ``model``, all in one label space; ``heads`` says what attention may lose.
+def analyse(
+    model: nn.Module, graphs: Sequence[Graph], heads: str = "whole", places: frozenset[str] = frozenset()
+) -> tuple[Notes, list[Analysis]]:
+    """Let labels flow through each traced pass of ``model``, all in one label space; ``heads`` says what attention may lose, and
+    ``places`` names the index tensors that surgery numbers anew.
 
     The outputs are frozen, and so is every parameter dimension that no rule has ever seen used.
     """
-    notes = Notes(heads=heads)
+    notes = Notes(heads=heads, places=places)
     passes: list[Analysis] = []
     for graph in graphs:
         analysis = Analysis(graph, notes, model)

@@ -25,11 +25,13 @@ class Propagation(ABC):
         graph: the pass.
         layouts: value number -> layout; a value not in it carries nothing.
         heads: what attention may lose: "whole" heads, or the same number of channels "inside" each.
+        places: names of the index tensors that are numbered anew when the channels they count leave.
     """
 
-    def __init__(self, graph: Graph, heads: str = "whole") -> None:
+    def __init__(self, graph: Graph, heads: str = "whole", places: frozenset[str] = frozenset()) -> None:
         self.graph = graph
         self.heads = heads
+        self.places = places
         self.layouts: dict[int, Layout] = {}
         self.operation: Operation | None = None
 

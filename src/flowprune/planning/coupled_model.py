@@ -55,14 +55,20 @@ class CoupledModel:
 
     @classmethod
     def of(
-        cls, model: nn.Module, inputs: Any, ignore: Ignored = (), freeze: Frozen | None = None, heads: str = "whole"
+        cls,
+        model: nn.Module,
+        inputs: Any,
+        ignore: Ignored = (),
+        freeze: Frozen | None = None,
+        heads: str = "whole",
+        places: frozenset[str] = frozenset(),
     ) -> CoupledModel:
-        """Trace and group ``model``; see ``flowprune.plan`` for the arguments and what is raised."""
+        """Trace and group ``model``; see ``flowprune.plan`` for the arguments and what is raised, ``analyse`` for ``places``."""
         model = model_of(model)
         if heads not in ("whole", "inside"):
             raise ModelError(f'heads={heads!r} is not known; use "whole", "inside" or (to plan) "both"')
         graphs = [trace(model, inputs), trace(model, inputs, training=True)]
-        notes, passes = analyse(model, graphs, heads)
+        notes, passes = analyse(model, graphs, heads, places)
         exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
         notes.freezes.extend(exempt.freezes)
         parameters = frozenset(name for name, _ in model.named_parameters())

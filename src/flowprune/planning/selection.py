@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,9 @@ LARGEST_CUT = 0.9
 Scales = Mapping[FilterLayer, torch.Tensor | None]
 """Every layer's filter scales, as ``measuring.filter_scales`` returns them."""
 
+Recount = Callable[[str, NDArray[np.bool_]], int]
+"""(kind, [labels] which components leave) -> what is left."""
+
 
 @dataclass
 class Selection:
@@ -69,6 +72,7 @@ def select(
     fold_tolerance: float,
     scales: Scales,
     round_to: int = 1,
+    recount: Recount | None = None,
 ) -> Selection:
     """What leaves under ``budget``; see ``flowprune.plan`` for the arguments.
 
@@ -76,10 +80,11 @@ def select(
         coupled: the traced and grouped model.
         scales: the scale of every filter.
         budget, model, inputs, importance, largest_cut, fold_tolerance, round_to: as given to ``flowprune.plan``.
+        recount: what is left of a kind ("macs", "params") after such components left, where more leaves than the groups' channels.
     """
     if budget.kind == "threshold":
         assert isinstance(budget.share, float)
-        return _select_dead(coupled, _dead(scales, budget.share), model, inputs, fold_tolerance, round_to)
+        return _select_dead(coupled, dead_by_layer(scales, budget.share), model, inputs, fold_tolerance, round_to)
     assert importance is not None
     coupling = coupled.coupling
     scores = [
@@ -91,10 +96,20 @@ def select(
     if budget.kind == "channels":
         assert budget.share is not None
         fit = fit_channels(share_of_classes(budget.share, coupling, 1.0, "channels"), ranking, rounding)
-    elif budget.kind == "macs":
-        fit = fit_count(budget, ranking, rounding, coupled.macs.count, coupled.batch)
     else:
-        fit = fit_count(budget, ranking, rounding, coupled.params.count)
+        counts = coupled.macs if budget.kind == "macs" else coupled.params
+        unit = coupled.batch if budget.kind == "macs" else 1
+        if recount is None:
+            fit = fit_count(budget, ranking, rounding, counts.count, unit)
+        else:
+            nothing = np.zeros(coupling.notes.labels, dtype=bool)
+            target = budget.target(counts.count_removed(nothing) // unit)
+            absolute = Budget(budget.kind, absolute=target, scope=budget.scope)
+
+            def left(lost: NDArray[np.int64]) -> int:
+                return recount(budget.kind, _components(coupling, ranking, lost))
+
+            fit = fit_count(absolute, ranking, rounding, left, unit)
     removed = _components(coupling, ranking, fit.lost)
     folding = fold_constants(
         model,
@@ -102,7 +117,7 @@ def select(
         coupled.passes[0],
         coupling,
         removed,
-        _dead(scales, DEAD_BELOW),
+        dead_by_layer(scales, DEAD_BELOW),
         fold_tolerance,
         coupled.exempt.tensors,
     )
@@ -118,7 +133,7 @@ def _rounded(coupling: Coupling, rounding: Rounding, fit: Fit) -> tuple[RoundedW
     )
 
 
-def _dead(scales: Scales, threshold: float) -> dict[str, NDArray[np.bool_]]:
+def dead_by_layer(scales: Scales, threshold: float) -> dict[str, NDArray[np.bool_]]:
     """layer -> which of its filters are dead; layers whose scale nobody knows are not in it."""
     reference = reference_scale(scales)
     return {

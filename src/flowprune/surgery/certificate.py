@@ -95,7 +95,7 @@ class _Certification(Propagation):
         removed: NDArray[np.bool_],
         frozen: NDArray[np.bool_],
     ) -> None:
-        super().__init__(graph, coupling.notes.heads)
+        super().__init__(graph, coupling.notes.heads, coupling.notes.places)
         self._plan = plan
         self._dense = dense
         self._coupling = coupling

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from flowprune.allocation import Plan
+from flowprune.branches.restructuring import renumber, restructured
 from flowprune.errors import ModelError
 from flowprune.surgery.attributes import mend_attributes
 from flowprune.tracing import model_of, shadow
@@ -31,8 +32,9 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         ModelError: if the model's tensors are not those the plan was made for.
     """
+    model = restructured(model_of(model), plan.branches)
     check_fits(model, plan)
-    names = names_of_tensors(model_of(model))
+    names = names_of_tensors(model)
 
     def sliced(tensor: torch.Tensor) -> torch.Tensor:
         name = names.get(id(tensor), "")
@@ -44,7 +46,8 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
 
 def cut_on_meta(model: nn.Module, plan: Plan) -> nn.Module:
     """The smaller module without weights: what the certificate looks at before anything real is made."""
-    names = names_of_tensors(model_of(model))
+    model = restructured(model_of(model), plan.branches)
+    names = names_of_tensors(model)
 
     def sliced(tensor: torch.Tensor) -> torch.Tensor:
         smaller = slice_tensor(to_meta(tensor.detach()), plan.removed.get(names.get(id(tensor), ""), {}), None)
@@ -54,8 +57,9 @@ def cut_on_meta(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def _copy(model: nn.Module, plan: Plan, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-    small = shadow(model_of(model), stand_in)
+    small = shadow(model, stand_in)
     mend_attributes(small, model, plan)
+    renumber(small, plan.branches, plan.removed)
     return small
 
 

@@ -27,14 +27,14 @@ def cut_optimizer(
     names = names_of_tensors(model)
     smaller = dict(small.named_parameters(remove_duplicate=False))
 
-    def partner(parameter: torch.Tensor) -> tuple[str, torch.Tensor]:
+    def partner(parameter: torch.Tensor) -> tuple[str, torch.Tensor | None]:
         name = names.get(id(parameter))
         if name is None:
             raise ModelError(
                 f"the optimizer holds a parameter of shape {tuple(parameter.shape)} that is not the model's; "
                 "pass the optimizer that was built over this model's parameters"
             )
-        return name, smaller[name]
+        return name, smaller.get(name)  # a branch without a live end has no parameters any more
 
     # Built by hand, not through the constructor: an optimizer's defaults are not always its constructor's arguments.
     result: torch.optim.Optimizer = object.__new__(type(optimizer))
@@ -42,12 +42,17 @@ def cut_optimizer(
     result.__dict__.update({key: value for key, value in vars(optimizer).items() if key not in per_instance})
     result.defaults = dict(optimizer.defaults)
     result.param_groups = [
-        {key: [partner(p)[1] for p in group["params"]] if key == "params" else value for key, value in group.items()}
+        {
+            key: [new for p in value if (new := partner(p)[1]) is not None] if key == "params" else value
+            for key, value in group.items()
+        }
         for group in optimizer.param_groups
     ]
     result.state = defaultdict(dict)
     for parameter, state in optimizer.state.items():
         name, new = partner(parameter)
+        if new is None:
+            continue
         result.state[new] = {key: _cut_state(value, parameter, plan, name) for key, value in state.items()}
     return result
 

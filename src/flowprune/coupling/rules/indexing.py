@@ -69,6 +69,26 @@ def rearranged(operation: Operation, state: Propagation) -> None:
     state.set(operation, tuple(block for block in layout if block is not None))
 
 
+@rule("aten.index_copy")
+def index_copy(operation: Operation, state: Propagation) -> None:
+    """Channels put into others at their places: they are as many as the places, and may leave without the others. The others may
+    leave only where surgery numbers the places anew, and then takes what was to be put there, too."""
+    x: Reference = operation.argument("self")
+    places: Reference = operation.argument("index")
+    source: Reference = operation.argument("source")
+    if state.graph.parameters.get(places.value) not in state.places:
+        state.freeze_inputs(operation, "written to by numbers")
+        return
+    dimension = operation.argument("dim") % len(state.shape(x))
+    put = block_at(state.layout(source), dimension)
+    for block in state.layout(source):
+        if block.dimensions != (dimension,):
+            state.freeze(block.labels, "put into others together with other dimensions")
+            put = None if block is put else put
+    state.join_blocks(put, block_at(state.layout(places), 0), "put at places that do not follow")
+    state.set(operation, state.layout(x))
+
+
 @rule("aten.stack")
 def stack(operation: Operation, state: Propagation) -> None:
     """A new dimension, which carries nothing; in all others the operands are joined."""

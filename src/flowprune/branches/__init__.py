@@ -1,0 +1,1 @@
+"""Residual branches made physically smaller: live ends only, put into the stream at their places; empty branches gone."""
