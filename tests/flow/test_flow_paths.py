@@ -184,8 +184,7 @@ def test_the_totals_are_sums_over_points_and_stages():
     points, totals = found.profile.points, found.totals
     assert totals["gradient"] == pytest.approx(found.profile.gradient)
     assert totals["relative_curvature"] == pytest.approx(sum(p.curvature / p.magnitude for p in points[2:]))
-    nets = [stage.straightness * stage.length / stage.scale for stage in found.stages]
-    assert totals["straightness"] == pytest.approx(sum(nets) / sum(s.length / s.scale for s in found.stages))
+    assert totals["straightness"] == pytest.approx(sum(stage.straightness for stage in found.stages) / 3)
 
 
 def test_smaller_features_shorten_the_path_but_not_relative_to_them():

@@ -45,14 +45,11 @@ class FlowPaths:
         - ``relative_gradient``, ``relative_curvature``: the same of |d| / |Y| and |c| / |Y|. A network that makes all its features
           smaller lowers the first two and not these;
         - ``angle``: mean over points of the angle between successive differences, in radians;
-        - ``straightness``: net displacement over length, over all stages of two steps and more, each in units of its ``scale``;
+        - ``straightness``: mean over the stages of two steps and more; every stage counts alike, or a network that moves mostly
+          in its straightest stage would look straighter than it is anywhere;
         - ``silent``: how many branch ends are silent.
         """
         points = self.profile.points
-        bent = [stage for stage in self.stages if stage.straightness is not None and stage.scale > 0]
-        length = sum(stage.length / stage.scale for stage in bent)
-        straight = sum((stage.straightness or 0.0) * stage.length / stage.scale for stage in bent)
-        angles = [point.angle for point in points if point.angle is not None]
         return {
             "gradient": _sum(point.gradient for point in points),
             "relative_gradient": _sum(point.relative for point in points),
@@ -61,8 +58,8 @@ class FlowPaths:
                 None if point.curvature is None or point.magnitude == 0 else point.curvature / point.magnitude
                 for point in points
             ),
-            "angle": math.fsum(angles) / len(angles) if angles else None,
-            "straightness": straight / length if length > 0 else None,
+            "angle": _mean(point.angle for point in points),
+            "straightness": _mean(stage.straightness for stage in self.stages),
             "silent": float(self.profile.silent),
         }
 
@@ -220,3 +217,8 @@ def _labels(batch: Any) -> Tensor | None:
 def _sum(numbers: Iterable[float | None]) -> float | None:
     known = [number for number in numbers if number is not None]
     return math.fsum(known) if known else None
+
+
+def _mean(numbers: Iterable[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return math.fsum(known) / len(known) if known else None

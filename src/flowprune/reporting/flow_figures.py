@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from flowprune.reporting.figures import by_network, dressed, method_color, plain_text
-from flowprune.reporting.flow_comparison import verdict
+from flowprune.reporting.flow_comparison import Flow, verdict
 from flowprune.reporting.results import RunResults, StageRow
 
 PATHS_NOTE = (
@@ -29,20 +29,22 @@ CHORDS_NOTE = (
 _CLASSES = (
     *("#4c78a8", "#f58518", "#e45756", "#3ba6a0", "#54a24b", "#c9a227", "#b279a2", "#ff7d98", "#9d755d", "#8a8f98"),
 )
-_ROW_HEIGHT = 310
+_ROW_HEIGHTS = {1: 430, 2: 430, 3: 340}
+"""Of the planes, which are square, by how many stand side by side; 290 for more."""
 
 
 def paths_figure(stages: Mapping[str, Sequence[StageRow]]) -> go.Figure:
     """The classes' mean paths: a row a stage, a column a network."""
     names = list(stages)
     count = max(len(rows) for rows in stages.values())
+    height = _ROW_HEIGHTS.get(len(names), 290)
     labels = sorted({label for rows in stages.values() for row in rows for label in row.labels if label is not None})
     figure = make_subplots(
         rows=count,
         cols=len(names),
         subplot_titles=[_title(name, stages[name], row) for row in range(count) for name in names],
         horizontal_spacing=0.08 / len(names),
-        vertical_spacing=(70 / _ROW_HEIGHT) / count,
+        vertical_spacing=(80 / height) / count,
     )
     met: set[int | None] = set()
     for row in range(count):
@@ -89,7 +91,7 @@ def paths_figure(stages: Mapping[str, Sequence[StageRow]]) -> go.Figure:
                 col=column,
             )
     figure.update_annotations(font={"size": 12})
-    return _dressed(figure, 90 + _ROW_HEIGHT * count, top=84)
+    return _dressed(figure, 60 + height * count, top=84)
 
 
 def chords_figure(stages: Mapping[str, Sequence[StageRow]], colors: Mapping[str, str]) -> go.Figure | None:
@@ -101,7 +103,7 @@ def chords_figure(stages: Mapping[str, Sequence[StageRow]], colors: Mapping[str,
     ]
     if not numbers:
         return None
-    across = min(3, len(numbers))
+    across = max(2, min(3, len(numbers)))
     down = -(-len(numbers) // across)
     titles = []
     for number in numbers:
@@ -110,11 +112,14 @@ def chords_figure(stages: Mapping[str, Sequence[StageRow]], colors: Mapping[str,
     figure = make_subplots(rows=down, cols=across, subplot_titles=titles, vertical_spacing=0.3 / down)
     for position, number in enumerate(numbers):
         row, column = divmod(position, across)
+        low = far = high = 0.0
         for name, rows in stages.items():
             if number >= len(rows):
                 continue
             stage = rows[number]
             size = stage.scale or 1.0
+            low, far = min(low, *(value / size for value in stage.along)), max(far, stage.net / size)
+            high = max(high, *(value / size for value in stage.aside))
             straight = "-" if stage.straightness is None else f"{stage.straightness:.3f}"
             figure.add_scatter(
                 x=[value / size for value in stage.along],
@@ -130,10 +135,22 @@ def chords_figure(stages: Mapping[str, Sequence[StageRow]], colors: Mapping[str,
                 row=row + 1,
                 col=column + 1,
             )
-        figure.update_xaxes(title_text="along the straight line", row=row + 1, col=column + 1)
-        figure.update_yaxes(title_text="off it" if column == 0 else "", rangemode="tozero", row=row + 1, col=column + 1)
+        # One scale for both axes, or a path would look straighter than it is.
+        place = {"row": row + 1, "col": column + 1}
+        edge = 0.05 * max(far - low, high) or 0.5
+        axis = figure.get_subplot(row + 1, column + 1).xaxis.plotly_name.replace("axis", "")
+        figure.update_xaxes(title_text="along the straight line", range=[low - edge, far + edge], **place)
+        figure.update_xaxes(constrain="domain", **place)
+        figure.update_yaxes(
+            title_text="off it" if column == 0 else "", range=[-edge, max(high, (far - low) / 3) + edge], **place
+        )
+        figure.update_yaxes(scaleanchor=axis, constrain="domain", **place)
+    for empty in range(len(numbers), across * down):
+        row, column = divmod(empty, across)
+        figure.update_xaxes(visible=False, row=row + 1, col=column + 1)
+        figure.update_yaxes(visible=False, row=row + 1, col=column + 1)
     figure.update_annotations(font={"size": 12})
-    return _dressed(figure, 110 + 250 * down, top=64)
+    return _dressed(figure, 110 + 200 * down, top=64)
 
 
 def run_paths(results: RunResults) -> list[tuple[str, str, go.Figure]]:
@@ -144,8 +161,9 @@ def run_paths(results: RunResults) -> list[tuple[str, str, go.Figure]]:
         known = {method: rows for method, rows in stages.items() if rows}
         if not known:
             continue
-        summed = [(method, totals[network][method]) for method in known if method in totals.get(network, {})]
-        said = [verdict(*summed[0], *other) for other in summed[1:]]
+        summed = totals.get(network, {})
+        flows = [Flow(method, summed[method], rows) for method, rows in known.items() if method in summed]
+        said = [verdict(flows[0], other) for other in flows[1:]]
         found.append(("paths", ". ".join([network, *said]), paths_figure(known)))
         chords = chords_figure(known, {method: method_color(method) for method in known})
         if chords is not None:

@@ -59,8 +59,14 @@ def flow_html(records: Mapping[str, FlowRecord], lead: str, environment: Mapping
             [(_networks(records), _dead_figure(records, colors))] if layers else [],
         ),
     ]
+    totals, *details = _tables(records)
     return summary_html(
-        f"The flow of {_networks(records)}", lead, tables=_tables(records), figures=figures, environment=environment
+        f"The flow of {_networks(records)}",
+        lead,
+        tables=[totals],
+        figures=figures,
+        details=details,
+        environment=environment,
     )
 
 

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowprune.reporting.flow_comparison import TOTALS, verdict
+from flowprune.reporting.flow_comparison import TOTALS, Flow, verdict
 from flowprune.reporting.flow_record import FlowRecord
 
 POINT_HEADERS = ("point", "shape", "|Y|", "|d|", "|d|/|Y|", "|c|", "angle", "silent")
@@ -74,8 +74,8 @@ def total_cells(records: Mapping[str, FlowRecord]) -> list[Cells]:
 
 def verdicts(records: Mapping[str, FlowRecord]) -> list[str]:
     """A sentence for every network but the first."""
-    (name, first), *others = records.items()
-    return [verdict(name, first.totals, other, record.totals) for other, record in others]
+    first, *others = (Flow(name, record.totals, record.stages) for name, record in records.items())
+    return [verdict(first, other) for other in others]
 
 
 def terminal_tables(records: Mapping[str, FlowRecord]) -> Iterator[Table]:

@@ -55,17 +55,19 @@ def summary_html(
     *,
     tables: Sequence[PageTable] = (),
     figures: Sequence[PageFigures] = (),
+    details: Sequence[PageTable] = (),
     pictures: Sequence[PagePicture] = (),
     recipe: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any],
 ) -> str:
-    """A page of tables, figures and pictures, in this order, as a string. Every text is escaped."""
+    """A page of tables, figures, further tables and pictures, in this order, as a string. Every text is escaped."""
     return render(
         "summary.html.jinja",
         title=title,
         lead=lead,
         tables=tables,
         sections=page_sections(figures),
+        details=details,
         pictures=pictures,
         recipe="" if recipe is None else recipe_text(recipe),
         environment=flat(environment),
