@@ -1,8 +1,8 @@
 """Feature flow regularization in a Lightning training: one callback, and no line changed in the LightningModule.
 
 A callback cannot return another loss. But the tensor that ``on_before_backward`` is given is the very one that the backward pass
-starts from, and one that nobody else holds: Lightning has just divided the loss by the number of accumulated batches, and scaled it.
-So the penalty is added to it in place, scaled alike, and everything goes through one backward pass, as in a loop written by hand.
+starts from, and nobody else holds it: Lightning has just divided the loss by the number of accumulated batches, and scaled it. So
+the penalty is added to it in place, scaled alike, and everything goes through one backward pass, as in a loop written by hand.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class FeatureFlowCallback(Callback):  # type: ignore[misc]
         trainer = Trainer(max_epochs=90, callbacks=[FeatureFlowCallback("5%", "5%")])
         trainer.fit(lightning_module, data)
 
-    It works with automatic optimization, and with what Lightning does to the loss there: accumulated batches (the penalty is divided
-    like the loss), mixed precision (and scaled like it), DistributedDataParallel. Validation takes no part. When the training ends,
-    or breaks off, the model is left without hooks.
+    It works with automatic optimization, and with what Lightning does to the loss there: accumulated batches (the penalty is
+    divided like the loss), mixed precision (and scaled like it), DistributedDataParallel. Validation takes no part. When the
+    training ends, or breaks off, the model is left without hooks.
 
     Logged as the means over an epoch: ``flow_penalty``, not part of any loss that the module logs itself. With a target
     also ``flow_strength`` (in force in the epoch) and ``flow_dead_share`` or ``flow_macs_left`` (after it).
@@ -117,15 +117,13 @@ class FeatureFlowCallback(Callback):  # type: ignore[misc]
             # A wrapper calls the module with the batch first, and training_step calls it with images inside that call.
             if pl_module.example_input_array is None:
                 raise ModelError(
-                    "FeatureFlowCallback cannot see the inputs of a LightningModule behind a distributed strategy; name the network "
-                    'by attribute="...", or set self.example_input_array'
+                    "FeatureFlowCallback cannot see the inputs of a LightningModule behind a distributed strategy; name the "
+                    'network by attribute="...", or set self.example_input_array'
                 )
             options["inputs"] = trainer.strategy.batch_to_device(pl_module.example_input_array)
         epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
         self._close()
-        self._session = FlowSession(
-            model, options, epochs=epochs, macs_left=self._macs_left, state=self._state or None
-        )
+        self._session = FlowSession(model, options, epochs=epochs, macs_left=self._macs_left, state=self._state or None)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Forget what ran before this step and was no part of one: a step that was skipped, another callback's forward."""
@@ -145,7 +143,9 @@ class FeatureFlowCallback(Callback):  # type: ignore[misc]
             penalty = flow.penalty(task_loss)
         except ModelError as error:
             followed = self.attribute or type(self._followed(pl_module)).__name__
-            raise ModelError(f'{error} (FeatureFlowCallback follows {followed}; attribute="..." names another)') from error
+            raise ModelError(
+                f'{error} (FeatureFlowCallback follows {followed}; attribute="..." names another)'
+            ) from error
         share = penalty / batches
         loss.add_((share if scaler is None else scaler.scale(share)).to(loss.device))
         # Each batch counts once: what a batch's size is, is not ours to guess.
@@ -189,7 +189,8 @@ class FeatureFlowCallback(Callback):  # type: ignore[misc]
             return chosen
         children = [child for child in pl_module.children() if next(child.parameters(), None) is not None]
         own = next(pl_module.parameters(recurse=False), None)
-        return children[0] if len(children) == 1 and own is None else pl_module
+        module: nn.Module = pl_module
+        return children[0] if len(children) == 1 and own is None else module
 
     def _end_epoch(self, trainer: Trainer) -> None:
         if self._session is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,12 @@ class FeatureFlowMixin:
     """Makes any ``Trainer`` train with the penalty of a ``FeatureFlow``: ``class Mine(FeatureFlowMixin, Seq2SeqTrainer)``.
 
     Whatever computes the loss below it (the model, ``compute_loss_func``, label smoothing, a ``compute_loss`` of your own) stays as
-    it is; in training the penalty is added, divided by the number of accumulated batches like a mean loss. Evaluation takes no part.
-    The flow is there from the beginning of ``train()`` to its end, also if that is an exception; then the model is left without
-    hooks.
+    it is; in training the penalty is added, always as the mean over the accumulated batches. Evaluation takes no part. The flow is
+    there from the beginning of ``train()`` to its end, also if that is an exception; then the model is left without hooks.
+
+    A percentage is one of the loss as the trainer minimises it. That matters where a model takes ``num_items_in_batch`` and makes
+    nothing of it (the convolutional networks of transformers 5.23): the trainer then adds the losses of accumulated batches up
+    undivided. A coefficient stays what it is, and counts less beside such a sum.
 
     The ``loss`` that the trainer logs is all that is minimised, penalty included; ``flow_penalty`` beside it is the mean penalty of
     a batch in this process. With a target ``flow_strength`` (in force in the last epoch) and ``flow_dead_share`` or
@@ -115,7 +119,7 @@ class FeatureFlowMixin:
         by_items = trainer.model_accepts_loss_kwargs and num_items_in_batch is not None
         return bool(by_items or trainer.compute_loss_func is not None)
 
-    def _open_flow(self, epochs: int, state: Mapping[str, Any] | None) -> None:
+    def _open_flow(self, epochs: int | None, state: Mapping[str, Any] | None) -> None:
         self._close_flow()
         trainer: Any = self
         unwrapped(trainer.model_wrapped)  # complains about DataParallel and sharded models
@@ -150,11 +154,11 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._trainer._open_flow(math.ceil(state.num_train_epochs), state.stateful_callbacks.get(STATE))
+        epochs = math.ceil(state.num_train_epochs)  # sys.maxsize where only the number of steps is known
+        known = epochs if epochs < sys.maxsize else None
+        self._trainer._open_flow(known, state.stateful_callbacks.get(STATE))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # A checkpoint may be written before on_epoch_end, and a training resumed from it would never get there.
         self._keep(state, ended=state.epoch is not None and state.epoch == math.floor(state.epoch))
 
