@@ -31,6 +31,7 @@ ARCHITECTURES = [
     "torchvision:regnet_y_400mf@32",
     "torchvision:convnext_tiny@32",
     "torchvision:resnext50_32x4d@32",
+    "torchvision:swin_t@64",
     "timm:test_vit@160",
     "timm:test_vit_relpos@160",
     "timm:deit_tiny_patch16_224@224",
@@ -62,6 +63,13 @@ ARCHITECTURES = [
     "timm:poolformerv2_s12@64",
     "timm:mobilevit_xxs@64",
     "timm:test_coatnet@160",
+    "timm:test_maxvit@160",
+    "timm:swin_tiny_patch4_window7_224@224",
+    "timm:nest_tiny@224",
+    "timm:mixer_s32_224@224",
+    "timm:resmlp_12_224@224",
+    "timm:efficientformer_l1@224",
+    "timm:xcit_nano_12_p16_224@224",
     "timm:test_mambaout@96",
     "timm:pvt_v2_b0@64",
     "timm:edgenext_xx_small@64",
@@ -97,6 +105,19 @@ CHOSEN = {
     "timm:deit_tiny_patch16_224@224": [
         "patch_embed.proj",
         *(f"blocks.{b}{end}" for b in range(12) for end in ("", "#2")),
+    ],
+    # Windows leave the stream's tensor to no module between attention and perceptron, but a view of it.
+    "timm:swin_tiny_patch4_window7_224@224": [
+        "patch_embed.proj",
+        *(f"layers.{s}.blocks.{b}{end}" for s, n in enumerate((2, 2, 6, 2)) for b in range(n) for end in ("", "#2")),
+    ],
+    "timm:test_maxvit@160": [
+        "stem.conv2",
+        *(
+            f"stages.{s}.blocks.0.{part}"
+            for s in range(4)
+            for part in ("conv", "attn_block", "attn_block#2", "attn_grid", "attn_grid#2")
+        ),
     ],
     # Convolutions between stages are plain parts.
     "timm:test_convnext@64": [

@@ -1,8 +1,8 @@
 """P_l, the map that makes one point comparable with the next.
 
 Where the model itself leads from one point to the next without parameters (the option-A shortcut of a residual block, the
-max-pooling of a plain network) that very path is replayed, operator by operator. Elsewhere it is strided subsampling and zero
-padding.
+max-pooling of a plain network, the permutation before an attention over windows) that very path is replayed, operator by operator.
+Where two points are one stream in two layouts it is a reshape. Elsewhere it is strided subsampling and zero padding.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from flowprune.flow.pooling import pooled
 from flowprune.flow.residuals import is_activation, is_addition, is_normalization
+from flowprune.flow.views import is_view, viewed
 from flowprune.tracing import Graph, Operation, Reference
 
 Across = Literal["skip", "project"] | None
@@ -35,6 +36,8 @@ _PARAMETER_FREE = frozenset(
         "alias",
         "clone",
         "cat",
+        "permute",
+        "transpose",
     )
 )
 
@@ -81,7 +84,7 @@ def find_passage(graph: Graph, source: int, target: int) -> Passage | None:
     """
     producers = graph.producers()
     made = producers.get(target)
-    while made is not None and (is_activation(made) or is_normalization(made)):
+    while made is not None and (is_activation(made) or is_normalization(made) or is_view(made)):
         target = made.arguments[0].value
         made = producers.get(target)
     if made is None:
@@ -101,7 +104,12 @@ def find_passage(graph: Graph, source: int, target: int) -> Passage | None:
 
 
 def _chain(producers: dict[int, Operation], source: int, value: int) -> list[Operation] | None:
-    """The operations from ``source`` to ``value`` if each is parameter-free and reads nothing but the one before."""
+    """The operations from ``source`` to ``value`` if each is parameter-free and reads nothing but the one before.
+
+    Views alone are none at all: the sizes they were traced with are those of one batch.
+    """
+    if viewed(producers, value) == viewed(producers, source):
+        return []
     found: list[Operation] = []
     while value != source:
         operation = producers.get(value)
@@ -132,19 +140,29 @@ def carried(feature: Tensor, shape: torch.Size, passage: Passage | None, across:
 
 def projection(
     source: torch.Size, shape: torch.Size, passage: Passage | None, across: Across
-) -> Projection | str | None:
+) -> Projection | Reshape | str | None:
     """``P_l`` for features of these shapes; None for the identity, or, in words, why there is no such map."""
     if source == shape:
         return None
+    if passage is not None and passage.residual and not passage.operations and _is_a_view(source, shape):
+        return Reshape(tuple(shape[1:]))
+    moved = None
+    if across != "skip" and passage is not None and passage.operations:
+        moved = passage(torch.empty(source, device="meta")).shape
+        if moved == shape:  # whatever the dimensions mean: a map may become one with its channels last
+            return Projection(passage, (), shape[1], _pooling_kernel(passage, source, moved))
     change = f"the shape changes from {_said(source)} to {_said(shape)}"
     if len(source) != len(shape) or source[0] != shape[0]:
         return f"{change}: a different number of dimensions or images"
     if shape[1] < source[1]:
         return f"{change}: the target is narrower"
-    if across != "skip" and passage is not None and passage.operations:
-        moved = passage(torch.empty(source, device="meta")).shape
-        if moved[0] == shape[0] and moved[1] <= shape[1] and moved[2:] == shape[2:]:
-            return Projection(passage, (), shape[1], _pooling_kernel(passage, source, moved))
+    if (
+        passage is not None
+        and moved is not None
+        and moved[1] <= shape[1]
+        and (moved[0], moved[2:]) == (shape[0], shape[2:])
+    ):
+        return Projection(passage, (), shape[1], _pooling_kernel(passage, source, moved))
     strides = tuple(_stride(size, wanted) for size, wanted in zip(source[2:], shape[2:], strict=True))
     if None in strides:
         return f"{change}: no integer stride does that"
@@ -176,6 +194,22 @@ class Projection:
             moved = feature[(slice(None), slice(None), *(slice(None, None, stride) for stride in self.strides))]
         missing = self.channels - moved.shape[1]
         return moved if missing == 0 else functional.pad(moved, (0, 0) * (moved.dim() - 2) + (0, missing))
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """``P_l`` where two points have the same positions and channels, laid out otherwise."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, feature: Tensor) -> Tensor:
+        """[n, ...] -> [n, *shape], for any number n of images."""
+        return feature.reshape(-1, *self.shape)
+
+
+def _is_a_view(source: torch.Size, target: torch.Size) -> bool:
+    """Whether both are the same elements for every image, so many channels last."""
+    return source[0] == target[0] and source[-1] == target[-1] and source.numel() == target.numel()
 
 
 def _pooling_kernel(passage: Passage, source: torch.Size, target: torch.Size) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ convolution unit of the plain parts behind it; in a network without residual add
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from flowprune.errors import ModelError, UnknownNameError
 from flowprune.flow.residuals import ancestry, convolutions, find_residuals, unit_end
+from flowprune.flow.views import views_of
 from flowprune.tracing import Graph, ModuleCall, Operation, Reference
 
 
@@ -75,13 +76,24 @@ def find_points(graph: Graph, kind: Literal["blocks", "layers"]) -> tuple[list[P
     for want in sorted(wanted, key=lambda want: want.value):
         names[want.name] = names.get(want.name, 0) + 1
         name = want.name if names[want.name] == 1 else f"{want.name}#{names[want.name]}"
-        place = _place(graph, want)
-        if place is None:
+        point = _placed(graph, want, name, overwritten)
+        if point is None:
             left_out[name] = "no module takes this tensor in or returns it"
-            continue
-        module, side, occurrence, position = place
-        points.append(Point(name, want.kind, module, side, occurrence, position, want.value in overwritten, want.value))
+        else:
+            points.append(point)
     return points, left_out
+
+
+def _placed(graph: Graph, want: _Wanted, name: str, overwritten: set[int]) -> Point | None:
+    """The point at the nearest shape of the tensor that some module takes in or returns."""
+    shapes = [want.value, *views_of(graph, want.value)]
+    for value in shapes:
+        place = _place(graph, replace(want, value=value))
+        if place is not None:
+            module, side, occurrence, position = place
+            copied = not overwritten.isdisjoint(shapes)  # they share their memory
+            return Point(name, want.kind, module, side, occurrence, position, copied, value)
+    return None
 
 
 def named_points(model: nn.Module, names: Sequence[str], graph: Graph | None) -> list[Point]:
