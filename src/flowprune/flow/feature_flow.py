@@ -72,8 +72,9 @@ class FeatureFlow:
 
     **P_l** is the identity where shapes agree, and a reshape between two layouts of one stream of tokens (Swin). Elsewhere
     ``across="skip"`` leaves the pair out; ``"project"`` follows the model's own parameter-free path if it has one (an option-A
-    shortcut; the max-pooling of a plain network), else takes every s-th position; channels that are missing after that become zeros behind the last. A narrower target or a stride that is no
-    integer is left out. The default, None, projects where the model has such a path and skips elsewhere.
+    shortcut; the max-pooling of a plain network), else takes every s-th position; channels that are missing after that become
+    zeros behind the last. A narrower target or a stride that is no integer is left out. The default, None, projects where the
+    model has such a path and skips elsewhere.
 
     **Forwards.** ``penalty()`` covers every forward with gradients since the last ``penalty()``, as if their images had been
     one batch. In evaluation mode only the last forward counts; a forward that a backward pass went through is forgotten when
