@@ -14,6 +14,7 @@ from installed_command import start, wait_until
 
 from flowprune.artifacts import load, read_header
 from flowprune.errors import OutputError
+from flowprune.flow import flow_paths
 from flowprune.models import create
 from flowprune.pipeline.job import Job
 from flowprune.pipeline.run import run
@@ -131,6 +132,11 @@ def test_histories_profiles_and_channels_are_kept_for_the_report(finished: Path)
     profiles = results["flow_profiles"]
     assert set(profiles) == {"resnet8/plain", "resnet8/ffr"}
     assert profiles["resnet8/ffr"]["gradient"] < profiles["resnet8/plain"]["gradient"]
+    for key, profile in profiles.items():
+        model = load(finished / "models" / f"{key.replace('/', '-')}-dense.fp")
+        batches = load_data("digits", subset=320).batches("train", batch_size=256, count=2, seed=0)
+        assert profile == json.loads(json.dumps(flow_paths(model, batches).as_dict()))
+    assert "ffr beside plain: " in (finished / "report.html").read_text(encoding="utf-8")
     for key, layers in results["channels"].items():
         model = load(finished / "models" / f"{key.replace('/', '-')}-pruned.fp")
         for layer in layers:
