@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowprune.models.catalogue import create, names, runs_own_code
+from flowprune.models.catalogue import create, names, runs_own_code, takes_classes
 from flowprune.models.resnet import BasicBlock, CifarResNet, PaddedShortcut
 from flowprune.models.vgg import PlainNet
 from flowprune.models.weights import load_weights
@@ -16,4 +16,5 @@ __all__ = [
     "load_weights",
     "names",
     "runs_own_code",
+    "takes_classes",
 ]

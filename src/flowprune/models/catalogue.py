@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from flowprune.errors import ModelError, UnknownNameError
+from flowprune.errors import FlowpruneError, ModelError, UnknownNameError
 from flowprune.lineage import Lineage, attach_lineage
 from flowprune.models.resnet import CifarResNet
 from flowprune.models.vgg import PlainNet
@@ -61,12 +61,17 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
     builder = _resolve(name)
     arguments = dict(options)
     if classes is not None:
-        arguments[_classes_keyword(name, builder)] = classes
+        keyword = _classes_keyword(name, builder)
+        if keyword is None:
+            raise ModelError(f"model {name!r} takes neither classes nor num_classes; leave classes out")
+        arguments[keyword] = classes
         recorded["classes"] = classes
     try:
         model = builder(**arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ModelError(f"cannot build {name!r} with {arguments}: {_first_line(error)}") from error
+    except FlowpruneError:
+        raise
+    except Exception as error:  # somebody else's code
+        raise ModelError(f"cannot build {name!r} with {arguments}: {_in_short(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name!r} returned {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
@@ -121,6 +126,8 @@ def _users_own(module: str, function: str) -> Builder:
         ) from error
     except ValueError as error:
         raise ModelError(f"{where}: {module!r} is no module name") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise ModelError(f"{where}: {module!r} fails when it is imported: {_in_short(error)}") from error
     builder = getattr(found, function, None)
     if not callable(builder):
         callables = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
@@ -128,17 +135,26 @@ def _users_own(module: str, function: str) -> Builder:
     return builder  # type: ignore[no-any-return]
 
 
-def _classes_keyword(name: str, builder: Builder) -> str:
+def takes_classes(name: str) -> bool:
+    """Whether the builder of this name can be told the number of classes.
+
+    Raises:
+        UnknownNameError, ModelError: as ``create``.
+    """
+    return _classes_keyword(name, _resolve(name)) is not None
+
+
+def _classes_keyword(name: str, builder: Builder) -> str | None:
     if name in _BUILDERS:
         return "classes"
     if name.startswith(("torchvision:", "timm:")):
         return "num_classes"
     parameters = inspect.signature(builder).parameters
-    for keyword in ("classes", "num_classes"):
-        if keyword in parameters:
-            return keyword
-    raise ModelError(f"model {name!r} takes neither classes nor num_classes; leave classes out")
+    return next((keyword for keyword in ("classes", "num_classes") if keyword in parameters), None)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+def _in_short(error: BaseException) -> str:
+    line = str(error).partition("\n")[0]
+    if isinstance(error, (TypeError, ValueError, RuntimeError, AssertionError)) and line:
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -14,7 +14,7 @@ from flowprune.allocation import budget_from
 from flowprune.errors import RecipeError
 from flowprune.importance import Random
 from flowprune.measuring.dead_filters import DEAD_BELOW
-from flowprune.models import create
+from flowprune.models import create, takes_classes
 from flowprune.pipeline.criteria import importance_from
 from flowprune.pruning import check_finite, plan
 from flowprune.recipe import BudgetSection, DataSection, NetworkSection, PruningSection, Recipe
@@ -33,7 +33,9 @@ class Job:
         """The dense network with the starting weights of the recipe's seed: the same for every method."""
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.training.seed)
-            classes = self.data.classes if network.classes is None else network.classes
+            classes = network.classes
+            if classes is None and takes_classes(network.name):
+                classes = self.data.classes
             model = create(network.name, classes=classes, weights=network.weights, **network.options)
         return model.to(self.device)
 
