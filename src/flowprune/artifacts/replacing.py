@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from flowprune.errors import OutputError
 
 
@@ -33,6 +35,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    except SafetensorError as error:  # its own name for a full disk
+        raise OutputError(f"cannot write {target}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,9 +72,9 @@ def key_values(pairs: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def share_or_count(text: str | None) -> float | str | None:
-    """A budget as typed: ``0.5`` is a share, ``60M`` a count."""
-    if text is None:
-        return None
+    """A budget as typed: ``0.5`` is a share, ``60M`` and ``60000000`` are counts."""
+    if text is None or (text.isdecimal() and int(text) > 1):
+        return text
     try:
         return float(text)
     except ValueError:
@@ -97,7 +98,11 @@ def image_shape(text: str) -> tuple[int, ...]:
 
 def check_free(out: Path, overwrite: bool) -> None:
     """Raise an ``OutputError`` if the file ``out`` may not be written; before any work is done."""
+    if out.is_dir():
+        raise OutputError(f"cannot write {out}: it is a folder; name a file")
     if out.exists() and not overwrite:
         raise OutputError(f"{out} is there already; --overwrite replaces it")
     if not out.absolute().parent.is_dir():
         raise OutputError(f"cannot write {out}: there is no folder {out.parent}; make it first")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise OutputError(f"cannot write {out}: the folder {out.parent} is read-only")
