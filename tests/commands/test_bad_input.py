@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from flowprune.artifacts import save
 from flowprune.models import create
@@ -88,6 +91,9 @@ def test_a_wrong_option_is_one_line_too(refused: Refused) -> None:
     [
         ("prune resnet8 --out a.fp --input 3x16x16", "exactly one budget"),
         ("prune resnet8 --macs 1.5 --out a.fp --input 3x16x16", "macs=1.5"),
+        ("prune resnet8 --macs 1000 --out a.fp --input 3x16x16", "1,000 macs were asked for"),
+        ("prune resnet8 --latency 5 --out a.fp --input 3x16x16", 'a time like "4ms"'),
+        ("prune resnet8 --threshold 0.01 --importance l3 --out a.fp --input 3x16x16", "did you mean 'l2'?"),
         ("prune resnet8 --macs lots --out a.fp --input 3x16x16", "lots"),
         ("prune resnet8 --macs 0.5 --out a.fp", "--input"),
         ("prune resnet8 --macs 0.5 --out a.fp --input 3by3", "3by3"),
@@ -112,6 +118,30 @@ def test_a_wrong_option_is_one_line_too(refused: Refused) -> None:
             "prune resnet8 --macs 0.5 --out a.fp --data digits",
             "does not run on an image of shape [1, 16, 16]",
         ),
+        (
+            "prune resnet8 --macs 0.5 --out a.fp --data digits --data-option size=large",
+            "size: Input should be a valid integer",
+        ),
+        (
+            "prune resnet8 --macs 0.5 --out a.fp --data digits --data-option workers=-1",
+            "workers: Input should be greater",
+        ),
+        (
+            "prune resnet8 --macs 0.5 --out a.fp --data digits --data-option normalize=[[0.5],[0.5,1]]",
+            "1 means and 2 deviations",
+        ),
+        ("prune resnet8 --macs 0.5 --out a.fp --input 3x16x16 --seed -1", "--seed"),
+        ("evaluate resnet8 --data digits --model-option in_channels=1 --model-option classes=3", "needs [images, 10]"),
+        (
+            "finetune resnet8 --out a.fp --data digits --model-option in_channels=1 --model-option classes=3",
+            "needs [images, 10]",
+        ),
+        (
+            "sensitivity resnet8 --data digits --model-option in_channels=1 --model-option classes=3",
+            "needs [images, 10]",
+        ),
+        ("export resnet8 . --overwrite --input 3x16x16", "it is a folder"),
+        ("finetune resnet8 --out . --overwrite --data digits", "it is a folder"),
         ("evaluate resnet8", "--data"),
         ("measure resnet8 --weights missing.th --input 3x16x16", "missing.th"),
         ("finetune missing.fp --out a.fp", "missing.fp"),
@@ -145,6 +175,96 @@ def test_every_other_bad_input_is_one_line_as_well(
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
     assert said in captured.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def build(:", "SyntaxError"),
+        ("import os\nos.environ['NOT_THERE']", "KeyError"),
+        ("import not_installed", "No module named 'not_installed'"),
+        ("def build():\n    return open('not there')", "FileNotFoundError"),
+        ("def build():\n    return undefined", "NameError: name 'undefined'"),
+        ("def biuld(): ...", "did you mean 'biuld'?"),
+    ],
+)
+def test_what_fails_in_a_module_of_the_users_own_is_named(
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from flowprune.cli import main
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "architecture_of_mine.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "architecture_of_mine", raising=False)
+    assert main(["measure", "architecture_of_mine:build", "--input", "3x16x16"]) == 2
+    line = capfd.readouterr().err
+    assert line.count("\n") == 1 and "architecture_of_mine" in line and said in line
+    sys.modules.pop("architecture_of_mine", None)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 100, 0.5, 0.99])
+@pytest.mark.parametrize("command", ["measure {} --input 3x16x16", "finetune {} --out a.fp --data digits"])
+def test_an_artifact_cut_off_anywhere_is_refused(
+    length: float, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from flowprune.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    save(create("resnet8", width=4), "whole.fp")
+    content = Path("whole.fp").read_bytes()
+    Path("cut.fp").write_bytes(content[: int(length * len(content)) if 0 < length < 1 else int(length)])
+    assert main(command.format("cut.fp").split()) == 2
+    line = capfd.readouterr().err
+    assert line.startswith("error: cannot read cut.fp: it is damaged, cut off") and line.count("\n") == 1
+
+
+def test_a_read_only_folder_is_found_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the system says that it is: who may do everything would not be refused."""
+    from flowprune.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    for arguments in ("prune resnet8 --macs 0.5 --input 3x16x16 --out a.fp", "finetune missing.fp --out a.fp"):
+        assert main(arguments.split()) == 2
+        assert "read-only" in capfd.readouterr().err
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from flowprune.artifacts import saving
+    from flowprune.cli import main
+
+    def full(*given: object, **more: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(saving, "save_file", full)
+    assert (
+        main(["prune", "resnet8", "--model-option", "width=4", "--macs", "0.5", "--input", "3x16x16", "--out", "a.fp"])
+        == 2
+    )
+    captured = capfd.readouterr()
+    assert captured.err == "error: cannot write a.fp: No space left on device (os error 28)\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_knows_its_classes_need_not_be_told_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe hands the data set's number of classes on; a builder of the user's own may have no use for it."""
+    from flowprune.pipeline.job import Job
+    from flowprune.recipe import Recipe
+    from flowprune.training import load_data
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "network_of_ten.py").write_text(
+        "from torch import nn\n\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))\n"
+    )
+    recipe = Recipe.model_validate({"network": "network_of_ten:build", "data": {"name": "digits"}})
+    job = Job(recipe, load_data("digits", subset=10), torch.device("cpu"))
+    job.check()
+    assert job.build(recipe.networks[0])(job.example()).shape == (1, 10)
 
 
 def test_an_unforeseen_error_is_one_line_and_exit_1(

@@ -191,3 +191,29 @@ def test_what_is_there_is_kept(trained: Path, tmp_path: Path, capsys: pytest.Cap
 def test_an_unknown_data_set_of_a_name_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["flow", "resnet8", "--out", str(tmp_path / "flow.html")]) == 2
     assert "name one with --data" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_traced_is_shown_at_named_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hidden.py").write_text(
+        "import torch\n"
+        "from torch.utils import _python_dispatch as dispatch\n"
+        "class Kernel(torch.nn.Conv2d):\n"
+        "    def forward(self, x):\n"
+        "        if dispatch._get_current_dispatch_mode() is not None:\n"
+        "            raise RuntimeError('a kernel that nothing can look into')\n"
+        "        return super().forward(x)\n"
+        "def build(**options):\n"
+        "    kernels = (Kernel(n, 3, 3, padding=1) for n in (1, 3, 3))\n"
+        "    return torch.nn.Sequential(*kernels, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "flow.html"
+    arguments = ["flow", "hidden:build", "--data", "digits", "--images", "50", "--out", str(out)]
+    assert main(arguments) == 2 and "nothing can look into" in capsys.readouterr().err and not out.exists()
+    assert main([*arguments, "--points", "0,1,2"]) == 0
+    found = json.loads(out.with_suffix(".json").read_text())["models"]["hidden:build"]
+    assert [stage["points"] for stage in found["stages"]] == [["0", "1", "2"]]
+    assert found["layers"] == [] and found["dead_filters"] is None
+    assert 'id="dead"' not in out.read_text() and 'id="paths"' in out.read_text()

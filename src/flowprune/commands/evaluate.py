@@ -25,6 +25,6 @@ def evaluate(
     from flowprune.training import evaluate as evaluate_on
 
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
-    images = given.data(data, data_dir, key_values(data_option, "--data-option"))
+    images = given.labelled_data(data, data_dir, key_values(data_option, "--data-option"))
     found = evaluate_on(given.model.to(PartialState().device), images)
     typer.echo(f"top-1 {found.top1:.2f} %, loss {found.loss:.4f}, {found.images} test images of {images.name}")

@@ -17,7 +17,6 @@ from flowprune.commands.options import (
     check_free,
     key_values,
 )
-from flowprune.errors import RecipeError
 
 
 def finetune(
@@ -43,11 +42,9 @@ def finetune(
     check_free(out, overwrite)
     import sys
 
-    from pydantic import ValidationError
-
     from flowprune.artifacts import save
     from flowprune.commands.subject import subject
-    from flowprune.errors import UnknownNameError
+    from flowprune.recipe_file import checked_sections
     from flowprune.training import TrainingSettings, train
 
     chosen = {
@@ -58,17 +55,10 @@ def finetune(
         "seed": seed,
         **key_values(setting, "--set"),
     }
-    for key in chosen:
-        if key not in TrainingSettings.model_fields:
-            raise UnknownNameError("training setting", key, TrainingSettings.model_fields)
-    try:
-        settings = TrainingSettings.model_validate(chosen)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise RecipeError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from error
+    settings = checked_sections(TrainingSettings, chosen, "settings of the training")
     given = subject(artifact, builder=model_name, options=key_values(model_option, "--model-option"))
     options = key_values(data_option, "--data-option")
-    images = given.data(data, data_dir, options)
+    images = given.labelled_data(data, data_dir, options)
     result = train(given.model, images, settings, progress=sys.stderr.isatty(), title="fine-tuning")
     notes = {**given.notes, "input": list(images.shape), "classes": images.classes, "top1": result.top1}
     if data is not None:

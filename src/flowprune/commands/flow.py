@@ -18,7 +18,7 @@ from flowprune.commands.options import (
     check_free,
     key_values,
 )
-from flowprune.errors import OutputError, RecipeError
+from flowprune.errors import DataError, OutputError, RecipeError, TraceError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,7 +167,6 @@ def _drawn(
 
     import torch
 
-    from flowprune.errors import DataError
     from flowprune.training.splits import Subset
 
     whole = data.train if split == "train" else data.test
@@ -197,7 +196,11 @@ def _measured(
     device = PartialState().device
     model = given.model.to(device)
     paths = flow_paths(model, batches, classes=labels, **how)
-    dead = dead_filters(model, data.example_input().to(device), batches)
+    try:
+        dead = dead_filters(model, data.example_input().to(device), batches)
+    except TraceError:
+        # Points that are named need no trace of the model; counting its filters does.
+        return {**paths.as_dict(), "filters": None, "dead_filters": None, "layers": []}
     return {
         **paths.as_dict(),
         "filters": dead.filters,

@@ -121,6 +121,7 @@ def prune(
     from flowprune.allocation import budget_from
     from flowprune.artifacts import save
     from flowprune.commands.subject import subject
+    from flowprune.importance import REGISTRY
     from flowprune.pipeline import importance_from
     from flowprune.pipeline.between import prune_with_training
     from flowprune.pruning import plan
@@ -136,6 +137,7 @@ def prune(
         "scope": scope,
     }
     kind = budget_from(**budget).kind
+    REGISTRY[importance]  # refuses an unknown one, also where a threshold needs none
     torch.manual_seed(seed)
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     images = None

@@ -86,7 +86,7 @@ def sensitivity(
 
     torch.manual_seed(seed)
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
-    whole = given.data(data, data_dir, key_values(data_option, "--data-option"))
+    whole = given.labelled_data(data, data_dir, key_values(data_option, "--data-option"))
     chosen = whole.train if split == "train" else whole.test
     count = min(images, len(chosen))
     drawn = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count].sort().values

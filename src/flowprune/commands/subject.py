@@ -16,6 +16,8 @@ from flowprune.commands.options import image_shape
 from flowprune.errors import ArtifactError, DataError, ModelError, RecipeError, UnknownNameError
 from flowprune.models import create, names
 from flowprune.pruning import check_finite
+from flowprune.recipe import DataSection
+from flowprune.recipe_file import checked_sections
 from flowprune.training import Data, load_data
 
 _DATA_OPTIONS = ("normalize", "size", "subset", "workers")
@@ -44,11 +46,27 @@ class Subject:
             raise DataError("no data set is known for this model; name one with --data")
         known = {key: noted.get(key) for key in ("normalize", "size")} if chosen == noted.get("name") else {}
         merged: dict[str, Any] = {**{key: value for key, value in known.items() if value is not None}, **options}
-        try:
-            data = load_data(chosen, data_dir=data_dir, **merged)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{chosen}: the data options {merged} do not fit ({error})") from error
+        section = checked_sections(DataSection, {"name": chosen, **merged}, "--data-option")
+        data = load_data(**section.model_dump(), data_dir=data_dir)
         self.run_on(data.example_input())
+        return data
+
+    def labelled_data(self, name: str | None, data_dir: Path | None, options: Mapping[str, Any]) -> Data:
+        """As ``data``, for what compares the model's outputs with the labels.
+
+        Raises:
+            DataError: also where the outputs are no logits of the data set's classes.
+        """
+        data = self.data(name, data_dir, options)
+        logits = self.run_on(data.example_input())
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < data.classes:
+            what = (
+                f"of shape {list(logits.shape)}" if isinstance(logits, Tensor) else f"that is a {type(logits).__name__}"
+            )
+            raise DataError(
+                f"the model gives an output {what}, {data.name} needs [images, {data.classes}]; name the data set it was "
+                "trained on, or build it with that many classes"
+            )
         return data
 
     def example(self, shape: str | None) -> Tensor:
@@ -67,8 +85,8 @@ class Subject:
         self.run_on(x)
         return x
 
-    def run_on(self, x: Tensor) -> None:
-        """Run the model once.
+    def run_on(self, x: Tensor) -> Any:
+        """What the model returns in evaluation mode.
 
         Raises:
             ModelError: it does not take such an input.
@@ -76,7 +94,7 @@ class Subject:
         mode = self.model.training
         try:
             with torch.no_grad():
-                self.model.eval()(x)
+                return self.model.eval()(x)
         except Exception as error:  # the user's forward
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"the model does not run on an image of shape {list(x.shape[1:])}: {reason}") from error

@@ -55,7 +55,8 @@ def normalization(choice: str | Sequence[Sequence[float]], channels: int) -> Nor
     if choice == "none":
         found = Normalization(found.mean * channels, found.deviation * channels)
     if len(found.mean) != channels or len(found.deviation) != channels:
-        raise DataError(f"normalize: {choice!r} has {len(found.mean)} channels, the images have {channels}")
+        counted = f"{len(found.mean)} means and {len(found.deviation)} deviations"
+        raise DataError(f"normalize: {choice!r} has {counted}, the images have {channels} channels")
     if min(found.deviation) <= 0:
         raise DataError(f"normalize: deviations must be above 0, got {list(found.deviation)}")
     return found
