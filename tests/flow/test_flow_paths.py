@@ -255,3 +255,22 @@ def test_the_dictionary_is_json_of_the_same_content():
     assert content == found.as_dict()
     assert [stage["straightness"] for stage in content["stages"]] == [stage.straightness for stage in found.stages]
     assert content["points"][1]["name"] == "layer1.0" and "layer1.1 ... layer2.1 (8x4x4)" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shapes"),
+    [
+        ("timm:vit_tiny_patch16_224", {"img_size": 32}, {(5, 192)}),
+        ("torchvision:densenet121", {}, {(32, 8, 8), (128, 8, 8)}),
+        ("timm:convnext_atto", {}, {(40, 8, 8), (320, 1, 1)}),
+    ],
+)
+def test_streams_of_tokens_and_branching_networks_have_paths(name, options, shapes):
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    found = fp.flow_paths(fp.models.create(name, **options), [(torch.randn(3, 3, 32, 32), torch.tensor([1, 0, 1]))])
+    assert shapes <= {stage.shape for stage in found.stages}
+    for stage in found.stages:
+        assert stage.labels == (0, 1) and 0 < stage.visible <= 1 and 0 < stage.net <= stage.length * (1 + 1e-6)
+        assert stage.straightness is None or 0 < stage.straightness <= 1 + 1e-6
