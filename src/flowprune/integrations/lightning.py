@@ -197,7 +197,10 @@ class FeatureFlowCallback(Callback):  # type: ignore[misc]
             self._session.end_epoch(trainer.current_epoch + 1)
 
     def _close(self) -> None:
-        if self._session is not None:
+        if self._session is None:
+            return
+        try:
             self._state = self._session.state_dict()
+        finally:  # what broke the training off may have broken the device, too
             self._session.flow.close()
             self._session = None

@@ -68,7 +68,8 @@ class FeatureFlowMixin:
         check_options(flow)
         self._flow_options, self._macs_left = dict(flow), macs_left
         self._session: FlowSession | None = None
-        self._penalties: list[Tensor] = []
+        self._penalties: Tensor | float = 0.0
+        self._penalized = 0
         super().__init__(*args, **kwargs)
         self.add_callback(_Epochs(self))  # type: ignore[attr-defined]
 
@@ -98,15 +99,15 @@ class FeatureFlowMixin:
         # batches is one batch's part of their mean, and the penalty has to become one.
         batches = getattr(self, "current_gradient_accumulation_steps", 1) if self._is_divided(num_items_in_batch) else 1
         penalty = flow.penalty(loss.detach() * batches if flow.coefficients is None else None)
-        self._penalties.append(penalty.detach())
+        self._penalties, self._penalized = self._penalties + penalty.detach(), self._penalized + 1
         loss = loss + (penalty / batches).to(loss.device)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the penalty beside the training loss."""
-        if "loss" in logs and self._penalties:
-            logs["flow_penalty"] = float(torch.stack(self._penalties).mean())
-            self._penalties.clear()
+        if "loss" in logs and self._penalized:
+            logs["flow_penalty"] = float(self._penalties) / self._penalized
+            self._penalties, self._penalized = 0.0, 0
             if self._session is not None:
                 logs.update(self._session.metrics)
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
@@ -130,7 +131,7 @@ class FeatureFlowMixin:
         if self._session is not None:
             self._session.flow.close()
             self._session = None
-        self._penalties.clear()
+        self._penalties, self._penalized = 0.0, 0
 
 
 class FeatureFlowTrainer(FeatureFlowMixin, Trainer):  # type: ignore[misc]
