@@ -142,7 +142,8 @@ class _Search:
                 while self.best[number] >= self.steps[number]:
                     candidate = self.best.copy()
                     candidate[number] -= self.steps[number]
-                    if not self._offer(candidate):
+                    held = self.best
+                    if not self._offer(candidate) or self.best is held:
                         break
             if exchanging and not self.is_close:
                 self._exchange()

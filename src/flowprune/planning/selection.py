@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,8 @@ def select(
         for score, group in zip(importance(model, inputs, coupling.groups), coupling.groups, strict=True)
     ]
     ranking = rank(coupling, scores, share_of_classes(largest_cut, coupling, LARGEST_CUT, "largest_cut"))
+    if recount is not None:
+        ranking = _without_idle(coupling, ranking, recount)
     rounding = Rounding(coupling, ranking.limits, round_to)
     if budget.kind == "channels":
         assert budget.share is not None
@@ -122,6 +124,15 @@ def select(
         coupled.exempt.tensors,
     )
     return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
+
+
+def _without_idle(coupling: Coupling, ranking: Ranking, recount: Recount) -> Ranking:
+    """The ranking without the classes whose channels leave anyway."""
+    nothing = np.zeros(len(ranking.limits), dtype=np.int64)
+    whole = recount("params", _components(coupling, ranking, nothing))
+    steps = np.eye(len(nothing), dtype=np.int64)
+    idle = [recount("params", _components(coupling, ranking, step)) == whole for step in steps]
+    return replace(ranking, limits=np.where(idle, 0, ranking.limits))
 
 
 def _rounded(coupling: Coupling, rounding: Rounding, fit: Fit) -> tuple[RoundedWidth, ...]:
