@@ -54,9 +54,10 @@ def normalization(choice: str | Sequence[Sequence[float]], channels: int) -> Nor
         found = Normalization(tuple(map(float, mean)), tuple(map(float, deviation)))
     if choice == "none":
         found = Normalization(found.mean * channels, found.deviation * channels)
-    if len(found.mean) != channels or len(found.deviation) != channels:
-        counted = f"{len(found.mean)} means and {len(found.deviation)} deviations"
-        raise DataError(f"normalize: {choice!r} has {counted}, the images have {channels} channels")
+    if len(found.mean) != len(found.deviation):
+        raise DataError(f"normalize: {choice!r} has {len(found.mean)} means and {len(found.deviation)} deviations")
+    if len(found.mean) != channels:
+        raise DataError(f"normalize: {choice!r} has {len(found.mean)} channels, the images have {channels}")
     if min(found.deviation) <= 0:
         raise DataError(f"normalize: deviations must be above 0, got {list(found.deviation)}")
     return found
