@@ -223,3 +223,18 @@ def test_without_lightning_the_error_says_what_to_install(monkeypatch: pytest.Mo
     with pytest.raises(MissingLibraryError, match=r"pip install 'flowprune\[lightning\]'") as caught:
         importlib.import_module("flowprune.integrations.lightning")
     assert "\n" not in str(caught.value) and isinstance(caught.value, ImportError)
+
+
+def test_schedules_and_targets_get_their_epochs_from_the_trainer(tmp_path: Path) -> None:
+    scheduled = FeatureFlowCallback(0.1, schedule="linear")
+    trainer(tmp_path, scheduled).fit(Classifier(network()), loader())
+    control = scheduled.state_dict()["flow"]["control"]
+    assert (control["epochs"], control["epoch"]) == (4, 4)
+
+    measured = iter((0.9, 0.8, 0.7, 0.6))
+    steered = FeatureFlowCallback(0.1, target_macs=0.5, macs_left=lambda: next(measured))
+    running = trainer(tmp_path, steered)
+    running.fit(Classifier(network()), loader(), loader())
+    assert running.callback_metrics["flow_macs_left"] == pytest.approx(0.6) and next(measured, None) is None
+    with pytest.raises(ModelError, match="target_macs needs"):
+        trainer(tmp_path, FeatureFlowCallback(0.1, target_macs=0.5)).fit(Classifier(network()), loader())
