@@ -12,7 +12,7 @@ PAGE = "docs/flow.md"
 
 def test_the_examples_run() -> None:
     examples = blocks(PAGE, "python")
-    assert len(examples) == 2
+    assert len(examples) == 3
     history = run(examples, PAGE)["history"]
     assert isinstance(history, list) and all(0 < epoch["macs_left"] <= 1 for epoch in history)
 
