@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from flowprune.commands.subject import Subject
     from flowprune.training import Data
 
-_BATCH = 64
+_BATCH, _POSITIONS = 64, 1 << 20
+"""Images in a batch: so many, but fewer of large ones, because all points' features are held at once."""
 
 
 def flow(
@@ -177,7 +178,8 @@ def _drawn(
         )
     drawn = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))[:count].sort().values
     seen = replace(data, test=Subset(whole, drawn))
-    batches = list(seen.batches("test", batch_size=_BATCH))
+    size = max(1, min(_BATCH, _POSITIONS // (data.shape[1] * data.shape[2])))
+    batches = list(seen.batches("test", batch_size=size))
     labels, counts = torch.cat([targets for _, targets in batches]).unique(return_counts=True)
     most = counts.sort(descending=True, stable=True).indices[:wanted]
     return batches, sorted(int(label) for label in labels[most])
