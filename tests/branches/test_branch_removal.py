@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -236,33 +237,118 @@ def test_what_shall_stay_stays() -> None:
         assert plan.is_empty and "as asked" in plan.branches_left["blocks.1.bn2"]
 
 
-def test_odd_code_is_left_alone() -> None:
-    class ReadTwice(nn.Module):
-        """The end is read by more than the addition."""
+class OwnNorm(nn.BatchNorm2d):
+    """A user's class, as timm has one."""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.bn = nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            end = self.bn(self.conv(x))
-            return torch.relu(x + end) + end.mean((2, 3), keepdim=True)
+class ReadTwice(nn.Module):
+    """The end is read by more than the addition."""
 
-    class Custom(nn.BatchNorm2d):
-        pass
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        end = self.bn(self.conv(x))
+        return torch.relu(x + end) + end.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("dead", [5, 8])
+def test_an_end_may_be_read_elsewhere_too(dead: int) -> None:
     model = ready(Network([ReadTwice()], 8))
-    kill(model.blocks[0].bn, range(8), 0.3)
-    plan = fp.plan(model, images(1), threshold=1e-2, branches=True)
-    assert plan.is_empty and plan.branches_left == {"blocks.0.conv": "its output is read by more than the addition"}
+    kill(model.blocks[0].bn, range(dead), 0.3)
+    x = images()
+    plan = fp.plan(model, x[:1], threshold=1e-2, branches="always")
+    assert kinds(plan) == {"blocks.0.bn": "opened" if dead < 8 else "ended"}
+    assert largest_difference(model(x), fp.prune(model, plan).eval()(x)) < 1e-12
 
-    other = network()
-    own = Custom(8).double()
-    own.load_state_dict(other.blocks[0].bn2.state_dict())
-    other.blocks[0].bn2 = own
-    kill(own, range(8), 0.3)
-    plan = fp.plan(other.eval(), images(1), threshold=1e-2, branches=True)
-    assert plan.is_empty and "Custom" in plan.branches_left["blocks.0.conv2"]
+
+def test_norms_of_a_class_of_ones_own_are_opened_and_pickled() -> None:
+    model = network()
+    own = OwnNorm(8).double().eval()
+    own.load_state_dict(model.blocks[0].bn2.state_dict())
+    model.blocks[0].bn2 = own
+    kill(own, range(5), 0.3)
+    x = images()
+    small = fp.prune(model, x[:1], threshold=1e-2, branches="always").eval()
+    assert isinstance(small.blocks[0].bn2, OwnNorm) and small.blocks[0].bn2.num_features == 3
+    assert largest_difference(model(x), small(x)) < 1e-12
+    for norm in (small.blocks[0].bn2, small.blocks[1].bn2):
+        again = pickle.loads(pickle.dumps(norm))  # as torch.save of a whole model, and a new process, would
+        assert type(again) is type(norm) and same_state(again.state_dict(), norm.state_dict())
+        assert type(copy.deepcopy(norm)) is type(norm)
+
+
+class CalledTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(x + self.bn(self.conv(x)))
+        return torch.relu(x + self.bn(self.conv(x)))
+
+
+class Functional(nn.Module):
+    """The norm is no module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n = self.bn
+        y = nn.functional.batch_norm(self.conv(x), n.running_mean, n.running_var, n.weight, n.bias, self.training)
+        return torch.relu(x + y)
+
+
+class ReadsItsWeight(nn.Module):
+    """The code looks at what a stand-in would not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16)
+        self.conv2, self.bn2 = nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16)
+        self.short = nn.Conv2d(8, 16, 1, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv2(torch.relu(self.bn1(self.conv1(x))) * self.conv1.weight.mean())
+        return torch.relu(self.bn2(y) + self.short(x))
+
+
+class Unequal(nn.Module):
+    """A convolution that leaves out the border, so that no stand-in is known for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.bn = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x[:, :, 2:-2, 2:-2] + self.bn(self.conv2(torch.relu(self.conv1(x)))))
+
+
+@pytest.mark.parametrize(
+    ("block", "norm"),
+    [(CalledTwice, "bn"), (Functional, "bn"), (ReadsItsWeight, "bn2"), (Unequal, "bn")],
+)
+def test_odd_code_is_left_as_it_is_or_handled_right(block: type[nn.Module], norm: str) -> None:
+    model = ready(Network([block()], 16 if block is ReadsItsWeight else 8))
+    end = getattr(model.blocks[0], norm)
+    kill(end, range(end.num_features), 0.3)
+    x = images()
+    plan = fp.plan(model, x[:1], threshold=1e-2, branches=True)
+    assert all(branch.kind == "opened" for branch in plan.branches)
+    assert plan.branches or "blocks.0" in str(plan.branches_left)
+    assert largest_difference(model(x), fp.prune(model, plan).eval()(x)) < 1e-12
+
+
+def test_a_branch_with_a_single_live_end_keeps_two() -> None:
+    model = network()
+    kill(model.blocks[1].bn2, range(7), 0.3)
+    x = images()
+    plan = fp.plan(model, x[:1], threshold=1e-2, branches=True)
+    assert plan.branches[0].live == 2
+    assert largest_difference(model(x), fp.prune(model, plan).eval()(x)) < 1e-12
 
 
 def test_options_that_do_not_go_together() -> None:

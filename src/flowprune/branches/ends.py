@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from flowprune.branches.modules import PLACED
+from flowprune.branches.modules import can_be_placed
 from flowprune.measuring import FilterLayer
 from flowprune.tracing import Graph, Operation
 
@@ -64,24 +64,23 @@ def find_ends(model: nn.Module, graph: Graph, layers: Iterable[FilterLayer]) -> 
         output = graph.operations[layer.positions[0][0]].outputs[0]
         norm = consumers[-1 if output is None else output][0]
         value = norm.outputs[0]
-        readers = [] if value is None else consumers.get(value, [])
         module = model.get_submodule(norm.module)
-        if type(module) not in PLACED:
-            refused[layer.name] = f"what normalises it is a {type(module).__name__}, no batch norm of torch's own class"
-        elif value is None or len(readers) != 1 or readers[0].name not in _ADDITIONS or value in graph.outputs:
-            refused[layer.name] = "its output is read by more than the addition"
-        elif sum(call.path == norm.module for call in graph.calls) != 1:
+        calls = [call for call in graph.calls if call.path == norm.module]
+        if value is None or not can_be_placed(module):
+            refused[layer.name] = f"what normalises it is no batch norm but a {type(module).__name__}"
+        elif len(calls) != 1:
             refused[layer.name] = f"{norm.module} is called several times"
+        elif calls[0].outputs != (value,):
+            refused[layer.name] = f"{norm.module} does more than normalise"
         else:
+            addition = next(reader for reader in consumers[value] if reader.name in _ADDITIONS)
             shape = graph.values[value].shape
             alone = _alone(graph, norm)
             positions = 1
             for size in shape[2:]:
                 positions *= size
             found.append(
-                BranchEnd(
-                    layer, norm.module, value, len(shape), positions, readers[0], alone, _tensors_of(graph, alone)
-                )
+                BranchEnd(layer, norm.module, value, len(shape), positions, addition, alone, _tensors_of(graph, alone))
             )
     return found, refused
 

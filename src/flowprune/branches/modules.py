@@ -28,45 +28,57 @@ def put(x: Tensor, places: Tensor, constant: Tensor) -> Tensor:
     return stream.index_copy(1, places, x)
 
 
-class PlacedBatchNorm1d(nn.BatchNorm1d):
-    """A branch's last batch norm over its live channels, which it then puts at their places in the stream."""
+class Placed(nn.Module):
+    """Mixed into a branch's last norm: over its live channels, which it then puts at their places in the stream."""
 
     places: Tensor
     constant: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, live] or [N, live, L] -> [N, C] or [N, C, L]."""
+        """[N, live, ...] -> [N, C, ...]."""
         return put(super().forward(x), self.places, self.constant)
 
 
-class PlacedBatchNorm2d(nn.BatchNorm2d):
-    """A branch's last batch norm over its live channels, which it then puts at their places in the stream."""
-
-    places: Tensor
-    constant: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, live, H, W] -> [N, C, H, W]."""
-        return put(super().forward(x), self.places, self.constant)
+class PlacedBatchNorm1d(Placed, nn.BatchNorm1d):
+    """``nn.BatchNorm1d`` of a branch's live channels, put at their places in the stream."""
 
 
-class PlacedBatchNorm3d(nn.BatchNorm3d):
-    """A branch's last batch norm over its live channels, which it then puts at their places in the stream."""
-
-    places: Tensor
-    constant: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, live, D, H, W] -> [N, C, D, H, W]."""
-        return put(super().forward(x), self.places, self.constant)
+class PlacedBatchNorm2d(Placed, nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` of a branch's live channels, put at their places in the stream."""
 
 
-PLACED: dict[type[nn.Module], type[nn.Module]] = {
+class PlacedBatchNorm3d(Placed, nn.BatchNorm3d):
+    """``nn.BatchNorm3d`` of a branch's live channels, put at their places in the stream."""
+
+
+_PLACED: dict[type[nn.Module], type[Placed]] = {
     nn.BatchNorm1d: PlacedBatchNorm1d,
     nn.BatchNorm2d: PlacedBatchNorm2d,
     nn.BatchNorm3d: PlacedBatchNorm3d,
 }
-"""A branch's last module -> what it becomes. Its parameters and buffers keep their names."""
+
+
+def placed_class(norm: type[nn.Module]) -> type[Placed]:
+    """The class of norm that puts its channels at their places; for a class that is not torch's own it is made here, once."""
+    if norm not in _PLACED:
+        # A class made at run time cannot be found by its name: copies and pickles make it again from its origin.
+        own = {"__reduce_ex__": _reduced, "__doc__": Placed.__doc__}
+        _PLACED[norm] = type(f"Placed{norm.__name__}", (Placed, norm), own)
+    return _PLACED[norm]
+
+
+def _reduced(module: nn.Module, protocol: int) -> tuple[object, ...]:
+    return _empty, (type(module).__mro__[2],), module.__dict__.copy()
+
+
+def _empty(norm: type[nn.Module]) -> nn.Module:
+    made = placed_class(norm)
+    return made.__new__(made)
+
+
+def can_be_placed(module: nn.Module) -> bool:
+    """Whether a branch's last module is a batch norm, and puts nothing at places yet."""
+    return isinstance(module, _BatchNorm) and not isinstance(module, Placed)
 
 
 class AddedConstant(nn.Module):
@@ -133,13 +145,13 @@ def placed(norm: nn.Module, rank: int) -> None:
     """Turn a batch norm into the one that puts its channels at their places, in place; all of them live, so nothing changes.
 
     Args:
-        norm: of a class in ``PLACED``.
+        norm: one that ``can_be_placed``.
         rank: number of dimensions of its output.
     """
     batch_norm = cast(_BatchNorm, norm)
     like = batch_norm.weight if batch_norm.weight is not None else batch_norm.running_mean
     assert like is not None
     width = like.shape[0]
-    norm.__class__ = PLACED[type(norm)]
+    norm.__class__ = placed_class(type(norm))
     norm.register_buffer(PLACES, torch.arange(width, device=like.device))
     norm.register_buffer(CONSTANT, like.detach().new_zeros([1, width, *[1] * (rank - 2)]))

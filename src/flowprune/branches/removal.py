@@ -16,13 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flowprune.allocation import BranchChange, Budget, LayerChange, Plan
+from flowprune.allocation import BranchChange, Budget, Fit, LayerChange, Plan
 from flowprune.branches.alignment import departure, operators_in
 from flowprune.branches.ends import BranchEnd, block_around, find_ends, stand_ins
 from flowprune.branches.modules import CONSTANT, PLACES
+from flowprune.branches.numerics import TOLERANCE, difference, silenced
 from flowprune.branches.restructuring import restructured
 from flowprune.branches.worth import is_worth_opening
+from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array
+from flowprune.errors import FlowpruneError
 from flowprune.importance.protocol import Importance
 from flowprune.measuring.filter_layers import tensors_of
 from flowprune.planning import CoupledModel, Selection, assemble
@@ -153,19 +156,40 @@ class BranchRemoval:
             changes = tuple(self.changes.values())
             changed = restructured(self.model, changes)
             places = frozenset(f"{change.module}.{PLACES}" for change in changes if change.kind == "opened")
-            opened = CoupledModel.of(changed, self.inputs, heads=self.heads, places=places)
             touched = {path for change in changes for path in (change.module, *change.stand_ins)}
-            reasons = (
-                departure(a.graph, b.graph, touched) for a, b in zip(self.dense.passes, opened.passes, strict=True)
-            )
+            try:
+                opened = CoupledModel.of(changed, self.inputs, heads=self.heads, places=places)
+            except FlowpruneError as error:  # code that looks at what a branch is made of
+                self.drop(self._suspect(changes, str(error)), f"without it, {error}", analyse=False)
+                continue
+            pairs = zip(self.dense.passes, opened.passes, strict=True)
+            reasons = (departure(before.graph, after.graph, touched) for before, after in pairs)
             reason = next((reason for reason in reasons if reason is not None), None)
             if reason is None:
                 self.opened = opened
                 self._list_operators(opened)
                 self._link_labels(opened)
+                reason = self._miscalculation()
+            if reason is None:
                 return
-            self.drop(self._suspect(changes, reason), f"restructured, {reason}", analyse=False)
+            self.drop(self._suspect(changes, reason), f"without its dead ends {reason}", analyse=False)
         self.opened = None
+
+    def _miscalculation(self) -> str | None:
+        """How a cut of the dead ends alone differs from the model in which they are silent; None if it does not, or cannot run."""
+        if any(tensor.is_meta for tensor in self.model.parameters()):
+            return None
+        nothing = np.zeros(self.dense.coupling.notes.labels, dtype=bool)
+        alone = Selection(nothing, Folding(), {}, Fit(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)))
+        plan, _ = self._assembled(alone, Budget("threshold", share=1.0), None, 1)
+        if not isinstance(plan, Plan):
+            return f"it could not be cut ({plan[0].reason})"
+        said = {
+            key: torch.zeros_like(self.constants[key]) if change.kind == "vanished" else self.constants[key]
+            for key, change in self.changes.items()
+        }
+        found = difference(cut(self.model, plan), silenced(self.model, self.dead, said), self.inputs)
+        return None if found is None or found <= TOLERANCE else f"the model computes something else (by {found:.2g})"
 
     def _suspect(self, changes: Sequence[BranchChange], reason: str) -> str:
         """The branch to do without: a changed one whose path the reason names, else the last."""
@@ -237,16 +261,11 @@ class BranchRemoval:
         model = self.opened.macs if kind == "macs" else self.opened.params
         return model.count_removed(self.removed(removed))
 
-    def carried_out(
-        self, made: Plan, selection: Selection, budget: Budget, importance: Importance | None, round_to: int
-    ) -> Plan | None:
-        """The plan with its branches, certified; None where something was refused, and a branch less is changed from now on.
-
-        Args:
-            made: the certified plan of the model as it is.
-            selection: what it takes.
-            budget, importance, round_to: what was asked.
-        """
+    def _assembled(
+        self, selection: Selection, budget: Budget, importance: Importance | None, round_to: int
+    ) -> tuple[Plan | list[Freeze], Mask]:
+        """The plan of the restructured model that takes what ``selection`` takes of the dense one, and the dead ends; and by
+        component what leaves. Or what would have to stay."""
         assert self.opened is not None
         mask = self.removed(selection.removed)
         known = {name for name, _ in self.opened.coupling.notes.slot_of}
@@ -264,7 +283,21 @@ class BranchRemoval:
                 shifts[f"{change.module}.{CONSTANT}"] = said.reshape([1, -1, *[1] * (change.rank - 2)])
             changes.append(change)
         own = replace(selection, removed=mask, folding=Folding(folds, shifts, set()))
-        assembled = assemble(own, self.opened, budget, importance, round_to)
+        plan = assemble(own, self.opened, budget, importance, round_to)
+        return (replace(plan, branches=tuple(changes)) if isinstance(plan, Plan) else plan), mask
+
+    def carried_out(
+        self, made: Plan, selection: Selection, budget: Budget, importance: Importance | None, round_to: int
+    ) -> Plan | None:
+        """The plan with its branches, certified; None where something was refused, and a branch less is changed from now on.
+
+        Args:
+            made: the certified plan of the model as it is.
+            selection: what it takes.
+            budget, importance, round_to: what was asked.
+        """
+        assert self.opened is not None
+        assembled, mask = self._assembled(selection, budget, importance, round_to)
         if not isinstance(assembled, Plan):
             self.drop(next(reversed(self.changes)), assembled[0].reason)
             return None
@@ -274,7 +307,6 @@ class BranchRemoval:
             macs=(made.macs[0], assembled.macs[1]),
             params=(made.params[0], assembled.params[1]),
             frozen=made.frozen,
-            branches=tuple(changes),
             branches_left=dict(self.left),
         )
         candidate = cut_on_meta(self.model, plan) if self.opened.runs_on_meta else cut(self.model, plan)
@@ -284,7 +316,7 @@ class BranchRemoval:
         passes = self.opened.passes
         operation = next(p for p in passes if p.graph.training == refusal.training).graph.operations[refusal.operation]
         self.drop(
-            self._suspect(changes, operation.module),
+            self._suspect(plan.branches, operation.module),
             f"the cut could not be certified: {refusal.reason} ({operation.name})",
         )
         return None

@@ -13,7 +13,15 @@ import torch
 from torch import nn
 
 from flowprune.allocation.plan import BranchChange
-from flowprune.branches.modules import CONSTANT, PLACED, PLACES, AddedConstant, ConstantEnd, PositionsOnly, placed
+from flowprune.branches.modules import (
+    CONSTANT,
+    PLACES,
+    AddedConstant,
+    ConstantEnd,
+    PositionsOnly,
+    can_be_placed,
+    placed,
+)
 from flowprune.errors import ModelError
 from flowprune.tracing.shadow import shadow
 
@@ -35,7 +43,7 @@ def restructured(model: nn.Module, branches: Sequence[BranchChange]) -> nn.Modul
 def _carry_out(model: nn.Module, branch: BranchChange) -> None:
     module = _submodule(model, branch.module)
     if branch.kind == "opened":
-        if type(module) not in PLACED:
+        if not can_be_placed(module):
             raise _other(branch.module, f"it is a {type(module).__name__}")
         placed(module, branch.rank)
         return

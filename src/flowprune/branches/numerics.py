@@ -1,0 +1,74 @@
+"""The last word on a restructured model: in float64 it says what the model says whose dead ends are silenced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from flowprune.tracing import call_model, shadow
+
+TOLERANCE = 1e-7
+"""Largest difference of an output, as a share of its largest value."""
+
+
+def silenced(model: nn.Module, dead: Mapping[str, NDArray[np.bool_]], constants: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of ``model`` whose dead ends say their constants and nothing else.
+
+    Args:
+        model: the dense model.
+        dead: last batch norm of a branch -> [channels] which of its ends are dead.
+        constants: last batch norm of a branch -> [channels] what they say.
+    """
+    twin = shadow(model, _own)
+    for path, mask in dead.items():
+        norm = twin.get_submodule(path)
+        assert isinstance(norm, _BatchNorm)
+        chosen = torch.from_numpy(mask)
+        with torch.no_grad():
+            if norm.weight is not None:
+                norm.weight[chosen.to(norm.weight.device)] = 0.0
+            if norm.bias is not None:
+                norm.bias[chosen.to(norm.bias.device)] = constants[path][chosen].to(norm.bias)
+    return twin
+
+
+def _own(tensor: Tensor) -> Tensor:
+    held = tensor.detach().clone()
+    return nn.Parameter(held, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else held
+
+
+def difference(left: nn.Module, right: nn.Module, inputs: Any) -> float | None:
+    """The largest difference between two models' outputs, as a share of the largest value, in float64 and evaluation mode.
+
+    Args:
+        left, right: copies that may be changed.
+        inputs: example inputs; floating-point ones are drawn anew, in the same shapes.
+
+    Returns:
+        None where one of them does not run in float64.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+
+    given = tree_map_only(Tensor, drawn, inputs)
+    try:
+        with torch.no_grad():
+            first, second = (tree_leaves(call_model(model.double().eval(), given)) for model in (left, right))
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        return None
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if isinstance(a, Tensor) and a.is_floating_point()]
+    if any(a.shape != b.shape for a, b in pairs):
+        return float("inf")
+    scale = max((float(a.abs().max()) for a, _ in pairs if a.numel()), default=1.0) or 1.0
+    return max((float((a - b).abs().max()) for a, b in pairs if a.numel()), default=0.0) / scale
