@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flowprune.commands.terminal import wide_console
+
 
 def report(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a finished run, or its results.json.")],
@@ -17,8 +19,6 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """Print the table of a run and write its page anew."""
-    from rich.console import Console
-
     from flowprune.reporting import load_results, markdown_table, results_table, write_report
 
     results = load_results(run_folder)
@@ -27,6 +27,5 @@ def report(
     if markdown:
         typer.echo(markdown_table(results), nl=False)
     else:
-        console = Console()
-        (console if console.is_terminal else Console(width=140)).print(results_table(results))
+        wide_console(140).print(results_table(results))
     typer.echo(f"saved: {page}", err=True)

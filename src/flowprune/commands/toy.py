@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flowprune.commands.options import Overwrite, check_free
+from flowprune.commands.terminal import wide_console
 from flowprune.errors import RecipeError
 
 
@@ -95,8 +96,7 @@ def toy(
     table = Table(*result.headers(), box=None, pad_edge=False)
     for cells in result.rows():
         table.add_row(*cells)
-    console = Console()
-    (console if console.is_terminal else Console(width=140)).print(table)
+    wide_console(140).print(table)
     for name, reason in result.left_out.items():
         typer.echo(f"left out: {name}: {reason}")
     typer.echo(f"saved: {', '.join(map(str, files))}")

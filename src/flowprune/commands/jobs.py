@@ -1,0 +1,68 @@
+"""What the jobs from a recipe (``run``, ``compare``) share: their options, and how they are carried out into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flowprune.commands.interruption import can_go_on_with, resuming
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a recipe's key, such as training.epochs=5.", show_default=False
+    ),
+]
+Folder = Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME if left out.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")]
+Remove = Annotated[bool, typer.Option("--overwrite", help="Remove what an earlier one left in --out first.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show nothing but the table.")]
+
+
+def carry_out(
+    job: Callable[..., dict[str, Any]],
+    read: Any,
+    *,
+    again: tuple[str, Path | None, list[str] | None],
+    out: Path | None,
+    data_dir: Path | None,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+    left: str,
+    show: Callable[[dict[str, Any]], None],
+) -> None:
+    """Do the job and show its results, in the process that speaks for all.
+
+    Args:
+        job: ``pipeline.run.run``, ``comparison.compare`` or one like them.
+        read: its recipe.
+        again: the command's name, and the recipe's file and its changes as given: how an interrupted one is taken up.
+        out: the folder; runs/NAME if None.
+        data_dir, resume, overwrite: for the job.
+        quiet: whether to say nothing on the way.
+        left: what the folder holds in the end.
+        show: prints the table.
+    """
+    from accelerate import PartialState
+    from rich.console import Console
+
+    folder = out if out is not None else Path("runs") / read.name
+    notes = Console(stderr=True, quiet=quiet, highlight=False)
+    command, recipe, changes = again
+    can_go_on_with(resuming(command, recipe, changes or (), folder, data_dir))
+    results = job(
+        read,
+        folder,
+        data_dir=data_dir,
+        resume=resume,
+        overwrite=overwrite,
+        progress=not quiet and notes.is_terminal,
+        say=lambda line: notes.print(line, markup=False, soft_wrap=True),
+    )
+    if PartialState().is_main_process:
+        show(results)
+        notes.print(f"{folder}: {left}", markup=False, soft_wrap=True)
