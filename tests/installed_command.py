@@ -1,4 +1,4 @@
-"""The installed command in a process of its own, to be killed and interrupted."""
+"""The installed command, to be run in a process of its own, killed and interrupted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 
 
+def command_line() -> list[str]:
+    """The console script beside this Python; the module where the package is not installed."""
+    script = Path(sys.executable).with_name("flowprune")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "flowprune"]
+
+
 def start(command: str, recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """``flowprune COMMAND RECIPE --out OUT ...``, one thread."""
-    script = Path(sys.executable).with_name("flowprune")
-    flowprune = [str(script)] if script.exists() else [sys.executable, "-m", "flowprune"]
     return subprocess.Popen(
-        [*flowprune, command, str(recipe), "--out", str(out), *more],
+        [*command_line(), command, str(recipe), "--out", str(out), *more],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         # A shell without job control starts background work with the interrupt ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+from installed_command import command_line
 
 Finished = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Small networks are fastest, and several test processes get along, with one thread each."""
-    torch.set_num_threads(1)
-
-
-def command_line() -> list[str]:
-    """The console script beside this Python; the module where the package is not installed."""
-    script = Path(sys.executable).with_name("flowprune")
-    return [str(script)] if script.exists() else [sys.executable, "-m", "flowprune"]
 
 
 @pytest.fixture

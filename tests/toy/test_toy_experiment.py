@@ -18,11 +18,6 @@ from flowprune.toy.points import NAMES, points
 WIDTH = 48
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def test_points_are_two_moons_two_circles_and_four_arms() -> None:
     for name, classes in zip(NAMES, (2, 2, 4), strict=True):
         data = points(name, 500, 0)

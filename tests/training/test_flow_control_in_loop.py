@@ -21,14 +21,6 @@ from flowprune.training import TrainingSettings, load_data, train
 EPOCHS = 6
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def settings() -> TrainingSettings:
     return TrainingSettings.model_validate({"epochs": EPOCHS, "batch_size": 64, "lr": 0.1, "augmentation": None})
 

@@ -22,14 +22,6 @@ from flowprune.training import TrainingSettings, evaluate, load_data, train
 from flowprune.training.schedule import learning_rate
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def settings(**changes: Any) -> TrainingSettings:
     usual = {"epochs": 2, "batch_size": 64, "lr": 0.1, "augmentation": {"crop": 1, "flip": False}}
     return TrainingSettings.model_validate({**usual, **changes})
