@@ -49,10 +49,12 @@ class SmallResidual(nn.Module):
         return self.head(value)
 
 
-def build(seed: int = 1) -> SmallResidual:
-    """In float64, with random weights and batch-norm statistics, in training mode."""
+def build(
+    seed: int = 1, kind: type[SmallResidual] = SmallResidual, dtype: torch.dtype = torch.float64
+) -> SmallResidual:
+    """With random weights and batch-norm statistics, in training mode."""
     torch.manual_seed(seed)
-    model = SmallResidual().double()
+    model = kind().to(dtype)
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             if "running" in name:
@@ -67,9 +69,9 @@ def groups_of(model: nn.Module, x: torch.Tensor) -> dict[str, CoupledGroup]:
     return {group.name: group for group in group_channels(notes, passes).groups}
 
 
-def images(count: int, size: int = 6) -> torch.Tensor:
+def images(count: int, dtype: torch.dtype = torch.float64, size: int = 6) -> torch.Tensor:
     generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64)
+    return torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def labels(count: int) -> torch.Tensor:

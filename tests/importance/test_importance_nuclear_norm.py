@@ -6,18 +6,18 @@ import copy
 
 import numpy as np
 import pytest
+import small_residual_network
 import torch
-from small_residual_network import SmallResidual
+from small_residual_network import SmallResidual, groups_of, images
 from torch import nn
 
-from flowprune.coupling import CoupledGroup, FeatureMap, analyse, group_channels
+from flowprune.coupling import CoupledGroup, FeatureMap
 from flowprune.errors import DataError, FlowpruneError, ModelError, UnknownNameError
 from flowprune.importance import NuclearNorm
 from flowprune.importance.feature_spectra import StackedSpectra, drawn_positions
 from flowprune.importance.map_work import GIBIBYTE
 from flowprune.importance.stages import maps_at
 from flowprune.importance.threads import in_threads
-from flowprune.tracing import trace
 
 
 class Network(SmallResidual):
@@ -36,26 +36,7 @@ class Network(SmallResidual):
 
 
 def build(dtype=torch.float64) -> nn.Module:
-    torch.manual_seed(1)
-    model = Network().to(dtype)
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            if "running" in name:
-                buffer.uniform_(0.2, 1.5)
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def groups_of(model: nn.Module, x: torch.Tensor) -> dict[str, CoupledGroup]:
-    notes, passes = analyse(model, [trace(model, x)])
-    return {group.name: group for group in group_channels(notes, passes).groups}
-
-
-def images(count: int, dtype=torch.float64, size: int = 6) -> torch.Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count), dtype=torch.float64).to(
-        dtype
-    )
+    return small_residual_network.build(1, Network, dtype)
 
 
 def naive(maps: torch.Tensor, reading: str) -> np.ndarray:
