@@ -39,7 +39,7 @@ def prune_iteratively(
         finetune: is given the small model and the number of the step (from 1) after every step but the last; trains it in place,
             or returns the model to go on with.
         **options: the keyword arguments of ``plan``: a budget of ``macs``, ``params`` or ``channels``, and an importance, which is
-            asked anew in every step.
+            asked anew in every step; ``branches`` are changed in the last.
 
     Returns:
         The small model; its lineage holds every step's plan.
@@ -68,7 +68,8 @@ def prune_iteratively(
             dense = getattr(possible, budget.kind)[0]
             target = int(dense * (possible.target / dense) ** (step / steps)) if step < steps else possible.target
             asked |= {budget.kind: str(max(1, target))}
-        made = plan(small, inputs, **others, **asked)
+        # A branch whose ends are put at places holds its stream: nothing of that could leave in a later step.
+        made = plan(small, inputs, **{**others, "branches": others.get("branches", False) and step == steps}, **asked)
         if not made.is_empty or small is model:
             small = prune(small, made)
             widths.follow(made)

@@ -143,7 +143,7 @@ class PruningSection(Section):
         budgets: the targets.
         importance: the criterion; ``threshold`` needs none and takes none.
         largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
-        round_to, fold_tolerance, heads, ignore, freeze: see ``flowprune.plan``.
+        round_to, fold_tolerance, heads, ignore, freeze, branches: see ``flowprune.plan``.
         steps: how many cuts lead to a budget of MACs, parameters or channels.
         between: how the network is trained between them; None trains as ``finetuning`` says.
         batches, batch_size: how many training images data-driven criteria see.
@@ -157,6 +157,7 @@ class PruningSection(Section):
     heads: Literal["whole", "inside", "both"] = "whole"
     ignore: list[str] = []
     freeze: dict[str, int | list[int]] = {}
+    branches: bool | Literal["always"] = False
     steps: int = Field(default=1, ge=1)
     between: TrainingSettings | None = None
     batches: int = Field(default=5, ge=1)
@@ -176,7 +177,7 @@ class PruningSection(Section):
     def options(self, budget: BudgetSection) -> dict[str, Any]:
         """Keyword arguments for ``plan`` but for the criterion."""
         found: dict[str, Any] = {**budget.options(), "round_to": self.round_to, "fold_tolerance": self.fold_tolerance}
-        found |= {"heads": self.heads, "ignore": self.ignore, "freeze": self.freeze}
+        found |= {"heads": self.heads, "ignore": self.ignore, "freeze": self.freeze, "branches": self.branches}
         return found if budget.kind == "threshold" else {**found, "largest_cut": self.largest_cut}
 
 

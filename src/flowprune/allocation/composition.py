@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from flowprune.allocation.plan import AttributeChange, LayerChange, Plan
+from flowprune.allocation.plan import AttributeChange, BranchChange, LayerChange, Plan
 
 
 def composed(plans: Sequence[Plan], asked: str, *, untrained: bool = False) -> Plan:
@@ -25,7 +25,10 @@ def composed(plans: Sequence[Plan], asked: str, *, untrained: bool = False) -> P
     first, last = plans[0], plans[-1]
     staying: dict[tuple[str, int], np.ndarray] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    branches: list[BranchChange] = []
     for made in plans:
+        for branch in made.branches:
+            branches.append(_in_dense_channels(branch, staying, shapes))
         for name, shape in made.shapes.items():
             shapes.setdefault(name, tuple(shape))
         for name, dimensions in made.removed.items():
@@ -35,7 +38,8 @@ def composed(plans: Sequence[Plan], asked: str, *, untrained: bool = False) -> P
     removed: dict[str, dict[int, tuple[int, ...]]] = {}
     for (name, dimension), kept in staying.items():
         gone = np.setdiff1d(np.arange(shapes[name][dimension]), kept)
-        removed.setdefault(name, {})[dimension] = tuple(gone.tolist())
+        if len(gone) and not any(_is_gone(name, branch) for branch in branches):
+            removed.setdefault(name, {})[dimension] = tuple(gone.tolist())
     return replace(
         last,
         asked=asked,
@@ -47,8 +51,31 @@ def composed(plans: Sequence[Plan], asked: str, *, untrained: bool = False) -> P
         params=(first.params[0], last.params[1]),
         frozen=_merged([made.frozen for made in plans]),
         folds=tuple(fold for made in plans for fold in made.folds),
+        branches=tuple(branches),
         shifts=_shifts(plans) if untrained else {},
     )
+
+
+def _in_dense_channels(
+    branch: BranchChange, staying: dict[tuple[str, int], np.ndarray], shapes: dict[str, tuple[int, ...]]
+) -> BranchChange:
+    """The branch with its channels counted in the dense model; notes which of them are left where it is changed."""
+    makes = f"{branch.end}.weight"
+    kept = staying.get((makes, 0), np.arange(branch.channels))
+    channels = shapes[makes][0] if (makes, 0) in staying else branch.channels
+    for buffer, dimension in (("constant", 1), ("places", 0)):
+        name = f"{branch.module}.{buffer}"
+        staying[name, dimension] = kept
+        shapes[name] = (1, channels, *[1] * (branch.rank - 2)) if dimension else (channels,)
+    return replace(branch, channels=channels)
+
+
+def _is_gone(name: str, branch: BranchChange) -> bool:
+    """Whether a tensor of the dense model is in a branch that has none of its own any more."""
+    if branch.kind == "opened":
+        return False
+    paths = (branch.module, *branch.stand_ins)
+    return any(name.startswith(f"{path}.") for path in paths) and name != f"{branch.module}.constant"
 
 
 def _shifts(plans: Sequence[Plan]) -> dict[str, torch.Tensor]:

@@ -91,7 +91,7 @@ class BranchRemoval:
         graph = dense.graph
         ends, refused = find_ends(model, graph, layers)
         removal.left.update({name: why for name, why in refused.items() if name in dead and dead[name].any()})
-        asked = _asked_to_stay(dense)
+        asked = dense.kept_as_asked()
         for end in ends:
             mask = dead.get(end.layer.name)
             if mask is None or not mask.any():
@@ -99,7 +99,8 @@ class BranchRemoval:
             if asked & end.tensors:
                 removal.left[end.module] = "it is to stay as it is, as asked"
                 continue
-            removal._decide(end, np.array(mask), reference * tolerance, always)
+            within = [other.module for other in ends if other.addition.index in end.alone]
+            removal._decide(end, np.array(mask), reference * tolerance, always, within)
         removal._restructure()
         return removal
 
@@ -108,7 +109,8 @@ class BranchRemoval:
         """Whether no branch is changed."""
         return not self.changes
 
-    def _decide(self, end: BranchEnd, dead: Mask, negligible: float, always: bool) -> None:
+    def _decide(self, end: BranchEnd, dead: Mask, negligible: float, always: bool, within: Sequence[str] = ()) -> None:
+        """What becomes of one branch; ``within`` are the ends of the branches that nothing but this one needs."""
         graph = self.dense.graph
         width, live = len(dead), int((~dead).sum())
         norm = graph.producers()[end.value]
@@ -125,7 +127,9 @@ class BranchRemoval:
                 vanishes = block.changes_nothing and bool((said.abs() <= negligible).all())
                 kind = "vanished" if vanishes else "constant"
                 change = replace(change, module=block.module, kind=kind, activation=block.activation)
-            elif isinstance(inner, tuple):
+                for other in within:  # gone with the block around it
+                    self._forget(other)
+            elif isinstance(inner, tuple) and not within:
                 change = replace(change, kind="ended", stand_ins=inner)
         if change.kind == "opened":
             macs = self._macs_of(end)
@@ -154,10 +158,10 @@ class BranchRemoval:
         """Restructure, compare with the dense passes, and analyse; what cannot be shown to be the same is left out."""
         while self.changes:
             changes = tuple(self.changes.values())
-            changed = restructured(self.model, changes)
             places = frozenset(f"{change.module}.{PLACES}" for change in changes if change.kind == "opened")
             touched = {path for change in changes for path in (change.module, *change.stand_ins)}
             try:
+                changed = restructured(self.model, changes)
                 opened = CoupledModel.of(changed, self.inputs, heads=self.heads, places=places)
             except FlowpruneError as error:  # code that looks at what a branch is made of
                 self.drop(self._suspect(changes, str(error)), f"without it, {error}", analyse=False)
@@ -201,10 +205,13 @@ class BranchRemoval:
     def drop(self, key: str, reason: str, analyse: bool = True) -> None:
         """Leave a branch as it is."""
         self.left[key] = reason
-        for held in (self.changes, self.dead, self.constants):
-            held.pop(key, None)
+        self._forget(key)
         if analyse:
             self._restructure()
+
+    def _forget(self, key: str) -> None:
+        for held in (self.changes, self.dead, self.constants):
+            held.pop(key, None)
 
     def _list_operators(self, opened: CoupledModel) -> None:
         for key, change in self.changes.items():
@@ -335,13 +342,3 @@ def _layers(dense: Sequence[LayerChange], opened: Sequence[LayerChange]) -> tupl
             )
         )
     return tuple(result)
-
-
-def _asked_to_stay(dense: CoupledModel) -> frozenset[str]:
-    """Tensors of which the user wants something left alone."""
-    exempt = dense.exempt
-    frozen = np.zeros(dense.coupling.notes.labels, dtype=bool)
-    for freeze in exempt.freezes:
-        frozen[freeze.labels] = True
-    slots = dense.coupling.notes.slots
-    return exempt.tensors | {s.name for s in slots if frozen[s.first : s.first + s.size].any()}

@@ -100,6 +100,12 @@ def prune(
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", help="Module or pattern that stays as it is.", show_default=False)
     ] = None,
+    branches: Annotated[
+        bool, typer.Option("--branches", help="Remove dead ends of residual branches, too, where that saves time.")
+    ] = False,
+    every_branch: Annotated[
+        bool, typer.Option("--every-branch", help="As --branches, also where the index costs more than it saves.")
+    ] = False,
     batches: Batches = 5,
     batch_size: BatchSize = 128,
     seed: Seed = 0,
@@ -161,6 +167,7 @@ def prune(
         "heads": heads,
         "ignore": ignore or (),
         "freeze": key_values(freeze, "--freeze"),
+        "branches": "always" if every_branch else branches,
     }
     if steps > 1:
         if images is None and step_epochs > 0:

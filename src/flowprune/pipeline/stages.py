@@ -151,6 +151,8 @@ class Stages:
                 "folds": [vars(fold) for fold in made.folds],
                 "kept_alive": dict(made.kept_alive),
                 "frozen": dict(made.frozen),
+                "branches": [vars(branch) for branch in made.branches],
+                "branches_left": dict(made.branches_left),
                 "round_to": made.round_to,
                 "rounded": [vars(width) for width in made.rounded],
                 "target": made.target,

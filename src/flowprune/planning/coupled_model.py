@@ -84,6 +84,14 @@ class CoupledModel:
             exempt,
         )
 
+    def kept_as_asked(self) -> frozenset[str]:
+        """Tensors of which the user wants something left alone."""
+        frozen = np.zeros(self.coupling.notes.labels, dtype=bool)
+        for freeze in self.exempt.freezes:
+            frozen[freeze.labels] = True
+        slots = self.coupling.notes.slots
+        return self.exempt.tensors | {s.name for s in slots if frozen[s.first : s.first + s.size].any()}
+
     def freeze(self, freezes: Sequence[Freeze]) -> None:
         """Freeze more channels and group again."""
         notes = self.coupling.notes

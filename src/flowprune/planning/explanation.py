@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from flowprune.branches.ends import find_ends
 from flowprune.coupling import CoupledGroup
+from flowprune.measuring import filter_layers
 from flowprune.planning.coupled_model import CoupledModel
 from flowprune.planning.exemptions import Frozen, Ignored
 
@@ -51,13 +53,17 @@ class Explanation:
     Attributes:
         groups: in the order of their first layers.
         frozen: weight -> why (some of) its filters stay.
+        branches: the last modules of residual branches whose dead ends ``branches=True`` removes while the stream lives.
     """
 
     groups: tuple[GroupExplanation, ...]
     frozen: dict[str, str]
+    branches: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [str(group) for group in self.groups]
+        if self.branches:
+            lines.append(f"branches that can lose ends of their own: {_listed(self.branches, most=len(self.branches))}")
         lines += [f"frozen: {name}: {reason}" for name, reason in self.frozen.items()]
         return "\n".join(lines)
 
@@ -74,7 +80,8 @@ def explain(
     Raises:
         ModelError, TraceError: as ``flowprune.plan``.
     """
-    coupling = CoupledModel.of(model, inputs, ignore, freeze, heads).coupling
+    coupled = CoupledModel.of(model, inputs, ignore, freeze, heads)
+    coupling = coupled.coupling
     names = [group.name for group in coupling.groups]
     partners = {
         member: [other for other in members if other != member] for members in coupling.classes for member in members
@@ -90,7 +97,9 @@ def explain(
         )
         for number, group in enumerate(coupling.groups)
     )
-    return Explanation(groups, dict(coupling.frozen))
+    ends, _ = find_ends(model, coupled.graph, filter_layers(model, inputs, coupled.graph))
+    stay = coupled.kept_as_asked()
+    return Explanation(groups, dict(coupling.frozen), tuple(end.module for end in ends if not stay & end.tensors))
 
 
 def _layers(group: CoupledGroup, *roles: str) -> tuple[str, ...]:
