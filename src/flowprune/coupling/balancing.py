@@ -97,7 +97,7 @@ def match_rows(channels: list[Array], balances: list[Balance]) -> Matching:
     other's ends, and the caller groups again with these pieces apart. What one row has more than another stays.
     """
     parent = list(range(len(channels)))
-    owner = {int(root): g for g, members in enumerate(channels) for root in members}
+    owner = {root: g for g, members in enumerate(channels) for root in members.tolist()} if balances else {}
     result = Matching()
 
     def find(g: int) -> int:

@@ -79,16 +79,24 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
     rank = np.full(notes.labels, -1, dtype=np.int64)
     for members in channels:
         rank[members] = np.arange(len(members))
+    found: dict[bytes, list[tuple[int, Array]]] = {}
+
+    def places(components: Array) -> list[tuple[int, Array]]:  # most dimensions carry what others carry
+        key = components.tobytes()
+        if key not in found:
+            found[key] = list(_places(components, group_of, rank))
+        return found[key]
+
     collected: list[list[Member]] = [[] for _ in range(count)]
     for slot in notes.slots:
-        for group, indices in _places(roots[slot.labels], group_of, rank):
+        for group, indices in places(roots[slot.labels]):
             role = roles.get((slot.name, slot.dimension), "other")
             collected[group].append(Member(slot.name, slot.dimension, role, indices))
     maps: list[list[FeatureMap]] = [[] for _ in range(count)]
     for sighting in sightings(evaluation.graph):
         for block in evaluation.layouts.get(sighting.value, ()):
             if len(block.dimensions) == 1:
-                for group, indices in _places(roots[block.labels], group_of, rank):
+                for group, indices in places(roots[block.labels]):
                     maps[group].append(
                         FeatureMap(sighting.position, block.dimensions[0], indices, sighting.stage, sighting.unit)
                     )
@@ -114,13 +122,16 @@ def _places(roots: Array, group_of: Array, rank: Array) -> Iterator[tuple[int, A
     inside = np.flatnonzero(groups >= 0)
     if not len(inside):
         return
-    order = inside[np.lexsort((inside, rank[roots[inside]], groups[inside]))]
-    sorted_groups = groups[order]
-    starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        run = order[start:stop]
-        channels = len(np.unique(rank[roots[run]]))
-        yield int(sorted_groups[start]), run.reshape(channels, -1).astype(np.int64)
+    order = inside[np.lexsort((inside, rank[roots[inside]], groups[inside]))].astype(np.int64)
+    sorted_groups, sorted_ranks = groups[order], rank[roots[order]]
+    other_group = np.r_[True, sorted_groups[1:] != sorted_groups[:-1]]
+    other_channel = other_group | np.r_[True, sorted_ranks[1:] != sorted_ranks[:-1]]
+    starts = np.flatnonzero(other_group)
+    channels = np.add.reduceat(other_channel, starts, dtype=np.int64).tolist()
+    for group, count, start, stop in zip(
+        sorted_groups[starts].tolist(), channels, starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True
+    ):
+        yield group, order[start:stop].reshape(count, -1)
 
 
 def _names(collected: list[list[Member]]) -> list[str]:

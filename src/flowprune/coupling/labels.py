@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Block:
-    """Labels over one or more dimensions of a tensor.
+    """Labels over one or more dimensions of a tensor. Nobody changes one; it is not declared frozen, because making one would take
+    three times as long, and thousands are made.
 
     Attributes:
         dimensions: the tensor's dimensions, ascending; one an axis of ``labels``.

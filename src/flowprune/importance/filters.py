@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +62,35 @@ def group_filters(group: CoupledGroup, tensors: dict[str, torch.Tensor]) -> Iter
     ``making_weights``)."""
     for member in making_weights(group, tensors):
         yield member.name, filter_rows(finite(tensors[member.name], member.name), member)
+
+
+def filter_norms(
+    groups: Sequence[CoupledGroup], tensors: dict[str, torch.Tensor], order: int
+) -> list[list[tuple[str, torch.Tensor]]]:
+    """For each group, the name of every weight that makes its channels, and the length of each channel's filter there.
+
+    Args:
+        groups: the coupled groups.
+        tensors: the model's, by name.
+        order: of the norm, 1 or 2.
+
+    Returns:
+        float64 ``[channels]`` for each weight; of a channel that sits in several rows, the length of all of them together.
+
+    Raises:
+        ModelError: a weight holds NaN or infinity.
+    """
+    known: dict[tuple[str, int], torch.Tensor] = {}  # a grouped convolution is in as many groups as it has
+
+    def norms(member: Member) -> torch.Tensor:
+        place = (member.name, member.dimension)
+        if place not in known:
+            weight = finite(tensors[member.name], member.name)
+            known[place] = row_norms(weight.movedim(member.dimension, 0).flatten(1), order)
+        rows = known[place][torch.as_tensor(member.indices, dtype=torch.int64, device=known[place].device)]
+        return rows.squeeze(1) if rows.shape[1] == 1 else torch.linalg.vector_norm(rows, order, dim=1)
+
+    return [[(member.name, norms(member)) for member in making_weights(group, tensors)] for group in groups]
 
 
 _RUN = 64

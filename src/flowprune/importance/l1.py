@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
-from flowprune.importance.filters import group_filters, row_norms
+from flowprune.importance.filters import filter_norms
 from flowprune.importance.normalization import Normalization, checked_normalization
 from flowprune.importance.registry import REGISTRY
 from flowprune.measuring.filter_layers import tensors_of
@@ -43,6 +43,5 @@ class L1:
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group no weight makes."""
-        tensors = tensors_of(model)
-        scored = [[(name, row_norms(rows, 1)) for name, rows in group_filters(group, tensors)] for group in groups]
+        scored = filter_norms(groups, tensors_of(model), order=1)
         return group_scores(scored, groups, self.normalize, self.aggregation)

@@ -65,13 +65,14 @@ def certify(
     frozen = np.zeros(coupling.notes.labels, dtype=bool)
     for freeze in coupling.notes.freezes:
         frozen[coupling.roots[freeze.labels]] = True
+    sliced: dict[tuple[str, int], Array] = {}
     for dense in passes:
         broken: str | None = None
         try:
             graph = retrace(small, inputs, dense.graph)
         except InterruptedTraceError as stop:
             graph, broken = stop.graph, str(stop)
-        refusal = _Certification(graph, dense, plan, coupling, removed, frozen).check()
+        refusal = _Certification(graph, dense, plan, coupling, removed, frozen, sliced).check()
         if refusal is not None:
             return refusal
         if broken is not None:
@@ -94,6 +95,7 @@ class _Certification(Propagation):
         coupling: Coupling,
         removed: NDArray[np.bool_],
         frozen: NDArray[np.bool_],
+        sliced: dict[tuple[str, int], Array],
     ) -> None:
         super().__init__(graph, coupling.notes.heads, coupling.notes.places)
         self._plan = plan
@@ -101,6 +103,7 @@ class _Certification(Propagation):
         self._coupling = coupling
         self._removed = removed
         self._frozen = frozen
+        self._sliced = sliced  # what parameters carry is the same in both passes
         self._fresh = 0
         self._altered: dict[int, str] = {}
         self._decided = False
@@ -220,13 +223,15 @@ class _Certification(Propagation):
 
     def _sliced_layout(self, value: int, name: str) -> Layout:
         """What a parameter carries after the plan's slices left."""
-        slices = self._plan.removed.get(name, {})
         blocks = self._dense.layouts.get(value, ())
-        return tuple(
-            Block((d,), np.delete(self._coupling.roots[block.labels], list(slices.get(d, ()))))
-            for block in blocks
-            for d in block.dimensions
-        )
+        return tuple(Block((d,), self._left(name, d, block.labels)) for block in blocks for d in block.dimensions)
+
+    def _left(self, name: str, dimension: int, labels: Array) -> Array:
+        if (name, dimension) not in self._sliced:
+            carried = self._coupling.roots[labels]
+            leaving = self._plan.removed.get(name, {}).get(dimension)
+            self._sliced[name, dimension] = carried if leaving is None else np.delete(carried, leaving)
+        return self._sliced[name, dimension]
 
     def _predicted_layout(self, value: int) -> Layout:
         return tuple(self._kept.get(id(block)) or self._keep(block) for block in self._dense.layouts.get(value, ()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -50,8 +52,8 @@ def cut_on_meta(model: nn.Module, plan: Plan) -> nn.Module:
     names = names_of_tensors(model)
 
     def sliced(tensor: torch.Tensor) -> torch.Tensor:
-        smaller = slice_tensor(to_meta(tensor.detach()), plan.removed.get(names.get(id(tensor), ""), {}), None)
-        return nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller
+        removed = plan.removed.get(names.get(id(tensor), ""))
+        return _sliced_on_meta(tensor, removed) if removed else to_meta(tensor)
 
     return _copy(model, plan, sliced)
 
@@ -82,13 +84,14 @@ def check_fits(model: nn.Module, plan: Plan) -> None:
 
 
 def slice_tensor(
-    tensor: torch.Tensor, removed: dict[int, tuple[int, ...]] | object, shift: torch.Tensor | None
+    tensor: torch.Tensor, removed: Mapping[int, tuple[int, ...]], shift: torch.Tensor | None
 ) -> torch.Tensor:
     """A copy of ``tensor`` (plus ``shift``) without the indices of each dimension that leave; keeps channels-last memory."""
     result = tensor if shift is None else tensor + shift.to(tensor)
-    assert hasattr(removed, "items")
-    kept = {dimension: _kept(tensor, dimension, indices) for dimension, indices in removed.items()}
-    if 0 in kept and len(kept) > 1 and tensor.numel() > _LARGE and not tensor.is_meta:
+    kept = {
+        dimension: _kept(tensor.shape[dimension], indices).to(tensor.device) for dimension, indices in removed.items()
+    }
+    if 0 in kept and len(kept) > 1 and tensor.numel() > _LARGE:
         result = torch.cat([_selected(result, {**kept, 0: rows}) for rows in kept[0].split(_ROWS)])
     else:
         result = _selected(result, kept)
@@ -99,15 +102,24 @@ def slice_tensor(
     return result
 
 
+def _sliced_on_meta(tensor: torch.Tensor, removed: Mapping[int, tuple[int, ...]]) -> torch.Tensor:
+    """What ``slice_tensor`` makes, without the numbers."""
+    shape = [size - len(removed.get(dimension, ())) for dimension, size in enumerate(tensor.shape)]
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    smaller = torch.empty(shape, dtype=tensor.dtype, device="meta", memory_format=layout)
+    return nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller
+
+
 _LARGE = 2**20
 _ROWS = 64
 """A large tensor is cut this many rows at a time, so that what is between two cuts stays in cache and never fills memory."""
 
 
-def _kept(tensor: torch.Tensor, dimension: int, indices: tuple[int, ...]) -> torch.Tensor:
-    keep = torch.ones(tensor.shape[dimension], dtype=torch.bool)
-    keep[torch.tensor(indices, dtype=torch.long)] = False
-    return torch.nonzero(keep).squeeze(1).to(tensor.device)
+@lru_cache(maxsize=256)
+def _kept(size: int, indices: tuple[int, ...]) -> torch.Tensor:
+    """The indices of a dimension that stay. The same ones leave from all tensors that carry a group's channels."""
+    return torch.from_numpy(np.delete(np.arange(size), list(indices)))
 
 
 def _selected(tensor: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+# Nobody changes these two, but thousands are made, and a class declared frozen takes three times as long to make.
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, unsafe_hash=True)
 class Reference:
     """A tensor among an operation's arguments: the number of its value."""
 
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Value:
     """A tensor of the pass. An operation that writes in place makes a new value of the same tensor."""
 
@@ -49,6 +51,7 @@ class Operation:
         module: dotted path of the innermost module running; "" for the root.
         integers: where the code took an integer argument from, by argument name (see ``tracing.integers``).
         python: name of the Python-level torch function that ran it ("chunk" and "split" are one operator).
+        name: the operator without its overload: ``aten.convolution``.
     """
 
     index: int
@@ -59,11 +62,10 @@ class Operation:
     module: str
     integers: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     python: str = ""
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """The operator without its overload: ``aten.convolution``."""
-        return _name(self.function)
+    def __post_init__(self) -> None:
+        self.name = _name(self.function)
 
     def argument(self, name: str, default: Any = None) -> Any:
         """The argument called ``name`` in the operator's schema, or ``default`` where the call left it out."""

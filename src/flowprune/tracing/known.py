@@ -7,6 +7,7 @@ to torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def result_of(function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any
     if function in _IN_PLACE or function in _ENTRY_BY_ENTRY:
         if not all(isinstance(other, (Number, str)) for other in (*args[1:], *kwargs.values())):
             return None
-        return x if function in _IN_PLACE else torch.empty_like(x)
+        return x if function in _IN_PLACE else _like(x)
     if function is aten.native_batch_norm.default:
         return _batch_norm(*args, **kwargs)
     if function is aten.native_layer_norm.default:
@@ -76,7 +77,7 @@ def _batch_norm(
         return None
     if (mean is None) is not (variance is None) or (mean is None and not training):
         return None
-    return torch.empty_like(x), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+    return _like(x), _new(x, x.shape[1:2]), _new(x, x.shape[1:2])
 
 
 def _layer_norm(x: torch.Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[torch.Tensor, ...] | None:
@@ -84,7 +85,16 @@ def _layer_norm(x: torch.Tensor, shape: Any, weight: Any, bias: Any, eps: float)
     if not inner or tuple(x.shape[-inner:]) != tuple(shape) or not _fit((weight, bias), x.shape[-inner:], x.dtype):
         return None
     moments = (*x.shape[:-inner], *(1,) * inner)
-    return torch.empty_like(x), x.new_empty(moments), x.new_empty(moments)
+    return _like(x), _new(x, moments), _new(x, moments)
+
+
+def _like(x: torch.Tensor) -> torch.Tensor:
+    """What ``empty_like`` makes of a contiguous tensor; torch makes that in Python, too."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+
+
+def _new(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    return torch.empty(shape, dtype=x.dtype, device="meta")
 
 
 def _fit(tensors: tuple[Any, ...], shape: torch.Size, dtype: torch.dtype) -> bool:

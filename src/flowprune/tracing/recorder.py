@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.hooks import RemovableHandle
 
 from flowprune.errors import FlowpruneError, TraceError
 from flowprune.tracing import remembered
@@ -69,47 +69,51 @@ class InterruptedTraceError(Exception):
 def retrace(model: nn.Module, inputs: Any, like: Graph) -> Graph:
     """Record a pass of a variant of a model on the same kind of tensors, in the same mode, as ``like`` was recorded.
 
+    Its integers are plain ones: nobody asks where they came from.
+
     Raises:
         InterruptedTraceError: if the forward raises; it carries the part that ran.
     """
     attempt = {"meta": _on_meta, "fake": _on_fake, "real": _on_real}[like.tensors]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        return attempt(model, inputs, like.training)
+        return attempt(model, inputs, like.training, False)
 
 
-def _on_meta(model: nn.Module, inputs: Any, training: bool) -> Graph:
-    return _record(meta_shadow(model), tree_map_only(torch.Tensor, to_meta, inputs), training, "meta")
+def _on_meta(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
+    return _record(meta_shadow(model), tree_map_only(torch.Tensor, to_meta, inputs), training, "meta", provenance)
 
 
-def _on_fake(model: nn.Module, inputs: Any, training: bool) -> Graph:
+def _on_fake(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
             converted = mode.from_tensor(tensor.detach())
             return nn.Parameter(converted, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else converted
 
-        return _record(shadow(model, fake), tree_map_only(torch.Tensor, fake, inputs), training, "fake")
+        return _record(shadow(model, fake), tree_map_only(torch.Tensor, fake, inputs), training, "fake", provenance)
 
 
-def _on_real(model: nn.Module, inputs: Any, training: bool) -> Graph:
+def _on_real(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
     # Parameters are only read; buffers (batch-norm statistics) and inputs may be written to, so those are copies.
     def own(tensor: torch.Tensor) -> torch.Tensor:
         return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
 
-    return _record(shadow(model, own), tree_map_only(torch.Tensor, own, inputs), training, "real")
+    return _record(shadow(model, own), tree_map_only(torch.Tensor, own, inputs), training, "real", provenance)
 
 
-def _record(model: nn.Module, inputs: Any, training: bool, tensors: str) -> Graph:
+def _record(model: nn.Module, inputs: Any, training: bool, tensors: str, provenance: bool) -> Graph:
     model.train(training)
     if training and first_tensor(inputs).dim() > 0 and first_tensor(inputs).shape[0] == 1:
         inputs = tree_map_only(torch.Tensor, lambda t: torch.cat([t, t]) if t.dim() and t.shape[0] == 1 else t, inputs)
-    mark_attributes(model)
+    if provenance:
+        mark_attributes(model)
     recorder = _Recorder(model, inputs, training)
     recorder.graph.tensors = tensors
-    calls = _PythonCalls(recorder.number, recorder.graph.escaped)
+    calls = _PythonCalls(recorder.number, recorder.graph.escaped, provenance)
     recorder.calls = calls
     try:
-        with spelled_out_attention(), recorder.watched_modules(model), calls, recorder:
+        recorder.watch_modules(model)
+        with spelled_out_attention(), calls, recorder:
             outputs = call_model(model, inputs)
     except Exception as error:
         raise InterruptedTraceError(recorder.graph, error) from error
@@ -159,8 +163,9 @@ class _PythonCalls(TorchFunctionMode):
     It also makes the sizes that code reads off a tensor remember which tensor and dimension they are of.
     """
 
-    def __init__(self, number: Callable[[torch.Tensor], int], escaped: dict[int, str]) -> None:
+    def __init__(self, number: Callable[[torch.Tensor], int], escaped: dict[int, str], provenance: bool) -> None:
         super().__init__()
+        self._provenance = provenance
         self._escaped = escaped
         self.sequences: list[tuple[int, ...]] = []
         self.name = ""
@@ -170,8 +175,9 @@ class _PythonCalls(TorchFunctionMode):
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         outer = self.sequences, self.name
-        self.sequences = list(_integer_sequences((*args, *(kwargs or {}).values())))
         self.name = getattr(function, "__name__", "")
+        if self._provenance:
+            self.sequences = list(_integer_sequences((*args, *(kwargs or {}).values())))
         if self.name in _PAST_OPERATORS and args and isinstance(args[0], torch.Tensor):
             self._escaped[self._number(args[0])] = self.name
         try:
@@ -180,10 +186,13 @@ class _PythonCalls(TorchFunctionMode):
             self.sequences, self.name = outer
         if isinstance(result, torch.Size):
             number = self._number(args[0])
+            if not self._provenance:
+                return result
             return torch.Size([Integer(size, ("size", number, place)) for place, size in enumerate(result)])
         if isinstance(result, int) and getattr(function, "__name__", "") == "size":
             place = args[1] if len(args) > 1 else (kwargs or {})["dim"]
-            return Integer(result, ("size", self._number(args[0]), place % args[0].dim()))
+            number = self._number(args[0])
+            return Integer(result, ("size", number, place % args[0].dim())) if self._provenance else result
         return result
 
 
@@ -275,11 +284,9 @@ class _Recorder(TorchDispatchMode):
             return tuple(self._numbered(element) for element in argument)
         return argument
 
-    @contextmanager
-    def watched_modules(self, model: nn.Module) -> Iterator[None]:
-        """Note every module call of the shadow ``model`` while the pass runs."""
+    def watch_modules(self, model: nn.Module) -> None:
+        """Note every module call of the shadow ``model``, for as long as it lives."""
         stack: list[tuple[str, tuple[int, ...], int]] = []
-        handles: list[RemovableHandle] = []
 
         def enter(path: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -298,20 +305,16 @@ class _Recorder(TorchDispatchMode):
 
             return hook
 
-        with ExitStack() as cleanup:
-            for path, module in model.named_modules():
-                handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
-                handles.append(module.register_forward_hook(leave(path)))
-            for handle in handles:
-                cleanup.callback(handle.remove)
-            yield
+        for path, module in model.named_modules():
+            module.register_forward_pre_hook(enter(path), with_kwargs=True)
+            module.register_forward_hook(leave(path))
 
 
 def _origins(operation: Operation, sequences: list[tuple[int, ...]]) -> dict[str, tuple[Any, ...]]:
     """Which integer arguments of ``operation`` have a known expression: argument name -> one expression an element."""
     found: dict[str, tuple[Any, ...]] = {}
-    for argument in operation.function._schema.arguments:
-        given = operation.argument(argument.name)
+    for name in _names_of_numbers(operation.function):
+        given = operation.argument(name)
         if isinstance(given, bool) or given is None:
             continue
         wanted = (given,) if isinstance(given, int) else given
@@ -319,6 +322,17 @@ def _origins(operation: Operation, sequences: list[tuple[int, ...]]) -> dict[str
             continue
         for sequence in sequences:
             if len(sequence) == len(wanted) and all(a in (b, -1) for a, b in zip(sequence, wanted, strict=True)):
-                found[argument.name] = tuple(expression_of(number) for number in sequence)
+                found[name] = tuple(expression_of(number) for number in sequence)
                 break
     return found
+
+
+@lru_cache(maxsize=4096)
+def _names_of_numbers(function: OpOverload) -> tuple[str, ...]:
+    """The arguments that can be an integer or several."""
+    others = ("Tensor", "bool", "float", "str", "Generator", "Device", "Layout")
+    return tuple(
+        argument.name
+        for argument in function._schema.arguments
+        if not any(other in str(argument.type) for other in others)
+    )

@@ -5,24 +5,15 @@ A shadow has module objects of its own; its parameters and buffers are the model
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch._library.custom_ops import CustomOpDef
-from torch._ops import OpOverload, OpOverloadPacket
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from flowprune.errors import ModelError, TraceError
-
-TRANSIENT = "flowprune_transient"
-"""Hooks whose callable carries this attribute serve training only (the flow's) and are not copied."""
-
-_HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_WITHOUT_TENSORS = frozenset({"_modules", *_HOOK_TABLES})
+from flowprune.tracing.structural_copy import structural_copy
 
 
 def model_of(model: nn.Module) -> nn.Module:
@@ -43,21 +34,6 @@ def model_of(model: nn.Module) -> nn.Module:
     return model
 
 
-def strip_transient_hooks(model: nn.Module) -> None:
-    """Remove the hooks that only serve training from a copy of a model."""
-    for module in model.modules():
-        for table in _HOOK_TABLES:
-            hooks = getattr(module, table)
-            for key in [key for key, hook in hooks.items() if getattr(hook, TRANSIENT, False)]:
-                del hooks[key]
-                for flags in (
-                    "_forward_hooks_with_kwargs",
-                    "_forward_hooks_always_called",
-                    "_forward_pre_hooks_with_kwargs",
-                ):
-                    getattr(module, flags, {}).pop(key, None)
-
-
 def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
     """A structural copy of ``model`` in which every tensor it holds is replaced by ``stand_in(tensor)``.
 
@@ -66,25 +42,10 @@ def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -
     Raises:
         ModelError: if the model cannot be copied.
     """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for name, held in vars(module).items():
-            if type(held) in (OrderedDict, set) and not held:
-                memo[id(held)] = type(
-                    held
-                )()  # hook tables, ten a module; copying them takes most of the time otherwise
-            elif isinstance(held, (CustomOpDef, OpOverload, OpOverloadPacket)):
-                memo[id(held)] = held  # operators have no state, and cannot be copied
-            elif name not in _WITHOUT_TENSORS and isinstance(held, (torch.Tensor, list, tuple, dict)):
-                for tensor in (held,) if isinstance(held, torch.Tensor) else tree_leaves(held):
-                    if isinstance(tensor, torch.Tensor) and id(tensor) not in memo:
-                        memo[id(tensor)] = stand_in(tensor)
     try:
-        copied = copy.deepcopy(model, memo)
+        return structural_copy(model, stand_in)
     except Exception as error:
         raise ModelError(f"the model {type(model).__name__} cannot be copied (copy.deepcopy says: {error})") from error
-    strip_transient_hooks(copied)
-    return copied
 
 
 def meta_shadow(model: nn.Module) -> nn.Module:
@@ -94,10 +55,11 @@ def meta_shadow(model: nn.Module) -> nn.Module:
 
 def to_meta(tensor: torch.Tensor) -> torch.Tensor:
     """The stand-in of ``tensor`` that has its shape, strides and type, and no data."""
-    on_meta = tensor.detach().to("meta")
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(on_meta, requires_grad=tensor.requires_grad)
-    return on_meta
+    if type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout is torch.strided:
+        on_meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    else:
+        on_meta = tensor.detach().to("meta")
+    return nn.Parameter(on_meta, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_meta
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
