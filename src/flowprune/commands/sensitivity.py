@@ -82,15 +82,14 @@ def sensitivity(
     from flowprune.sensitivity_scan import sensitivity as scan
     from flowprune.sensitivity_scan.page import sensitivity_html
     from flowprune.training import evaluate
-    from flowprune.training.splits import Subset
+    from flowprune.training.splits import drawn
 
     torch.manual_seed(seed)
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     whole = given.labelled_data(data, data_dir, key_values(data_option, "--data-option"))
     chosen = whole.train if split == "train" else whole.test
     count = min(images, len(chosen))
-    drawn = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    seen = replace(whole, test=Subset(chosen, drawn))
+    seen = replace(whole, test=drawn(chosen, count, seed))
     criterion = importance_from(
         importance,
         key_values(importance_option, "--importance-option"),

@@ -14,7 +14,7 @@ from flowprune.training.cifar import cifar10, cifar100
 from flowprune.training.digits import digits
 from flowprune.training.folders import imagefolder, tinyimagenet
 from flowprune.training.normalization import Normalization, normalization
-from flowprune.training.splits import Split, Subset
+from flowprune.training.splits import Split, drawn
 
 _Reader = Callable[[str | Path | None, int | None, int], tuple[Split, Split, int, tuple[int, int, int]]]
 
@@ -117,5 +117,4 @@ def load_data(
         return data
     if not 1 <= subset <= len(train):
         raise DataError(f"subset: {subset} of the {len(train)} training images of {name}; ask for 1 to {len(train)}")
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:subset]
-    return replace(data, train=Subset(train, chosen.sort().values))
+    return replace(data, train=drawn(train, subset, seed))

@@ -82,3 +82,9 @@ class Subset:
     def batches(self, positions: Sequence[Tensor], device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
         """See ``Split``."""
         return self.whole.batches([self.positions[chosen] for chosen in positions], device)
+
+
+def drawn(split: Split, count: int, seed: int) -> Subset:
+    """So many of the images, drawn by the seed, in their own order."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count]
+    return Subset(split, chosen.sort().values)
