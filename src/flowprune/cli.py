@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shown = getattr(error, "format_message", None)
         if callable(shown):
             return _refused(f"{shown()} (flowprune --help shows what there is)")
+        if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
+            return _refused(f"the memory is not enough: {error}"[:300])
         return _say(
             f"error: {type(error).__name__}: {error} (this should not happen; {TRACEBACK}=1 shows where)", EXIT_FAILED
         )

@@ -72,13 +72,14 @@ def key_values(pairs: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def share_or_count(text: str | None) -> float | str | None:
-    """A budget as typed: ``0.5`` is a share, ``60M`` and ``60000000`` are counts."""
-    if text is None or (text.isdecimal() and int(text) > 1):
-        return text
+    """A budget as typed: ``0.5`` is a share, ``60M``, ``60000000`` and ``6e7`` are counts."""
+    if text is None:
+        return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return str(int(number)) if number > 1 and number.is_integer() else number
 
 
 def image_shape(text: str) -> tuple[int, ...]:
@@ -94,6 +95,19 @@ def image_shape(text: str) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise RecipeError(f"--input {text!r} is no shape; write it like 3x32x32 (channels, height, width)")
     return shape
+
+
+def files_beside(page: Path, *suffixes: str) -> tuple[Path, ...]:
+    """The page that is written, and the files beside it that are named like it, with these suffixes.
+
+    Raises:
+        OutputError: two of them would be one file.
+    """
+    if page.suffix in suffixes:
+        raise OutputError(
+            f"cannot write {page}: it is a page, and a {page.suffix} file goes beside it; name it like page.html"
+        )
+    return page, *(page.with_suffix(suffix) for suffix in suffixes)
 
 
 def check_free(out: Path, overwrite: bool) -> None:

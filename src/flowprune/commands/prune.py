@@ -132,6 +132,7 @@ def prune(
     from flowprune.pipeline.between import prune_with_training
     from flowprune.pruning import plan
     from flowprune.pruning import prune as cut
+    from flowprune.recipe_file import checked_sections
     from flowprune.training import TrainingSettings
 
     budget = {
@@ -178,7 +179,11 @@ def prune(
             given.model,
             x,
             steps=steps,
-            settings=TrainingSettings(epochs=step_epochs, lr=step_lr, batch_size=max(2, batch_size), seed=seed),
+            settings=checked_sections(
+                TrainingSettings,
+                {"epochs": step_epochs, "lr": step_lr, "batch_size": max(2, batch_size), "seed": seed},
+                "training between --steps",
+            ),
             data=images,
             run_folder=lambda step: None,
             title="between cuts",

@@ -20,6 +20,7 @@ from flowprune.commands.options import (
     Seed,
     Weights,
     check_free,
+    files_beside,
     key_values,
 )
 from flowprune.errors import RecipeError
@@ -62,8 +63,8 @@ def sensitivity(
         raise RecipeError(f"--split {split!r}: use train or test")
     if drop is not None and not drop >= 0:
         raise RecipeError(f"--drop {drop}: use a number of points from 0 on")
-    record = out.with_suffix(".json")
-    for file in (out, record):
+    _, record = files = files_beside(out, ".json")
+    for file in files:
         check_free(file, overwrite)
     import json
     import sys

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowprune.commands.options import Overwrite, check_free
+from flowprune.commands.options import Overwrite, check_free, files_beside
 from flowprune.commands.terminal import wide_console
 from flowprune.errors import RecipeError
 
@@ -34,7 +34,7 @@ def toy(
         counts = [0]
     if min(counts) < 1:
         raise RecipeError(f"--samples {samples!r}: write whole numbers from 1 on, like 1,5,20")
-    files = (out, out.with_suffix(".png"), out.with_suffix(".json"))
+    files = files_beside(out, ".png", ".json")
     for file in files:
         check_free(file, overwrite)
     import base64
