@@ -69,7 +69,7 @@ def prune_iteratively(
             target = int(dense * (possible.target / dense) ** (step / steps)) if step < steps else possible.target
             asked |= {budget.kind: str(max(1, target))}
         # A branch whose ends are put at places holds its stream: nothing of that could leave in a later step.
-        made = plan(small, inputs, **{**others, "branches": others.get("branches", False) and step == steps}, **asked)
+        made = plan(small, inputs, **{**others, "branches": step == steps and others.get("branches", False)}, **asked)
         if not made.is_empty or small is model:
             small = prune(small, made)
             widths.follow(made)

@@ -346,7 +346,7 @@ def test_a_branch_with_a_single_live_end_keeps_two() -> None:
     model = network()
     kill(model.blocks[1].bn2, range(7), 0.3)
     x = images()
-    plan = fp.plan(model, x[:1], threshold=1e-2, branches=True)
+    plan = fp.plan(model, x[:1], threshold=1e-2, branches="always")
     assert plan.branches[0].live == 2
     assert largest_difference(model(x), fp.prune(model, plan).eval()(x)) < 1e-12
 

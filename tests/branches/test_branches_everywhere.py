@@ -25,7 +25,7 @@ from flowprune.recipe import PruningSection
 
 def test_in_steps_the_last_one_takes_the_branches() -> None:
     model = network("pad")
-    kill(model.blocks[0].bn2, [0, 1, 5], 0.3)
+    kill(model.blocks[0].bn2, [0, 1, 3, 4, 5, 7], 0.3)
     kill(model.blocks[1].bn2, range(8), 0.3)
     kill(model.blocks[3].bn2, range(16), 0.3)
     x = images()

@@ -137,7 +137,7 @@ class BranchRemoval:
             if gone < 1:
                 self.left[end.module] = "too few are dead for a narrower branch"
                 return
-            if not always and not is_worth_opening(width, gone, macs // width, end.positions):
+            if not always and not is_worth_opening(width, width - gone, macs // width, end.positions):
                 self.left[end.module] = (
                     f"putting {width - gone} of {width} channels at their places costs more than it saves"
                 )

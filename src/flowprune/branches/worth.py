@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-MACS_PER_MOVED = 8.0
-"""Multiply-accumulates that take as long as moving one element of the stream's width, from ``benchmarks/branch_speed.py``."""
+MACS_PER_MOVED = 24.0
+"""Multiply-accumulates that must be saved for every element moved, from ``benchmarks/branch_speed.py``: where fewer are, PyTorch or
+ONNX Runtime loses time."""
+
+BLOCK = 16
+"""Convolutions compute this many channels at once: fewer take as long as a whole block."""
 
 
-def is_worth_opening(channels: int, dead: int, macs_per_end: int, positions: int) -> bool:
+def is_worth_opening(channels: int, live: int, macs_per_end: int, positions: int) -> bool:
     """Whether a branch with dead ends runs faster opened.
 
-    Opened, it fills a tensor of the stream's width with constants and copies its live ends into it: ``channels`` and
-    ``channels - dead`` elements a position.
+    Opened, it fills a tensor of the stream's width with constants and copies its live ends into it: ``channels`` and ``live``
+    elements a position.
 
     Args:
         channels: of the stream.
-        dead: ends that would leave.
+        live: ends that stay.
         macs_per_end: multiply-accumulates an image that one end takes.
         positions: of one channel of an image.
     """
-    moved = (2 * channels - dead) * positions
-    return dead * macs_per_end >= MACS_PER_MOVED * moved
+    saved = _in_blocks(channels) - _in_blocks(live)
+    return saved * macs_per_end >= MACS_PER_MOVED * (channels + live) * positions
+
+
+def _in_blocks(width: int) -> int:
+    return -(-width // BLOCK) * BLOCK
