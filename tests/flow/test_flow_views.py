@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flowprune.flow import FeatureFlow
+from flowprune.flow import FeatureFlow, flow_paths
 
 WIDTH = 4
 
@@ -71,6 +71,16 @@ def test_the_penalty_is_that_of_the_stream_in_one_layout(norm_of_term: str, size
     for one, other in zip(ours, theirs, strict=True):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+def test_a_stage_goes_on_through_its_layouts() -> None:
+    torch.manual_seed(0)
+    model = Windowed().double()
+    x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    (stage,) = flow_paths(model, [x]).stages
+    assert stage.points == ("stem", "blocks.0", "blocks.0#2", "blocks.1", "blocks.1#2")
+    steps = [(later - earlier).flatten(1).norm(dim=1) for earlier, later in pairwise(model.states(x))]
+    assert stage.length == pytest.approx(sum(steps).mean().item(), rel=1e-9)
 
 
 def test_a_feature_whose_other_layout_is_overwritten_is_copied() -> None:

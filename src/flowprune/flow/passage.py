@@ -144,7 +144,7 @@ def projection(
     """``P_l`` for features of these shapes; None for the identity, or, in words, why there is no such map."""
     if source == shape:
         return None
-    if passage is not None and passage.residual and not passage.operations and _is_a_view(source, shape):
+    if is_another_layout(source, shape, passage):
         return Reshape(tuple(shape[1:]))
     moved = None
     if across != "skip" and passage is not None and passage.operations:
@@ -207,8 +207,10 @@ class Reshape:
         return feature.reshape(-1, *self.shape)
 
 
-def _is_a_view(source: torch.Size, target: torch.Size) -> bool:
-    """Whether both are the same elements for every image, so many channels last."""
+def is_another_layout(source: torch.Size, target: torch.Size, passage: Passage | None) -> bool:
+    """Whether two points are one stream, its positions laid out otherwise, so that their elements correspond one by one."""
+    if passage is None or not passage.residual or passage.operations:
+        return False
     return source[0] == target[0] and source[-1] == target[-1] and source.numel() == target.numel()
 
 

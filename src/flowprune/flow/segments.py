@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from flowprune.flow.passage import is_another_layout
 from flowprune.flow.trajectory import Step, Trajectory
 
 
@@ -31,7 +32,7 @@ class Segment:
 
 
 def segments(trajectory: Trajectory, features: Sequence[Tensor | None]) -> list[Segment]:
-    """Cut one forward's trajectory wherever the shape changes or a step does not enter.
+    """Cut one forward's trajectory wherever the shape changes (more than in layout) or a step does not enter.
 
     A stage that is entered by a step which enters the flow begins with ``P_l Y_l``, the last point of the stage before in this
     stage's shape, so that every step of the flow lies in exactly one stage. Points without a step are in none.
@@ -39,15 +40,17 @@ def segments(trajectory: Trajectory, features: Sequence[Tensor | None]) -> list[
     found: list[Segment] = []
     steps: list[Step] = []
     for step in trajectory.steps(features):
-        if steps and not _continues(steps[-1], step):
+        if steps and not _continues(trajectory, steps[-1], step):
             found.append(_segment(steps, features))
             steps = []
         steps.append(step)
     return [*found, _segment(steps, features)] if steps else found
 
 
-def _continues(before: Step, step: Step) -> bool:
-    return step.index == before.index + 1 and step.feature.shape == before.feature.shape
+def _continues(trajectory: Trajectory, before: Step, step: Step) -> bool:
+    here, there = before.feature.shape, step.feature.shape
+    alike = here == there or is_another_layout(here, there, trajectory.passages[step.index - 1])
+    return step.index == before.index + 1 and alike
 
 
 def _segment(steps: Sequence[Step], features: Sequence[Tensor | None]) -> Segment:
@@ -55,4 +58,5 @@ def _segment(steps: Sequence[Step], features: Sequence[Tensor | None]) -> Segmen
     source = features[first.index - 1]
     carried = source is not None and source.shape != first.projected.shape
     numbers = (first.index - 1, *(step.index for step in steps))
-    return Segment(numbers, carried, (first.projected, *(step.feature for step in steps)))
+    shape = first.projected.shape
+    return Segment(numbers, carried, (first.projected, *(step.feature.reshape(shape) for step in steps)))
