@@ -53,7 +53,7 @@ class FeatureFlow:
     - ``"channel"``: mean over images and positions, sum over channels. Equal pressure on every channel.
     - ``"sum"``: mean over images, sum over channels and positions. High-resolution stages weigh most.
 
-    Dimension 1 counts as the channels, also of a stream of tokens [N, L, C]; with ``norm=1`` and ``"mean"`` that makes no difference.
+    Dimension 1 counts as the channels, also of tokens [N, L, C]; to ``norm=1`` with ``"mean"`` that makes no difference.
 
     ``curvature_form="angle"`` replaces |c_l| by the angle between successive differences, 2 atan2(|u - v|, |u + v|) with u, v the
     normalised P_l Y_l - P_l P_{l-1} Y_{l-1} and d_l of one image, mean over images; 0 where either norm is below 1e-8. It has no
