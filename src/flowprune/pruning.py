@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from flowprune.allocation import Budget, Plan, Shares, budget_from, checked_shares
+from flowprune.branches.deciding import Terms
 from flowprune.branches.removal import BranchRemoval
 from flowprune.coupling import CoupledGroup
 from flowprune.errors import BudgetError, CertificateError, ModelError
@@ -124,18 +125,9 @@ def plan(
     removal = None
     if branches:
         threshold = budget.share if budget.kind == "threshold" and isinstance(budget.share, float) else DEAD_BELOW
-        removal = BranchRemoval.of(
-            model,
-            inputs,
-            coupled,
-            dead_by_layer(scales, threshold),
-            tuple(scales),
-            reference_scale(scales),
-            fold_tolerance,
-            always=branches == "always",
-            heads=heads,
-            round_to=round_to,
-        )
+        terms = Terms(fold_tolerance * reference_scale(scales), branches == "always", round_to)
+        dead = dead_by_layer(scales, threshold)
+        removal = BranchRemoval.of(model, inputs, coupled, dead, tuple(scales), terms, heads)
 
     def planned(budget: Budget) -> Plan:
         for _ in range(ATTEMPTS):

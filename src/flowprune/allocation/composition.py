@@ -60,19 +60,21 @@ def _in_dense_channels(
     branch: BranchChange, staying: dict[tuple[str, int], np.ndarray], shapes: dict[str, tuple[int, ...]]
 ) -> BranchChange:
     """The branch with its channels counted in the dense model; notes which of them are left where it is changed."""
-    makes = f"{branch.end}.weight"
-    kept = staying.get((makes, 0), np.arange(branch.channels))
-    channels = shapes[makes][0] if (makes, 0) in staying else branch.channels
-    for buffer, dimension in (("constant", 1), ("places", 0)):
+    reads = branch.kind == "reading"
+    counted = (f"{branch.end}.weight", 1 if reads else 0)
+    kept = staying.get(counted, np.arange(branch.channels))
+    channels = shapes[counted[0]][counted[1]] if counted in staying else branch.channels
+    for buffer, dimension in (("reads", 0),) if reads else (("constant", 1), ("places", 0)):
         name = f"{branch.module}.{buffer}"
         staying[name, dimension] = kept
         shapes[name] = (1, channels, *[1] * (branch.rank - 2)) if dimension else (channels,)
-    return replace(branch, channels=channels)
+    gone = np.setdiff1d(np.arange(channels), np.delete(kept, list(branch.stream_removed))) if reads else ()
+    return replace(branch, channels=channels, stream_removed=tuple(int(channel) for channel in gone))
 
 
 def _is_gone(name: str, branch: BranchChange) -> bool:
     """Whether a tensor of the dense model is in a branch that has none of its own any more."""
-    if branch.kind == "opened":
+    if branch.kind in ("opened", "reading"):
         return False
     paths = (branch.module, *branch.stand_ins)
     return any(name.startswith(f"{path}.") for path in paths) and name != f"{branch.module}.constant"

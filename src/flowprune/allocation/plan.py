@@ -69,15 +69,18 @@ class BranchChange:
     """A residual branch that loses ends of its own, while the stream's channels live on.
 
     Attributes:
-        module: dotted path of what is changed: the branch's last module ("opened", "ended") or the block ("constant", "vanished").
+        module: dotted path of what is changed: the branch's last module ("opened", "ended"), the block ("constant", "vanished"), or
+            the branch's first convolution ("reading").
         kind: "opened": the branch computes its live ends and puts them at their places; "ended": none is left, and the branch gives
-            its constants; "constant": nor is anything else in the block, which becomes act(x + constant); "vanished": that is x.
+            its constants; "constant": nor is anything else in the block, which becomes act(x + constant); "vanished": that is x;
+            "reading": the convolution reads only the channels that are not always zero there and that it has weights for.
         end: dotted path of the layer whose filters are the branch's ends.
         channels: width of the stream in the dense model.
-        live: how many ends are left.
+        live: how many ends are left, or channels read.
         rank: number of dimensions of the branch's output.
         activation: "relu", "relu6" or "", for "constant".
         stand_ins: for "ended": modules inside the branch that only keep its positions now.
+        stream_removed: for "reading": which of the stream's channels leave.
         inserted, deleted: the operators that this adds to the evaluation pass, and takes from it.
     """
 
@@ -89,12 +92,16 @@ class BranchChange:
     rank: int
     activation: str = ""
     stand_ins: tuple[str, ...] = ()
+    stream_removed: tuple[int, ...] = ()
     inserted: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.kind == "opened":
             return f"branch {self.module}: {self.live} of {self.channels} ends live, put at their places in the stream"
+        if self.kind == "reading":
+            left = self.channels - len(self.stream_removed)
+            return f"branch {self.module}: reads {self.live} of the {left} channels of its stream"
         became = {
             "ended": "gives its constants",
             "constant": f"becomes {self.activation}(x + constant)" if self.activation else "becomes x + constant",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
+from flowprune.allocation import BranchChange
 from flowprune.tracing import Graph, ModuleCall, Operation, Reference
 
 
@@ -37,7 +39,19 @@ def departure(dense: Graph, changed: Graph, modules: Collection[str]) -> str | N
     return None
 
 
-def operators_in(graph: Graph, modules: Collection[str]) -> Counter[str]:
+def touched_by(change: BranchChange) -> tuple[str, ...]:
+    """The modules that a change touches."""
+    return (change.module, *change.stand_ins)
+
+
+def with_operators(change: BranchChange, dense: Graph, changed: Graph) -> BranchChange:
+    """The change with the operators that it inserts into the evaluation pass, and deletes."""
+    before, after = (_operators_in(graph, touched_by(change)) for graph in (dense, changed))
+    inserted, deleted = (tuple(sorted(found.elements())) for found in (after - before, before - after))
+    return replace(change, inserted=inserted, deleted=deleted)
+
+
+def _operators_in(graph: Graph, modules: Collection[str]) -> Counter[str]:
     """How often each operator runs inside of these modules."""
     inside: Counter[str] = Counter()
     for call in graph.calls:

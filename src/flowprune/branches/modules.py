@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 PLACES = "places"
 CONSTANT = "constant"
+READS = "reads"
 
 
 def put(x: Tensor, places: Tensor, constant: Tensor) -> Tensor:
@@ -51,34 +53,66 @@ class PlacedBatchNorm3d(Placed, nn.BatchNorm3d):
     """``nn.BatchNorm3d`` of a branch's live channels, put at their places in the stream."""
 
 
-_PLACED: dict[type[nn.Module], type[Placed]] = {
-    nn.BatchNorm1d: PlacedBatchNorm1d,
-    nn.BatchNorm2d: PlacedBatchNorm2d,
-    nn.BatchNorm3d: PlacedBatchNorm3d,
+class Reading(nn.Module):
+    """Mixed into a branch's first convolution: it reads only those of the stream's channels that it needs."""
+
+    reads: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, ...] -> what the convolution makes of the channels ``reads``."""
+        result: Tensor = super().forward(x.index_select(1, self.reads))
+        return result
+
+
+class ReadingConv1d(Reading, nn.Conv1d):
+    """``nn.Conv1d`` over some of the stream's channels."""
+
+
+class ReadingConv2d(Reading, nn.Conv2d):
+    """``nn.Conv2d`` over some of the stream's channels."""
+
+
+class ReadingConv3d(Reading, nn.Conv3d):
+    """``nn.Conv3d`` over some of the stream's channels."""
+
+
+_VARIANTS: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {
+    (Placed, nn.BatchNorm1d): PlacedBatchNorm1d,
+    (Placed, nn.BatchNorm2d): PlacedBatchNorm2d,
+    (Placed, nn.BatchNorm3d): PlacedBatchNorm3d,
+    (Reading, nn.Conv1d): ReadingConv1d,
+    (Reading, nn.Conv2d): ReadingConv2d,
+    (Reading, nn.Conv3d): ReadingConv3d,
 }
 
 
-def placed_class(norm: type[nn.Module]) -> type[Placed]:
-    """The class of norm that puts its channels at their places; for a class that is not torch's own it is made here, once."""
-    if norm not in _PLACED:
+def variant(mixed_in: type[nn.Module], origin: type[nn.Module]) -> type[nn.Module]:
+    """``origin`` with ``mixed_in``; for a class that is not torch's own it is made here, once."""
+    if (mixed_in, origin) not in _VARIANTS:
         # A class made at run time cannot be found by its name: copies and pickles make it again from its origin.
-        own = {"__reduce_ex__": _reduced, "__doc__": Placed.__doc__}
-        _PLACED[norm] = type(f"Placed{norm.__name__}", (Placed, norm), own)
-    return _PLACED[norm]
+        own = {"__reduce_ex__": _reduced, "__doc__": mixed_in.__doc__}
+        _VARIANTS[mixed_in, origin] = type(f"{mixed_in.__name__}{origin.__name__}", (mixed_in, origin), own)
+    return _VARIANTS[mixed_in, origin]
 
 
 def _reduced(module: nn.Module, protocol: int) -> tuple[object, ...]:
-    return _empty, (type(module).__mro__[2],), module.__dict__.copy()
+    return _empty, type(module).__mro__[1:3], module.__dict__.copy()
 
 
-def _empty(norm: type[nn.Module]) -> nn.Module:
-    made = placed_class(norm)
+def _empty(mixed_in: type[nn.Module], origin: type[nn.Module]) -> nn.Module:
+    made = variant(mixed_in, origin)
     return made.__new__(made)
 
 
 def can_be_placed(module: nn.Module) -> bool:
     """Whether a branch's last module is a batch norm, and puts nothing at places yet."""
     return isinstance(module, _BatchNorm) and not isinstance(module, Placed)
+
+
+def can_read(module: nn.Module) -> bool:
+    """Whether a branch's first module is an ungrouped convolution that reads everything yet."""
+    ungrouped = isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd) and module.groups == 1
+    return ungrouped and not isinstance(module, Reading)
 
 
 class AddedConstant(nn.Module):
@@ -152,6 +186,13 @@ def placed(norm: nn.Module, rank: int) -> None:
     like = batch_norm.weight if batch_norm.weight is not None else batch_norm.running_mean
     assert like is not None
     width = like.shape[0]
-    norm.__class__ = placed_class(type(norm))
+    norm.__class__ = variant(Placed, type(norm))
     norm.register_buffer(PLACES, torch.arange(width, device=like.device))
     norm.register_buffer(CONSTANT, like.detach().new_zeros([1, width, *[1] * (rank - 2)]))
+
+
+def reading(convolution: nn.Module) -> None:
+    """Turn a convolution that ``can_read`` into the one that chooses its channels, in place; all of them, so nothing changes."""
+    like = cast(_ConvNd, convolution).weight
+    convolution.__class__ = variant(Reading, type(convolution))
+    convolution.register_buffer(READS, torch.arange(like.shape[1], device=like.device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,30 +12,61 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from flowprune.tracing import call_model, shadow
+from flowprune.measuring import FilterLayer
+from flowprune.measuring.filter_layers import tensors_of
+from flowprune.surgery.constants import constants_behind
+from flowprune.tracing import Graph, Reference, call_model, shadow
 
 TOLERANCE = 1e-7
 """Largest difference of an output, as a share of its largest value."""
 
 
-def silenced(model: nn.Module, dead: Mapping[str, NDArray[np.bool_]], constants: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of ``model`` whose dead ends say their constants and nothing else.
+Silence = tuple[NDArray[np.bool_], Tensor]
+"""[channels] which filters of a batch norm are dead, and [channels] what they say."""
+
+
+def silences(
+    model: nn.Module, graph: Graph, layers: Iterable[FilterLayer], dead: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, Silence]:
+    """Batch norm -> its dead filters and their constants.
 
     Args:
         model: the dense model.
-        dead: last batch norm of a branch -> [channels] which of its ends are dead.
-        constants: last batch norm of a branch -> [channels] what they say.
+        graph: its evaluation pass.
+        layers: its filter layers.
+        dead: layer -> which of its filters are dead.
+    """
+    found: dict[str, Silence] = {}
+    tensors = tensors_of(model)
+    norms = {layer.norm.running_mean: layer.name for layer in layers if layer.norm is not None}
+    for operation in graph.operations:
+        mean = operation.argument("running_mean")
+        layer = norms.get(graph.parameters.get(mean.value, "")) if isinstance(mean, Reference) else None
+        mask = dead.get(layer) if layer is not None else None
+        said = constants_behind(operation, graph, graph.producers(), tensors) if mask is not None else None
+        if mask is not None and said is not None and mask.any():
+            found[operation.module] = mask, said[1].detach()
+    return found
+
+
+def silenced(model: nn.Module, silences: Mapping[str, Silence]) -> nn.Module:
+    """A copy of ``model`` whose dead filters say their constants and nothing else.
+
+    Args:
+        model: the dense model.
+        silences: batch norm -> its dead filters and their constants.
     """
     twin = shadow(model, _own)
-    for path, mask in dead.items():
+    for path, (mask, said) in silences.items():
         norm = twin.get_submodule(path)
-        assert isinstance(norm, _BatchNorm)
-        chosen = torch.from_numpy(mask)
+        if not isinstance(norm, _BatchNorm):
+            continue
         with torch.no_grad():
             if norm.weight is not None:
-                norm.weight[chosen.to(norm.weight.device)] = 0.0
+                norm.weight[torch.from_numpy(mask).to(norm.weight.device)] = 0.0
             if norm.bias is not None:
-                norm.bias[chosen.to(norm.bias.device)] = constants[path][chosen].to(norm.bias)
+                chosen = torch.from_numpy(mask).to(norm.bias.device)
+                norm.bias[chosen] = said.to(norm.bias)[chosen]
     return twin
 
 

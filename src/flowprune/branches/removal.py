@@ -16,26 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flowprune.allocation import BranchChange, Budget, Fit, LayerChange, Plan
-from flowprune.branches.alignment import departure, operators_in
-from flowprune.branches.ends import BranchEnd, block_around, find_ends, stand_ins
-from flowprune.branches.modules import CONSTANT, PLACES
-from flowprune.branches.numerics import TOLERANCE, difference, silenced
+from flowprune.allocation import BranchChange, Budget, Fit, Plan
+from flowprune.branches.alignment import departure, touched_by, with_operators
+from flowprune.branches.deciding import Terms, change_of_end, change_of_reader
+from flowprune.branches.ends import BranchEnd, find_ends
+from flowprune.branches.merging import merged_layers
+from flowprune.branches.modules import CONSTANT, PLACES, READS
+from flowprune.branches.numerics import TOLERANCE, difference, silenced, silences
+from flowprune.branches.readers import find_readers, unread
 from flowprune.branches.restructuring import restructured
-from flowprune.branches.worth import is_worth_opening
 from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array
 from flowprune.errors import FlowpruneError
 from flowprune.importance.protocol import Importance
-from flowprune.measuring.filter_layers import tensors_of
+from flowprune.measuring import FilterLayer
 from flowprune.planning import CoupledModel, Selection, assemble
 from flowprune.surgery import Folding, certify, cut, cut_on_meta
-from flowprune.surgery.constants import constants_behind
 
 Mask = NDArray[np.bool_]
-
-SMALLEST_WIDTH = 2
-"""Ends an opened branch keeps at least, as every dimension does."""
 
 
 @dataclass
@@ -43,9 +41,12 @@ class BranchRemoval:
     """The dead branch ends of a model, and the model restructured for their removal.
 
     Attributes:
-        changes: what becomes of which branch.
+        terms: on which branches are changed.
+        silent: layer -> which of its filters are dead.
+        layers: the model's filter layers.
+        changes: what becomes of which branch, by its last module, or its first convolution where that reads less.
         left: last module of a branch (or its last layer) -> why it keeps its dead ends.
-        dead: last module -> [channels] which of its ends are dead.
+        dead: last module -> [channels] which of its ends are dead; first convolution -> which of its channels need not be read.
         constants: last module or block -> [channels] float64: what a dead end says, 0 where it lives.
     """
 
@@ -53,7 +54,9 @@ class BranchRemoval:
     inputs: Any
     heads: str
     dense: CoupledModel
-    round_to: int = 1
+    terms: Terms
+    silent: Mapping[str, Mask]
+    layers: Sequence[FilterLayer]
     changes: dict[str, BranchChange] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     dead: dict[str, Mask] = field(default_factory=dict)
@@ -68,12 +71,9 @@ class BranchRemoval:
         inputs: Any,
         dense: CoupledModel,
         dead: Mapping[str, Mask],
-        layers: Sequence[Any],
-        reference: float,
-        tolerance: float,
-        always: bool,
+        layers: Sequence[FilterLayer],
+        terms: Terms,
         heads: str,
-        round_to: int,
     ) -> BranchRemoval:
         """Decide which branches are changed, and how; then restructure the model and analyse it.
 
@@ -82,25 +82,13 @@ class BranchRemoval:
             dense: its analysis.
             dead: layer -> which of its filters are dead.
             layers: the model's filter layers.
-            reference: the 90th percentile of the network's filter scales.
-            tolerance: a branch without a live end vanishes where it would, but for constants below this share of ``reference``.
-            always: open branches also where the index costs more than it saves.
-            heads, round_to: see ``flowprune.plan``; so many ends stay that a branch's width is a multiple.
+            terms: on which branches are changed.
+            heads: see ``flowprune.plan``.
         """
-        removal = cls(model, inputs, heads, dense, round_to)
-        graph = dense.graph
-        ends, refused = find_ends(model, graph, layers)
+        removal = cls(model, inputs, heads, dense, terms, dead, layers)
+        ends, refused = find_ends(model, dense.graph, layers)
         removal.left.update({name: why for name, why in refused.items() if name in dead and dead[name].any()})
-        asked = dense.kept_as_asked()
-        for end in ends:
-            mask = dead.get(end.layer.name)
-            if mask is None or not mask.any():
-                continue
-            if asked & end.tensors:
-                removal.left[end.module] = "it is to stay as it is, as asked"
-                continue
-            within = [other.module for other in ends if other.addition.index in end.alone]
-            removal._decide(end, np.array(mask), reference * tolerance, always, within)
+        removal._decide(ends)
         removal._restructure()
         return removal
 
@@ -109,57 +97,44 @@ class BranchRemoval:
         """Whether no branch is changed."""
         return not self.changes
 
-    def _decide(self, end: BranchEnd, dead: Mask, negligible: float, always: bool, within: Sequence[str] = ()) -> None:
-        """What becomes of one branch; ``within`` are the ends of the branches that nothing but this one needs."""
-        graph = self.dense.graph
-        width, live = len(dead), int((~dead).sum())
-        norm = graph.producers()[end.value]
-        found = constants_behind(norm, graph, graph.producers(), tensors_of(self.model))
-        if found is None:
-            self.left[end.module] = "its batch norm keeps no statistics"
-            return
-        said = torch.where(torch.from_numpy(dead), found[1].detach().double().cpu(), 0.0)
-        change = BranchChange(end.module, "opened", end.layer.name, width, live, end.rank)
-        if live == 0:
-            block = block_around(graph, end)
-            inner = stand_ins(self.model, graph, end)
-            if block is not None:
-                vanishes = block.changes_nothing and bool((said.abs() <= negligible).all())
-                kind = "vanished" if vanishes else "constant"
-                change = replace(change, module=block.module, kind=kind, activation=block.activation)
+    def _decide(self, ends: Sequence[BranchEnd]) -> None:
+        asked = self.dense.kept_as_asked()
+        for end in ends:
+            mask = self.silent.get(end.layer.name)
+            if mask is None or not mask.any():
+                continue
+            if asked & end.tensors:
+                self.left[end.module] = "it is to stay as it is, as asked"
+                continue
+            within = [other.module for other in ends if other.addition.index in end.alone]
+            decided = change_of_end(self.model, self.dense, end, np.array(mask), within, self.terms)
+            if isinstance(decided, str):
+                self.left[end.module] = decided
+                continue
+            if decided[0].kind in ("constant", "vanished"):
                 for other in within:  # gone with the block around it
                     self._forget(other)
-            elif isinstance(inner, tuple) and not within:
-                change = replace(change, kind="ended", stand_ins=inner)
-        if change.kind == "opened":
-            macs = self._macs_of(end)
-            gone = width - self._width(live)
-            if gone < 1:
-                self.left[end.module] = "too few are dead for a narrower branch"
-                return
-            if not always and not is_worth_opening(width, width - gone, macs // width, end.positions):
-                self.left[end.module] = (
-                    f"putting {width - gone} of {width} channels at their places costs more than it saves"
-                )
-                return
-        self.changes[end.module] = change
-        self.dead[end.module], self.constants[end.module] = dead, said
-
-    def _macs_of(self, end: BranchEnd) -> int:
-        """Multiply-accumulates of an image in the layer that makes the ends."""
-        made = {index for index, _ in end.layer.positions}
-        total = 0
-        for cost in self.dense.coupling.notes.costs:
-            if cost.operation in made:
-                total += cost.constant * int(np.prod([len(factor) for factor in cost.factors], dtype=np.int64))
-        return total // self.dense.batch
+            self.changes[end.module], self.constants[end.module] = decided
+            self.dead[end.module] = np.array(mask)
+        gone = [path for change in self.changes.values() if change.kind != "opened" for path in touched_by(change)]
+        readers = [
+            reader
+            for reader in find_readers(self.model, self.dense.graph, ends, asked)
+            if not any(f"{reader.module}.".startswith(f"{path}.") for path in gone)
+        ]
+        found = unread(self.model, self.inputs, self.dense.graph, readers, self.silent)
+        for reader in readers:
+            if reader.module in found:
+                change = change_of_reader(self.dense, reader, found[reader.module], self.terms)
+                if change is not None:
+                    self.changes[reader.module], self.dead[reader.module] = change, found[reader.module]
 
     def _restructure(self) -> None:
         """Restructure, compare with the dense passes, and analyse; what cannot be shown to be the same is left out."""
         while self.changes:
             changes = tuple(self.changes.values())
-            places = frozenset(f"{change.module}.{PLACES}" for change in changes if change.kind == "opened")
-            touched = {path for change in changes for path in (change.module, *change.stand_ins)}
+            places = frozenset(f"{change.module}.{buffer}" for change in changes for buffer in (PLACES, READS))
+            touched = {path for change in changes for path in touched_by(change)}
             try:
                 changed = restructured(self.model, changes)
                 opened = CoupledModel.of(changed, self.inputs, heads=self.heads, places=places)
@@ -171,7 +146,8 @@ class BranchRemoval:
             reason = next((reason for reason in reasons if reason is not None), None)
             if reason is None:
                 self.opened = opened
-                self._list_operators(opened)
+                graphs = self.dense.graph, opened.graph
+                self.changes = {key: with_operators(change, *graphs) for key, change in self.changes.items()}
                 self._link_labels(opened)
                 reason = self._miscalculation()
             if reason is None:
@@ -188,11 +164,14 @@ class BranchRemoval:
         plan, _ = self._assembled(alone, Budget("threshold", share=1.0), None, 1)
         if not isinstance(plan, Plan):
             return f"it could not be cut ({plan[0].reason})"
-        said = {
-            key: torch.zeros_like(self.constants[key]) if change.kind == "vanished" else self.constants[key]
-            for key, change in self.changes.items()
+        said = silences(self.model, self.dense.graph, self.layers, self.silent)
+        nothing_said = {
+            key: (mask, torch.zeros_like(constant))
+            for key, (mask, constant) in said.items()
+            if key in self.changes and self.changes[key].kind == "vanished"
         }
-        found = difference(cut(self.model, plan), silenced(self.model, self.dead, said), self.inputs)
+        expected = silenced(self.model, said | nothing_said)
+        found = difference(cut(silenced(self.model, said), plan), expected, self.inputs)
         return None if found is None or found <= TOLERANCE else f"the model computes something else (by {found:.2g})"
 
     def _suspect(self, changes: Sequence[BranchChange], reason: str) -> str:
@@ -213,16 +192,6 @@ class BranchRemoval:
         for held in (self.changes, self.dead, self.constants):
             held.pop(key, None)
 
-    def _list_operators(self, opened: CoupledModel) -> None:
-        for key, change in self.changes.items():
-            touched = (change.module, *change.stand_ins)
-            before, after = operators_in(self.dense.graph, touched), operators_in(opened.graph, touched)
-            self.changes[key] = replace(
-                change,
-                inserted=tuple(sorted((after - before).elements())),
-                deleted=tuple(sorted((before - after).elements())),
-            )
-
     def _link_labels(self, opened: CoupledModel) -> None:
         """[dense labels] -> the label of the same index of the same parameter in the restructured model, -1 where there is none."""
         notes = self.dense.coupling.notes
@@ -240,27 +209,33 @@ class BranchRemoval:
         result = np.zeros(coupling.notes.labels, dtype=bool)
         result[coupling.roots[gone[gone >= 0]]] = True
         for key, change in self.changes.items():
-            if change.kind != "opened":
+            if change.kind not in ("opened", "reading"):
                 continue
-            ends, stream = self._ends(change)
-            result[ends[self.dead[key]]] = True
-            lacking = self._width(int((~result[ends]).sum())) - int((~result[ends]).sum())
-            if lacking > 0:
-                possible = np.flatnonzero(~result[stream] & result[ends])
-                result[ends[possible[:lacking]]] = False
+            chosen, stream_gone = self._chosen(change, result, removed)
+            result[chosen[self.dead[key]]] = True
+            live = int((~result[chosen]).sum())
+            possible = np.flatnonzero(~stream_gone & result[chosen])
+            result[chosen[possible[: self.terms.width(live) - live]]] = False
         return result
 
-    def _width(self, live: int) -> int:
-        """How many ends an opened branch with so many live ones keeps."""
-        return max(SMALLEST_WIDTH, -(-live // self.round_to) * self.round_to)
+    def _chosen(self, change: BranchChange, gone: Mask, removed: Mask) -> tuple[Array, Mask]:
+        """[channels] the components of an opened branch's ends, or of what one reads; and which of them leave the stream there.
 
-    def _ends(self, change: BranchChange) -> tuple[Array, Array]:
-        """The components of an opened branch's ends, and of the stream's channels at their places."""
+        Args:
+            change: the branch.
+            gone: what leaves the restructured model, by component.
+            removed: what leaves the dense one.
+        """
         assert self.opened is not None
         coupling = self.opened.coupling
         slot_of = coupling.notes.slot_of
-        ends, stream = slot_of[f"{change.module}.{PLACES}", 0], slot_of[f"{change.module}.{CONSTANT}", 1]
-        return coupling.roots[ends.labels], coupling.roots[stream.labels]
+        if change.kind == "opened":
+            stream = slot_of[f"{change.module}.{CONSTANT}", 1]
+            ends = slot_of[f"{change.module}.{PLACES}", 0]
+            return coupling.roots[ends.labels], gone[coupling.roots[stream.labels]]
+        dense = self.dense.coupling
+        read = dense.notes.slot_of[f"{change.module}.weight", 1]
+        return coupling.roots[slot_of[f"{change.module}.{READS}", 0].labels], removed[dense.roots[read.labels]]
 
     def count(self, kind: str, removed: Mask) -> int:
         """Exact MACs of the traced batch, or parameters, of the whole cut."""
@@ -280,13 +255,15 @@ class BranchRemoval:
         folds = [fold for fold in selection.folding.folds if fold.target in known]
         changes: list[BranchChange] = []
         for key, change in self.changes.items():
-            if change.kind != "vanished":
+            if change.kind in ("opened", "reading"):
+                chosen, stream_gone = self._chosen(change, mask, selection.removed)
+                change = replace(change, live=int((~mask[chosen]).sum()))
+            if change.kind == "reading":
+                change = replace(change, stream_removed=tuple(np.flatnonzero(stream_gone).tolist()))
+            elif change.kind != "vanished":
                 said = self.constants[key].clone()
                 if change.kind == "opened":
-                    ends, _ = self._ends(change)
-                    gone = torch.from_numpy(mask[ends])
-                    said[~gone] = 0.0
-                    change = replace(change, live=int((~gone).sum()))
+                    said[torch.from_numpy(~mask[chosen])] = 0.0
                 shifts[f"{change.module}.{CONSTANT}"] = said.reshape([1, -1, *[1] * (change.rank - 2)])
             changes.append(change)
         own = replace(selection, removed=mask, folding=Folding(folds, shifts, set()))
@@ -310,7 +287,7 @@ class BranchRemoval:
             return None
         plan = replace(
             assembled,
-            layers=_layers(made.layers, assembled.layers),
+            layers=merged_layers(made.layers, assembled.layers),
             macs=(made.macs[0], assembled.macs[1]),
             params=(made.params[0], assembled.params[1]),
             frozen=made.frozen,
@@ -327,18 +304,3 @@ class BranchRemoval:
             f"the cut could not be certified: {refusal.reason} ({operation.name})",
         )
         return None
-
-
-def _layers(dense: Sequence[LayerChange], opened: Sequence[LayerChange]) -> tuple[LayerChange, ...]:
-    """Every layer of the dense model, with what is left of it; nothing of those whose branch is gone."""
-    after = {change.layer: change for change in opened}
-    result: list[LayerChange] = []
-    for change in dense:
-        left = after.get(change.layer)
-        ends = (left.channels[1], left.macs[1], left.params[1]) if left is not None else (0, 0, 0)
-        result.append(
-            LayerChange(
-                change.layer, (change.channels[0], ends[0]), (change.macs[0], ends[1]), (change.params[0], ends[2])
-            )
-        )
-    return tuple(result)

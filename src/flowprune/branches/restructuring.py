@@ -6,7 +6,7 @@ plan's slices, like any other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,11 +16,14 @@ from flowprune.allocation.plan import BranchChange
 from flowprune.branches.modules import (
     CONSTANT,
     PLACES,
+    READS,
     AddedConstant,
     ConstantEnd,
     PositionsOnly,
     can_be_placed,
+    can_read,
     placed,
+    reading,
 )
 from flowprune.errors import ModelError
 from flowprune.tracing.shadow import shadow
@@ -46,6 +49,11 @@ def _carry_out(model: nn.Module, branch: BranchChange) -> None:
         if not can_be_placed(module):
             raise _other(branch.module, f"it is a {type(module).__name__}")
         placed(module, branch.rank)
+        return
+    if branch.kind == "reading":
+        if not can_read(module):
+            raise _other(branch.module, f"it is a {type(module).__name__}")
+        reading(module)
         return
     if branch.kind == "vanished":
         _replace(model, branch.module, nn.Identity())
@@ -96,27 +104,30 @@ def renumber(
         ModelError: a live end belongs to a channel of the stream that left.
     """
     for branch in branches:
-        if branch.kind != "opened":
+        if branch.kind not in ("opened", "reading"):
             continue
         new = new_places(branch, removed)
-        module = small.get_submodule(branch.module)
-        held = getattr(module, PLACES)
+        held = getattr(small.get_submodule(branch.module), PLACES if branch.kind == "opened" else READS)
         if not held.is_meta:
             held.copy_(torch.from_numpy(new))
 
 
 def new_places(branch: BranchChange, removed: Mapping[str, Mapping[int, tuple[int, ...]]]) -> np.ndarray:
-    """[live]: where each live end sits in what is left of the stream.
+    """[live]: where each live end, or each channel that is read, sits in what is left of the stream.
 
     Raises:
         ModelError: as ``renumber``.
     """
 
-    def kept(buffer: str, dimension: int) -> np.ndarray:
-        gone = removed.get(f"{branch.module}.{buffer}", {}).get(dimension, ())
+    def kept(gone: Iterable[int]) -> np.ndarray:
         return np.delete(np.arange(branch.channels), list(gone))
 
-    stream, live = kept(CONSTANT, 1), kept(PLACES, 0)
+    def taken(buffer: str, dimension: int) -> tuple[int, ...]:
+        return removed.get(f"{branch.module}.{buffer}", {}).get(dimension, ())
+
+    opened = branch.kind == "opened"
+    stream = kept(taken(CONSTANT, 1) if opened else branch.stream_removed)
+    live = kept(taken(PLACES if opened else READS, 0))
     if not np.isin(live, stream).all():
-        raise ModelError(f"the plan keeps an end of {branch.module} whose channel of the stream leaves; plan again")
+        raise ModelError(f"the plan keeps a channel at {branch.module} that leaves its stream; plan again")
     return np.searchsorted(stream, live)

@@ -26,5 +26,18 @@ def is_worth_opening(channels: int, live: int, macs_per_end: int, positions: int
     return saved * macs_per_end >= MACS_PER_MOVED * (channels + live) * positions
 
 
+def is_worth_reading(channels: int, read: int, macs_per_channel: int, positions: int) -> bool:
+    """Whether a branch's first convolution runs faster on a copy of the channels that it needs: ``read`` elements a position.
+
+    Args:
+        channels: of the stream.
+        read: how many are needed.
+        macs_per_channel: multiply-accumulates an image that one of them takes.
+        positions: of one channel of an image.
+    """
+    saved = _in_blocks(channels) - _in_blocks(read)
+    return saved * macs_per_channel >= MACS_PER_MOVED * read * positions
+
+
 def _in_blocks(width: int) -> int:
     return -(-width // BLOCK) * BLOCK

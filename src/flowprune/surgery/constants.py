@@ -82,14 +82,20 @@ def fold_constants(
                 reader.fold(arguments, tensors, producers, consumers, tolerance, untouchable, result)
         returned = run()
         if rule_of(operation) is batch_norm:
-            _overwrite_dead(operation, graph, producers, dead, tensors, returned[0])
+            overwrite_dead(operation, graph, producers, dead, tensors, returned[0])
         return returned
 
-    def nothing_known(tensor: torch.Tensor) -> torch.Tensor:
+    replay(model, nothing_known(inputs), visit, graph)
+    return result
+
+
+def nothing_known(inputs: Any) -> Any:
+    """Example inputs of nothing but NaN: what comes out finite does not depend on them."""
+
+    def unknown(tensor: torch.Tensor) -> torch.Tensor:
         return torch.full_like(tensor, float("nan")) if tensor.is_floating_point() else tensor
 
-    replay(model, tree_map_only(torch.Tensor, nothing_known, inputs), visit, graph)
-    return result
+    return tree_map_only(torch.Tensor, unknown, inputs)
 
 
 def constants_behind(
@@ -118,7 +124,7 @@ def constants_behind(
     return layer_of(maker, graph), constant + (0 if beta is None else beta)
 
 
-def _overwrite_dead(
+def overwrite_dead(
     operation: Operation,
     graph: Graph,
     producers: Mapping[int, Operation],
@@ -126,6 +132,7 @@ def _overwrite_dead(
     tensors: Mapping[str, torch.Tensor],
     result: torch.Tensor,
 ) -> None:
+    """Put the constants of dead filters into what their batch norm returns."""
     found = constants_behind(operation, graph, producers, tensors)
     if found is None or found[0] not in dead:
         return

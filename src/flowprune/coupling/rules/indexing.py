@@ -60,6 +60,14 @@ def rearranged(operation: Operation, state: Propagation) -> None:
     x: Reference = operation.argument("self")
     dims = operation.argument("dims", operation.argument("dim"))
     rank = len(state.shape(x))
+    chosen = operation.argument("index")
+    if isinstance(chosen, Reference) and state.graph.parameters.get(chosen.value) in state.places:
+        # channels that are read leave without those they are read of; surgery numbers the others anew
+        along = block_at(state.layout(x), dims % rank)
+        own = block_at(state.layout(chosen), 0)
+        read = () if own is None else (Block((dims % rank,), own.labels),)
+        state.set(operation, (*without(state.layout(x), [along] if along else []), *read))
+        return
     if dims is None or len(state.output_shape(operation)) != rank:
         state.freeze_inputs(operation, f"{operation.name} over the flattened tensor")
         return

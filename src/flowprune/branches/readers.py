@@ -1,0 +1,109 @@
+"""The first convolutions of branches, and which channels of their stream they read for nothing.
+
+A channel of a stream may be zero where a branch reads it, because nothing has been put there yet: a shortcut has padded it, or
+every filter that makes it so far is dead. Or the convolution may have no weight for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from flowprune.branches.ends import BranchEnd
+from flowprune.branches.modules import can_read
+from flowprune.coupling.rules import rule_of
+from flowprune.coupling.rules.normalization import batch_norm
+from flowprune.measuring.filter_layers import tensors_of
+from flowprune.surgery.constants import ZERO, nothing_known, overwrite_dead
+from flowprune.tracing import Graph, Operation, replay
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A branch's first convolution.
+
+    Attributes:
+        module: its dotted path.
+        operation: index of its convolution.
+        channels: how many it reads.
+        positions: of one channel of what it reads.
+        rank: number of dimensions of that.
+    """
+
+    module: str
+    operation: int
+    channels: int
+    positions: int
+    rank: int
+
+
+def find_readers(model: nn.Module, graph: Graph, ends: Sequence[BranchEnd], asked: Collection[str]) -> list[Reader]:
+    """The convolutions that branches begin with and that could read less.
+
+    Args:
+        model: the traced model.
+        graph: its evaluation pass.
+        ends: its branch ends.
+        asked: tensors that are to stay as they are.
+    """
+    producers = graph.producers()
+    found: dict[str, Reader] = {}
+    for end in ends:
+        for index in sorted(end.alone):
+            operation = graph.operations[index]
+            if operation.name not in ("aten.convolution", "aten._convolution"):
+                continue
+            read = operation.argument("input").value
+            maker = producers.get(read)
+            within = maker is not None and maker.index in end.alone
+            weight = f"{operation.module}.weight"
+            if within or graph.parameters.get(operation.argument("weight").value) != weight or weight in asked:
+                continue
+            calls = [call for call in graph.calls if call.path == operation.module]
+            if len(calls) == 1 and calls[0].inputs == (read,) and can_read(model.get_submodule(operation.module)):
+                shape = graph.values[read].shape
+                positions = int(np.prod(shape[2:], dtype=np.int64))
+                found[operation.module] = Reader(operation.module, index, shape[1], positions, len(shape))
+    return list(found.values())
+
+
+def unread(
+    model: nn.Module, inputs: Any, graph: Graph, readers: Sequence[Reader], dead: Mapping[str, Mask]
+) -> dict[str, Mask]:
+    """Reader -> [channels] which of its channels are always zero, or have no weight; dead filters count as constants.
+
+    Args:
+        model, inputs: the model and example inputs.
+        graph: its evaluation pass.
+        readers: as ``find_readers`` returns them.
+        dead: layer -> which of its filters are dead.
+    """
+    tensors = tensors_of(model)
+    producers = graph.producers()
+    of_operation = {reader.operation: reader for reader in readers}
+    found: dict[str, Mask] = {}
+
+    def visit(index: int, run: Callable[[], Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        operation: Operation = graph.operations[index]
+        if index in of_operation:
+            x, weight = arguments[0], arguments[1]
+            silent = (x.abs() <= ZERO).transpose(0, 1).flatten(1).all(dim=1)
+            idle = (weight == 0).transpose(0, 1).flatten(1).all(dim=1)
+            found[of_operation[index].module] = np.asarray((silent | idle).cpu().numpy(), dtype=bool)
+        returned = run()
+        if rule_of(operation) is batch_norm:
+            overwrite_dead(operation, graph, producers, dead, tensors, returned[0])
+        return returned
+
+    if readers and not any(tensor.is_meta for tensor in tensors.values()):
+        with torch.no_grad():
+            replay(model, nothing_known(inputs), visit, graph)
+    return {path: mask for path, mask in found.items() if mask.any()}
