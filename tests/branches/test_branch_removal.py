@@ -357,6 +357,43 @@ class Unequal(nn.Module):
         return torch.relu(x[:, :, 2:-2, 2:-2] + self.bn(self.conv2(torch.relu(self.conv1(x)))))
 
 
+class Depthwise(nn.Module):
+    """The ends are the stream's own channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.bn(self.conv(x)))
+
+
+class Grouped(nn.Module):
+    """The groups of the last convolution must stay equally wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.bn = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=2), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.bn(self.conv2(torch.relu(self.conv1(x)))))
+
+
+@pytest.mark.parametrize("block", [Depthwise, Grouped])
+@pytest.mark.parametrize("dead", [[1, 4, 5], [0, 1, 2, 3]])
+def test_ends_that_are_not_free_are_left_or_handled_right(block: type[nn.Module], dead: list[int]) -> None:
+    model = ready(Network([block()], 8))
+    kill(model.blocks[0].bn, dead, 0.3)
+    x = images()
+    plan = fp.plan(model, x[:1], threshold=1e-2, branches="always")
+    assert "blocks.0.bn" in plan.branches_left
+    assert largest_difference(model(x), fp.prune(model, plan).eval()(x)) < 1e-12
+    kill(model.blocks[0].bn, range(8), 0.3)
+    plan = fp.plan(model, x[:1], threshold=1e-2, branches=True)
+    assert kinds(plan) == {"blocks.0": "constant"}
+    assert largest_difference(model(x), fp.prune(model, plan).eval()(x)) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("block", "norm"),
     [(CalledTwice, "bn"), (Functional, "bn"), (ReadsItsWeight, "bn2"), (Unequal, "bn")],

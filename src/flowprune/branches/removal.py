@@ -47,7 +47,8 @@ class BranchRemoval:
         changes: what becomes of which branch, by its last module, or its first convolution where that reads less.
         left: last module of a branch (or its last layer) -> why it keeps its dead ends.
         dead: last module -> [channels] which of its ends are dead; first convolution -> which of its channels need not be read.
-        constants: last module or block -> [channels] float64: what a dead end says, 0 where it lives.
+        constants: last module -> [channels] float64: what a dead end says, 0 where it lives.
+        tensors: last module, or first convolution -> names of the tensors that are the branch's alone.
     """
 
     model: nn.Module
@@ -61,6 +62,7 @@ class BranchRemoval:
     left: dict[str, str] = field(default_factory=dict)
     dead: dict[str, Mask] = field(default_factory=dict)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    tensors: dict[str, frozenset[str]] = field(default_factory=dict)
     opened: CoupledModel | None = None
     _link: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
@@ -115,7 +117,7 @@ class BranchRemoval:
                 for other in within:  # gone with the block around it
                     self._forget(other)
             self.changes[end.module], self.constants[end.module] = decided
-            self.dead[end.module] = np.array(mask)
+            self.dead[end.module], self.tensors[end.module] = np.array(mask), end.tensors
         gone = [path for change in self.changes.values() if change.kind != "opened" for path in touched_by(change)]
         readers = [
             reader
@@ -128,6 +130,7 @@ class BranchRemoval:
                 change = change_of_reader(self.dense, reader, found[reader.module], self.terms)
                 if change is not None:
                     self.changes[reader.module], self.dead[reader.module] = change, found[reader.module]
+                    self.tensors[reader.module] = frozenset({f"{reader.module}.weight"})
 
     def _restructure(self) -> None:
         """Restructure, compare with the dense passes, and analyse; what cannot be shown to be the same is left out."""
@@ -149,11 +152,36 @@ class BranchRemoval:
                 graphs = self.dense.graph, opened.graph
                 self.changes = {key: with_operators(change, *graphs) for key, change in self.changes.items()}
                 self._link_labels(opened)
+                tied = self._tied(opened)
+                for key in tied:
+                    self.drop(key, "its channels are tied to others, or have to stay", analyse=False)
+                if tied:
+                    continue
                 reason = self._miscalculation()
             if reason is None:
                 return
             self.drop(self._suspect(changes, reason), f"without its dead ends {reason}", analyse=False)
         self.opened = None
+
+    def _tied(self, opened: CoupledModel) -> list[str]:
+        """The branches whose dead channels are not their own, as behind a depthwise convolution of the stream, or may not leave."""
+        coupling = opened.coupling
+        found: list[str] = []
+        may_leave = np.zeros(coupling.notes.labels, dtype=bool)
+        for channels in coupling.channels:
+            may_leave[channels] = True
+        for key, change in self.changes.items():
+            if change.kind not in ("opened", "reading"):
+                continue
+            buffer = PLACES if change.kind == "opened" else READS
+            chosen = coupling.roots[coupling.notes.slot_of[f"{change.module}.{buffer}", 0].labels][self.dead[key]]
+            leaving = np.zeros(coupling.notes.labels, dtype=bool)
+            leaving[chosen] = True
+            own = self.tensors[key] | {f"{change.module}.{buffer}"}
+            others = (slot for slot in coupling.notes.slots if slot.name not in own)
+            if not may_leave[chosen].all() or any(leaving[coupling.roots[slot.labels]].any() for slot in others):
+                found.append(key)
+        return found
 
     def _miscalculation(self) -> str | None:
         """How a cut of the dead ends alone differs from the model in which they are silent; None if it does not, or cannot run."""
@@ -189,7 +217,7 @@ class BranchRemoval:
             self._restructure()
 
     def _forget(self, key: str) -> None:
-        for held in (self.changes, self.dead, self.constants):
+        for held in (self.changes, self.dead, self.constants, self.tensors):
             held.pop(key, None)
 
     def _link_labels(self, opened: CoupledModel) -> None:
