@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ import flowprune as fp
 from flowprune.allocation import Plan
 from flowprune.allocation.composition import composed
 from flowprune.cli import app
-from flowprune.errors import BudgetError
+from flowprune.errors import BudgetError, ModelError
 from flowprune.iterating import prune_iteratively
 from flowprune.lineage import lineage_of
 from flowprune.measuring import filter_layers
+from flowprune.pipeline.run import run
 from flowprune.planning import explain
-from flowprune.recipe import PruningSection
+from flowprune.recipe import PruningSection, Recipe
 
 
 def test_in_steps_the_last_one_takes_the_branches() -> None:
@@ -99,6 +101,49 @@ def test_the_command_line_and_recipes_know_it(tmp_path: Path) -> None:
     for value in (True, "always"):
         section = PruningSection(budgets=[{"threshold": 0.01}], branches=value)
         assert section.options(section.budgets[0])["branches"] == value
+
+
+def test_a_run_changes_branches_and_measures_its_target_with_them(tmp_path: Path) -> None:
+    """Next to everything counts as dead here, so that a run of seconds has dead ends."""
+    recipe = Recipe.model_validate(
+        {
+            "network": {"name": "resnet8", "options": {"in_channels": 1, "width": 8}},
+            "data": {"name": "digits", "subset": 64},
+            "training": {"epochs": 2, "batch_size": 32},
+            "flow": {"gradient": "5%", "target_macs": 0.4},
+            "pruning": {"budgets": [{"threshold": 0.98}], "branches": "always"},
+            "finetuning": {"epochs": 1, "batch_size": 32},
+        }
+    )
+    run(recipe, tmp_path / "out", progress=False)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (plan,) = results["plans"].values()
+    assert plan["branches"] and plan["macs"][1] < plan["macs"][0]
+    _, pruned, finetuned = results["rows"]
+    assert finetuned["macs"] == pruned["macs"] == plan["macs"][1]
+    trained = results["histories"]["resnet8/ffr/dense"]
+    assert trained[-1]["macs_left"] == pytest.approx(plan["macs"][1] / plan["macs"][0])
+    small = fp.load(next((tmp_path / "out" / "models").glob("*pruned.fp")))
+    assert fp.measure(small, torch.zeros(1, 1, 16, 16)).macs == plan["macs"][1]
+
+
+def test_a_budget_of_time_may_change_branches() -> None:
+    model = network()
+    kill(model.blocks[1].bn2, range(8), 0.2)
+    plan = fp.plan(model.float(), images(1).float(), latency="10s", importance=fp.importance.L2(), branches=True)
+    assert [branch.kind for branch in plan.branches] == ["constant"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("kind", "other"), ("activation", "exp"), ("module", "blocks.9"), ("module", "")]
+)
+def test_a_plan_that_is_no_plan_of_this_model_is_refused(key: str, value: str) -> None:
+    model = network()
+    kill(model.blocks[1].bn2, range(8), 0.2)
+    data = fp.plan(model, images(1), threshold=1e-2, branches=True).as_dict()
+    data["branches"][0][key] = value
+    with pytest.raises(ModelError, match="the plan changes the branch"):
+        fp.prune(model, Plan.from_dict(data))
 
 
 def test_a_model_without_branches_says_nothing_of_them() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from flowprune.allocation.plan import BranchChange
 from flowprune.branches.modules import (
+    ACTIVATIONS,
     CONSTANT,
     PLACES,
     READS,
@@ -27,6 +28,8 @@ from flowprune.branches.modules import (
 )
 from flowprune.errors import ModelError
 from flowprune.tracing.shadow import shadow
+
+KINDS = ("opened", "reading", "ended", "constant", "vanished")
 
 
 def restructured(model: nn.Module, branches: Sequence[BranchChange]) -> nn.Module:
@@ -45,6 +48,8 @@ def restructured(model: nn.Module, branches: Sequence[BranchChange]) -> nn.Modul
 
 def _carry_out(model: nn.Module, branch: BranchChange) -> None:
     module = _submodule(model, branch.module)
+    if branch.kind not in KINDS or branch.activation not in ACTIVATIONS:
+        raise _other(branch.module, f"{branch.kind!r} with {branch.activation!r} is no change that is known")
     if branch.kind == "opened":
         if not can_be_placed(module):
             raise _other(branch.module, f"it is a {type(module).__name__}")
@@ -78,6 +83,8 @@ def _zeros(module: nn.Module, branch: BranchChange) -> torch.Tensor:
 
 def _submodule(model: nn.Module, path: str) -> nn.Module:
     try:
+        if not path:
+            raise AttributeError
         return model.get_submodule(path)
     except AttributeError as error:
         raise _other(path, "this model has no such module") from error
