@@ -137,6 +137,7 @@ OTHERS: dict[str, tuple[Body, int]] = {
     "roll": (lambda net, x, y: x.roll((1, 2), (2, 3)), 8),
     "flip": (lambda net, x, y: x.flip(3), 8),
     "repeat_interleave": (lambda net, x, y: x.repeat_interleave(2, 3), 8),
+    "index_copy": (lambda net, x, y: x.index_copy(3, torch.tensor([0, 2, 5]), y[:, :, :, :3]), 8),
     "stack": (lambda net, x, y: torch.stack([x, y], 2).amax(2), 8),
     "repeat": (lambda net, x, y: x.repeat(1, 2, 1, 1), 16),
     "new_zeros": (lambda net, x, y: torch.cat([x, x.new_zeros(2, 1, 8, 8)], 1), 9),

@@ -84,10 +84,14 @@ def index_copy(operation: Operation, state: Propagation) -> None:
     x: Reference = operation.argument("self")
     places: Reference = operation.argument("index")
     source: Reference = operation.argument("source")
-    if state.graph.parameters.get(places.value) not in state.places:
-        state.freeze_inputs(operation, "written to by numbers")
-        return
     dimension = operation.argument("dim") % len(state.shape(x))
+    if state.graph.parameters.get(places.value) not in state.places:
+        state.freeze_layout(state.layout(places), "numbers that something is put by")
+        for block in (*state.layout(x), *state.layout(source)):
+            if dimension in block.dimensions:
+                state.freeze(block.labels, "written to by numbers")
+        state.set(operation, joined_layout(state, [x, source], state.output_shape(operation), skip=dimension))
+        return
     put = block_at(state.layout(source), dimension)
     for block in state.layout(source):
         if block.dimensions != (dimension,):
