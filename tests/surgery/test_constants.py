@@ -141,3 +141,45 @@ def test_dead_branch_ends_stay_because_their_stream_lives() -> None:
     kill(model.layer1[0].bn2, list(range(16)), 0.0)
     made = plan(model, torch.randn(1, 3, 32, 32, dtype=torch.float64), threshold=1e-2)
     assert "layer1.0.conv2.weight" not in made.removed
+
+
+def test_a_channel_is_not_dead_whose_other_maker_nobody_can_judge() -> None:
+    """A matrix of one's own makes the same channels as a dead convolution: they live."""
+
+    class Projected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix = nn.Parameter(torch.randn(8, 3))
+            self.short = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8))
+            self.head = nn.Conv2d(8, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            own = torch.einsum("nchw,dc->ndhw", x, self.matrix)
+            return self.head(torch.relu(own + self.short(x)))
+
+    torch.manual_seed(0)
+    model = randomized(Projected()).double().eval()
+    kill(model.short[1], list(range(8)), 0.0)
+    images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    made = plan(model, images[:1], threshold=1e-2)
+    assert largest_difference(model(images), prune(model, made)(images)) < 1e-12
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.6])
+def test_a_gate_makes_nothing_of_zero_but_something_of_a_constant(constant: float) -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.made = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8))
+            self.gate, self.head = nn.Conv2d(3, 1, 1), nn.Conv2d(8, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.made(x) * torch.sigmoid(self.gate(x)))
+
+    torch.manual_seed(0)
+    model = randomized(Gated()).double().eval()
+    kill(model.made[1], [1, 2], constant)
+    images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    made = plan(model, images[:1], threshold=1e-2)
+    assert made.is_empty is (constant != 0)
+    assert largest_difference(model(images), prune(model, made)(images)) < 1e-12

@@ -200,9 +200,9 @@ def _select_dead(
         folding = fold_constants(
             model, inputs, coupled.passes[0], coupling, removed, dead, fold_tolerance, coupled.exempt.tensors
         )
-        if not folding.unfoldable:
+        if not folding.unfoldable and not folding.varying:
             break
-        vetoed |= folding.unfoldable
+        vetoed |= folding.unfoldable | folding.varying
     kept: Counter[str] = Counter()
     for number, verdict in enumerate(verdicts):
         staying = int((verdict & ~removed[coupling.channels[number]]).sum())

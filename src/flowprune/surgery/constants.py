@@ -37,11 +37,13 @@ class Folding:
         shifts: tensor name -> what is added to it.
         unfoldable: components whose constant is not zero and has nowhere to go, or would change the consumer's output by more
             than the tolerance.
+        varying: components that reach a consumer as something else than a constant: they are no dead channels.
     """
 
     folds: list[Fold] = field(default_factory=list)
     shifts: dict[str, torch.Tensor] = field(default_factory=dict)
     unfoldable: set[int] = field(default_factory=set)
+    varying: set[int] = field(default_factory=set)
 
 
 def fold_constants(
@@ -83,10 +85,18 @@ def fold_constants(
         returned = run()
         if rule_of(operation) is batch_norm:
             overwrite_dead(operation, graph, producers, dead, tensors, returned[0])
-        return returned
+        return _zero_where_a_factor_is(operation, arguments, returned)
 
     replay(model, nothing_known(inputs), visit, graph)
     return result
+
+
+def _zero_where_a_factor_is(operation: Operation, arguments: tuple[Any, ...], returned: Any) -> Any:
+    """A gate nobody knows makes nothing of a channel that is zero, though NaN times zero is NaN."""
+    factors = [factor for factor in arguments[:2] if isinstance(factor, torch.Tensor)]
+    if operation.name == "aten.mul" and len(factors) == 2 and returned.is_floating_point():
+        return torch.where((factors[0] == 0) | (factors[1] == 0), torch.zeros_like(returned), returned)
+    return returned
 
 
 def nothing_known(inputs: Any) -> Any:
@@ -177,7 +187,9 @@ class _Reader:
         seen = seen.reshape(len(channels), -1)
         first = seen[:, 0]
         constant = torch.isfinite(seen).all(dim=1) & (seen == first[:, None]).all(dim=1)
-        uneven = torch.isfinite(seen).all(dim=1) & ~constant
+        known = torch.isfinite(seen).all(dim=1)
+        uneven = known & ~constant
+        result.varying.update(self.roots[~known.cpu().numpy()].tolist())
         result.unfoldable.update(self.roots[uneven.cpu().numpy()].tolist())
         matters = constant & (first.abs() > ZERO)
         if not matters.any():
