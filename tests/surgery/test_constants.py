@@ -183,3 +183,24 @@ def test_a_gate_makes_nothing_of_zero_but_something_of_a_constant(constant: floa
     made = plan(model, images[:1], threshold=1e-2)
     assert made.is_empty is (constant != 0)
     assert largest_difference(model(images), prune(model, made)(images)) < 1e-12
+
+
+def test_a_layer_that_is_called_twice_takes_no_constant_twice() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.made = nn.Sequential(nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8))
+            self.stem, self.read, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            for _ in range(2):
+                x = self.read(self.made(x))
+            return self.head(x)
+
+    torch.manual_seed(0)
+    model = randomized(Twice()).double().eval()
+    kill(model.made[1], [1, 2], 0.6)
+    images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    made = plan(model, images[:1], threshold=1e-2)
+    assert largest_difference(model(images), prune(model, made)(images)) < 1e-12

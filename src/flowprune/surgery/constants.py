@@ -195,7 +195,7 @@ class _Reader:
         if not matters.any():
             return
         target = self._target(consumers)
-        if target is None or target[0] in untouchable or not self.plain:
+        if target is None or target[0] in untouchable or not self.plain or self._serves_others(target[0], consumers):
             result.unfoldable.update(self.roots[matters.cpu().numpy()].tolist())
             return
         name, sign, scale = target[0], target[1], target[2](tensors)
@@ -251,6 +251,10 @@ class _Reader:
         if isinstance(mean, Reference) and mean.value in self.graph.parameters:
             return self.graph.parameters[mean.value], -1, scale
         return None
+
+    def _serves_others(self, target: str, consumers: Mapping[int, list[Operation]]) -> bool:
+        """Whether the tensor that would take the constant is read elsewhere, too, as where a layer is called twice."""
+        return any(len(consumers.get(v, [])) > 1 for v, name in self.graph.parameters.items() if name == target)
 
     def _width(self) -> int:
         value = self.operation.outputs[0]
