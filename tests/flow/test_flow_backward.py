@@ -60,6 +60,25 @@ def test_with_a_task_loss_and_a_factor_the_gradients_are_those_of_the_sum(factor
     assert same(ours, theirs)
 
 
+@pytest.mark.parametrize("elements", [1, 100, 1000])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kind", ["residual", "plain"])
+def test_it_does_not_matter_how_the_features_are_cut(kind, layout, elements, monkeypatch):
+    """Pieces smaller than an image, and a last one with fewer images than the others, against one piece for everything."""
+    torch.manual_seed(0)
+    model = network() if kind == "residual" else PlainNet([3, 2, 3], hidden=False, width=4).double()
+    model = model.to(memory_format=layout)
+    x = images(7).contiguous(memory_format=layout)
+    found = []
+    for most in (elements, 10**9):
+        monkeypatch.setattr("flowprune.flow.pieces.ELEMENTS", most)
+        with FeatureFlow(model, 0.7, 0.3, across="project") as flow:
+            out = model(x)
+            penalty = flow.penalty()
+            found.append([penalty.detach(), *torch.autograd.grad(out.pow(2).sum() + penalty, list(model.parameters()))])
+    assert same(*found) and found[0][0].item() > 0
+
+
 def test_gradients_held_by_others_keep_their_values():
     """Sums hand one gradient to several: what is added for a feature must not appear at its neighbour or in a user's list."""
     torch.manual_seed(0)

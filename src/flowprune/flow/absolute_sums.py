@@ -1,11 +1,12 @@
 """The forward half of the penalty with ``norm=1``: sum |d| and sum |c| of every link, without a difference ever being stored whole.
 
-Features of one shape are read once, piece by piece, for all their differences together.
+Features of one shape are read once, piece by piece, for all their differences together. The two differences of a link lie one
+behind the other, so that one call takes both absolute values, sums or signs: in the cache a call costs as much as its work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from torch import Tensor
 from flowprune.flow.links import Link, carried_by
 from flowprune.flow.magnitude import accumulated
 from flowprune.flow.pieces import image_pieces, pieces
-from flowprune.flow.sign_codes import encoded
+from flowprune.flow.sign_codes import encode
+from flowprune.flow.transposition import selected
 
 
 class Sums:
@@ -23,15 +25,15 @@ class Sums:
         self._parts: list[Tensor] = []
         self._weights: dict[str, list[float]] = {"gradient": [], "curvature": []}
 
-    def add(self, term: str, weight: float, part: Tensor) -> None:
-        """Take in one 0-dim part and what it counts."""
+    def add(self, terms: Sequence[str], weight: float, parts: Tensor) -> None:
+        """Take in one part of each of these terms, [terms], and what they count."""
         for name, weights in self._weights.items():
-            weights.append(weight if name == term else 0.0)
-        self._parts.append(part)
+            weights.extend(weight if name == term else 0.0 for term in terms)
+        self._parts.append(parts)
 
     def totals(self) -> dict[str, Tensor]:
         """Term -> weighted sum, 0-dim; summed in float64 where the device has it."""
-        parts = torch.stack(self._parts)
+        parts = torch.cat(self._parts)
         precise = torch.float32 if parts.device.type == "mps" else torch.float64
         return {
             name: parts.to(precise).dot(torch.tensor(weights, dtype=precise, device=parts.device)).to(parts.dtype)
@@ -60,22 +62,32 @@ def absolute_sums(
     for run in _runs(links):
         start = run[0].index - (2 if run[0].second is not None else 1)
         present = [feature for feature in features[start : run[-1].index + 1] if feature is not None]
-        signs: dict[int, list[Tensor]] | None = None if codes is None or run[0].plain else {}
-        for piece in pieces(present) if run[0].plain else image_pieces(present):
-            _add(sums, run, weight, wanted, piece, start, signs)
-        for index, parts in (signs or {}).items():
-            assert codes is not None
-            codes[index] = torch.cat(parts)
+        plain, across = [link for link in run if link.plain], [link for link in run if not link.plain]
+        room = _Room(len(wanted))
+        if not across:
+            for piece in pieces(present):
+                _add(sums, run, weight, wanted, piece, start, room, [])
+            continue
+        kept = []
+        if codes is not None:
+            kept = [torch.empty_like(present[link.index - start], dtype=torch.int8) for link in across]
+            codes.update((link.index, code) for link, code in zip(across, kept, strict=True))
+        for some in image_pieces([*kept, *present]):
+            here = some[len(kept) :]
+            # These bring the features into the cache, where picking out positions is quick.
+            for piece in pieces(here[: plain[-1].index - start + 1]) if plain else ():
+                _add(sums, plain, weight, wanted, piece, start, room, [])
+            _add(sums, across, weight, wanted, here, start, room, some[: len(kept)])
     return sums.totals()
 
 
 def _runs(links: Sequence[Link]) -> list[list[Link]]:
-    """Neighbouring links together that share features: those whose features all have one shape, those that cross a change of it."""
+    """Neighbouring links together that share features: those within one shape, then those that cross a change of it."""
     runs: list[list[Link]] = []
     for link in links:
         last = runs[-1][-1] if runs else None
         joins = last is not None and link.index == last.index + 1 and link.second is not None
-        if joins and last is not None and last.plain == link.plain:
+        if joins and last is not None and (last.plain or not link.plain):
             runs[-1].append(link)
         else:
             runs.append([link])
@@ -89,27 +101,70 @@ def _add(
     wanted: Sequence[str],
     piece: Sequence[Tensor],
     start: int,
-    signs: dict[int, list[Tensor]] | None,
+    room: _Room,
+    codes: Sequence[Tensor],
 ) -> None:
     ready = [accumulated(part) for part in piece]
-    scratch: Tensor | None = None
     before: tuple[int, Tensor] | None = None  # P_{l-1} Y_{l-1} of the link before, and its point
-    for link in run:
+    for place, link in enumerate(run):
         feature = ready[link.index - start]
-        near = carried_by(link.first, ready[link.index - start - 1])
-        first = second = None
-        if scratch is None or scratch.shape != feature.shape:
-            scratch = torch.empty_like(feature)
-        if "gradient" in wanted:
-            first = torch.sub(feature, near, out=None if signs is not None else scratch)
-            sums.add("gradient", weight[link.index], (first.abs() if signs is not None else first.abs_()).sum())
-        if "curvature" in wanted and link.second is not None:
+        near = room.mapped(link, 1, ready[link.index - start - 1], feature)
+        terms = [term for term in wanted if term == "gradient" or link.second is not None]
+        flat, rows = room.differences(feature, len(terms))
+        if "gradient" in terms:
+            torch.sub(feature, near, out=rows[0])
+        if "curvature" in terms:
             if before is not None and before[0] == link.index - 2:
                 far = carried_by(link.first, before[1])
             else:
-                far = carried_by(link.second, ready[link.index - start - 2])
-            second = torch.sub(feature, near, alpha=2, out=None if signs is not None else scratch).add_(far)
-            sums.add("curvature", weight[link.index], (second.abs() if signs is not None else second.abs_()).sum())
-        if signs is not None:
-            signs.setdefault(link.index, []).append(encoded(first, second, feature))
+                far = room.mapped(link, 2, ready[link.index - start - 2], feature)
+            torch.sub(feature, near, alpha=2, out=rows[-1]).add_(far)
+        if terms:
+            sizes = torch.abs(flat, out=room.like(flat)) if codes else flat.abs_()
+            sums.add(terms, weight[link.index], sizes.sum(1))
+        if codes:
+            flat.sign_()
+            signs = dict(zip(terms, rows, strict=True))
+            encode(codes[place], signs.get("gradient"), signs.get("curvature"))
         before = (link.index - 1, near)
+
+
+class _Room:
+    """Memory that the pieces of one run use one after the other, so that it stays in the cache."""
+
+    def __init__(self, terms: int) -> None:
+        self._terms = terms
+        self._buffers: dict[Hashable, Tensor] = {}
+
+    def differences(self, feature: Tensor, count: int) -> tuple[Tensor, list[Tensor]]:
+        """Room for ``count`` differences, one behind the other: as rows, and each in the shape and order of the feature."""
+        flat = self._buffer("differences", self._terms * feature.numel(), feature)
+        flat = flat[: count * feature.numel()].view(count, feature.numel())
+        if feature.is_contiguous():
+            return flat, [row.view(feature.shape) for row in flat]
+        order = torch.empty_like(feature, device="meta").stride()
+        return flat, [row.as_strided(feature.shape, order, row.storage_offset()) for row in flat]
+
+    def like(self, flat: Tensor) -> Tensor:
+        """Room for as much again."""
+        return self._buffer("again", self._terms * flat.shape[1], flat)[: flat.numel()].view(flat.shape)
+
+    def mapped(self, link: Link, back: int, feature: Tensor, target: Tensor) -> Tensor:
+        """The feature ``back`` points before the link's after its maps, in the shape of ``target``."""
+        maps = link.first if back == 1 else link.second
+        assert maps is not None
+        chosen = selected(maps, feature) if maps else None
+        if chosen is None:
+            return carried_by(maps, feature)
+        found = self._buffers.get((link.index, back))
+        if found is None or found.shape[0] < target.shape[0]:
+            found = self._buffers[link.index, back] = torch.zeros_like(target)
+        found = found[: target.shape[0]]
+        chosen.within(found).copy_(chosen.tensor)
+        return found
+
+    def _buffer(self, name: str, elements: int, like: Tensor) -> Tensor:
+        found = self._buffers.get(name)
+        if found is None or found.numel() < elements:
+            found = self._buffers[name] = like.new_empty(elements)
+        return found

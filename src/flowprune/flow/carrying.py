@@ -10,14 +10,15 @@ are two maps in the feature's shape, held from one point to the next and overwri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from flowprune.flow.links import Link
 from flowprune.flow.magnitude import accumulated
-from flowprune.flow.pieces import pieces
+from flowprune.flow.pieces import piece_elements, pieces
 from flowprune.flow.pulls import WeighedLink, add_crossing_pulls, add_plain_pulls
 
 
@@ -59,29 +60,76 @@ def add_pulls(
     Returns:
         What this point hands on.
     """
-    add_crossing_pulls(into, point, features, links, codes, scale)
     own, ahead = features[point], links.get(point + 1)
     assert own is not None
     follows = ahead is not None and ahead.link.plain
     known = carry if carry is not None and carry.point == point + 1 else None
     link = links.get(point)
     exact = accumulated(own).dtype == own.dtype == into.dtype
-    if not exact or (follows and known is None) or link is None or not link.link.plain:
-        if known is not None and exact and follows:
+    if exact and link is not None and link.link.plain and (known is not None or not follows):
+        first = known is None or not follows
+        if known is None or not follows:
+            known = Carry(point, torch.empty_like(own), None)
+        if known.signs is None and link.link.second is not None and link.curvature:
+            known.signs = torch.empty_like(own) if first else torch.zeros_like(own)
+        bend = 0.0 if first or ahead is None or ahead.link.second is None else scale * ahead.curvature
+        for some in _cut(into, point, features, links, codes, known):
+            assert some.carry is not None
+            _pass_on(some.into, link, some.features, some.carry, bend, scale, first)
+            add_crossing_pulls(some.into, point, some.features, links, some.codes, scale)
+        known.point = point
+        return known
+    last = known if exact and follows else None
+    for some in _cut(into, point, features, links, codes, last):
+        if some.carry is not None:
             # The last of a row: nothing new arrives here, what was handed on is all.
-            _finish(into, known, ahead, scale)
+            _finish(some.into, some.carry, ahead, scale)
         else:
-            add_plain_pulls(into, point, features, links, codes, scale)
-        return None
-    first = known is None or not follows
-    if known is None or not follows:
-        known = Carry(point, torch.empty_like(own), None)
-    if known.signs is None and link.link.second is not None and link.curvature:
-        known.signs = torch.empty_like(own) if first else torch.zeros_like(own)
-    bend = 0.0 if first or ahead is None or ahead.link.second is None else scale * ahead.curvature
-    _pass_on(into, link, features, known, bend, scale, first)
-    known.point = point
-    return known
+            add_plain_pulls(some.into, point, some.features, links, some.codes, scale)
+        add_crossing_pulls(some.into, point, some.features, links, some.codes, scale)
+    return None
+
+
+@dataclass
+class _Images:
+    """Some images of everything that the pull at one point is made of."""
+
+    into: Tensor
+    features: Sequence[Tensor | None]
+    codes: Mapping[int, Tensor]
+    carry: Carry | None
+
+
+def _cut(
+    into: Tensor,
+    point: int,
+    features: Sequence[Tensor | None],
+    links: Mapping[int, WeighedLink],
+    codes: Mapping[int, Tensor],
+    carry: Carry | None,
+) -> Iterator[_Images]:
+    """Some images at a time where a link crosses a change of shape: their gradient is in the cache then for both kinds of links."""
+    own = features[point]
+    assert own is not None
+    used = [index for index in range(point, point + 3) if index in links and index in codes]
+    if not any(_leads_through_maps(links[index].link, point) for index in used):
+        yield _Images(into, features, codes, carry)
+        return
+    images = own.shape[0]
+    many = max(1, piece_elements(own.device) * images // max(1, own.numel()))
+    near = range(max(0, point - 2), min(len(features), point + 3))
+    for begin in range(0, images, many):
+        some = slice(begin, begin + many)
+        here: list[Tensor | None] = [None] * len(features)
+        for index in near:
+            feature = features[index]
+            here[index] = None if feature is None else feature[some]
+        part = carry and Carry(carry.point, carry.pull[some], None if carry.signs is None else carry.signs[some])
+        yield _Images(into[some], here, {index: codes[index][some] for index in used}, part)
+
+
+def _leads_through_maps(link: Link, point: int) -> bool:
+    return bool({0: (), 1: link.first, 2: link.second}[link.index - point])
 
 
 def _finish(into: Tensor, carry: Carry, ahead: WeighedLink | None, scale: float) -> None:

@@ -20,7 +20,7 @@ from flowprune.flow.links import Link, Map
 from flowprune.flow.magnitude import accumulated
 from flowprune.flow.pieces import image_pieces, pieces
 from flowprune.flow.sign_codes import decoded
-from flowprune.flow.transposition import add_transposed
+from flowprune.flow.transposition import add_transposed, selected
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,24 @@ def add_crossing_pulls(
         if part.link.index in codes:
             across.setdefault(part.maps, []).append(part)
     for maps, same in across.items():
-        for gradient, feature, *signs in image_pieces([into, own, *(codes[part.link.index] for part in same)]):
-            ready = accumulated(feature)
-            pull = decoded(signs[0], same[0].on_d, same[0].on_c, ready.dtype)
-            for code, part in zip(signs[1:], same[1:], strict=True):
-                pull.add_(decoded(code, part.on_d, part.on_c, ready.dtype))
-            if maps:
-                add_transposed(maps, ready, pull, gradient)
-            else:
-                gradient.add_(pull)
+        signs = [codes[part.link.index] for part in same]
+        chosen = selected(maps, into)
+        if chosen is not None:
+            signs = [chosen.within(code) for code in signs]
+            cut = image_pieces if maps else pieces
+            for gradient, *part_of in cut([chosen.tensor, *signs]):
+                gradient.add_(_decoded(part_of, same, accumulated(own[:0]).dtype))
+        else:
+            for gradient, feature, *part_of in image_pieces([into, own, *signs]):
+                ready = accumulated(feature)
+                add_transposed(maps, ready, _decoded(part_of, same, ready.dtype), gradient)
+
+
+def _decoded(signs: Sequence[Tensor], parts: Sequence[_Part], dtype: torch.dtype) -> Tensor:
+    pull = decoded(signs[0], parts[0].on_d, parts[0].on_c, dtype)
+    for code, part in zip(signs[1:], parts[1:], strict=True):
+        pull.add_(decoded(code, part.on_d, part.on_c, dtype))
+    return pull
 
 
 def touched(point: int, links: Mapping[int, WeighedLink]) -> bool:

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 
-def encoded(first: Tensor | None, second: Tensor | None, like: Tensor) -> Tensor:
-    """``3 s + t``, int8, from the differences d and c; a missing one counts as 0. Both may be overwritten."""
-    code = torch.zeros_like(like, dtype=torch.int8) if first is None else first.sign_().mul_(3).to(torch.int8)
-    return code if second is None else code.add_(second.sign_().to(torch.int8))
+def encode(code: Tensor, first: Tensor | None, second: Tensor | None) -> None:
+    """Write ``3 s + t`` into ``code``, int8, from the signs of d and c; a missing one counts as 0. Both may be overwritten."""
+    if first is not None and second is not None:
+        code.copy_(second.add_(first, alpha=3))
+    elif first is not None:
+        code.copy_(first.mul_(3))
+    elif second is not None:
+        code.copy_(second)
+    else:
+        code.zero_()
 
 
 def decoded(code: Tensor, on_d: float, on_c: float, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,12 +22,9 @@ def add_transposed(maps: Sequence[Map], feature: Tensor, pull: Tensor, into: Ten
         pull: in the shape the maps end in.
         into: in the feature's shape.
     """
-    selected = _selected(maps, into)
-    if selected is not None:
-        view, left = selected
-        for dimension, start in enumerate(left):
-            pull = pull.narrow(dimension, start, view.shape[dimension])
-        view.add_(pull)
+    chosen = selected(maps, into)
+    if chosen is not None:
+        chosen.tensor.add_(chosen.within(pull))
         return
     last = maps[-1]
     if len(maps) == 1 and isinstance(last, Projection) and last.kernel is not None:
@@ -38,8 +36,27 @@ def add_transposed(maps: Sequence[Map], feature: Tensor, pull: Tensor, into: Ten
     into.add_(back)
 
 
-def _selected(maps: Sequence[Map], tensor: Tensor) -> tuple[Tensor, list[int]] | None:
-    """Where the maps only select positions and then surround them with zeros: the selected ones, and where they begin."""
+@dataclass(frozen=True)
+class Selection:
+    """What maps that only select positions, and then surround them with zeros, select of a tensor.
+
+    Attributes:
+        tensor: the selected positions, a view.
+        left: where they begin in what the maps make, by dimension.
+    """
+
+    tensor: Tensor
+    left: tuple[int, ...]
+
+    def within(self, mapped: Tensor) -> Tensor:
+        """The part of a tensor in the shape the maps end in that is no surrounding, a view."""
+        for dimension, start in enumerate(self.left):
+            mapped = mapped.narrow(dimension, start, self.tensor.shape[dimension])
+        return mapped
+
+
+def selected(maps: Sequence[Map], tensor: Tensor) -> Selection | None:
+    """What ``maps`` select of ``tensor``, [n, C, ...]; everything if there are none, None if they do more than that."""
     left = [0] * tensor.dim()
     padded = False
     for each in maps:
@@ -65,4 +82,4 @@ def _selected(maps: Sequence[Map], tensor: Tensor) -> tuple[Tensor, list[int]] |
             else:
                 return None
         padded = True
-    return tensor, left
+    return Selection(tensor, tuple(left))
