@@ -1,18 +1,24 @@
 """What one training step with FFR costs over one without: time in one process, memory in a fresh process each.
 
-    python benchmarks/flow_overhead.py [--rounds N] [--only NAME] [--out results/flow-overhead.json] [--table docs/flow.md]
+    python benchmarks/flow_overhead.py [--rounds N] [--only NAME] [--parts] [--out results/flow-overhead.json]
+                                       [--table docs/flow.md]
 
 Four ways of one step, interleaved, medians of the processor's time: *plain*; *flow*, ``FeatureFlow`` with gradient and curvature
 as it comes; *naive*, the same points taken by hooks and ``(x1 - x0).abs().mean()`` written out, equal shapes only; *bound*, one
 in-place addition of a tensor of every point's size to that point's gradient, about the least a penalty on the features can do.
-Memory is the peak resident size of a fresh process over three steps less what it had before them. ``--table`` writes the table
-into that file, between its markers.
+Every timed step comes after an untimed one of the same way, as in a training; otherwise it would pay for the memory that the C
+library's allocator gave back after the way before.
+Memory is the peak resident size of a fresh process over three steps less what it had before them. ``--parts`` measures where the
+time goes, and beside it what memory alone asks of any such penalty: every feature read once more in the forward, every gradient
+read and written once more, beside its feature, in the backward, none of them in the cache. ``--table`` writes the tables into that
+file, between its markers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -27,6 +34,9 @@ from torch.nn import functional
 from written_pages import written
 
 import flowprune as fp
+from flowprune.flow import absolute_penalty
+from flowprune.flow.absolute_penalty import _Backward as Backward
+from flowprune.flow.absolute_penalty import _Pull as Pull
 from flowprune.reporting.environment import environment
 
 NETWORKS = {
@@ -112,6 +122,7 @@ def times(name: str, rounds: int) -> dict[str, list[float]]:
     for number in range(rounds + 1):
         for way in WAYS:
             bench.attach(way)
+            bench.step(way)
             began = time.process_time()
             bench.step(way)
             spent = time.process_time() - began
@@ -119,6 +130,69 @@ def times(name: str, rounds: int) -> dict[str, list[float]]:
             if number:  # the first round warms up
                 found[way].append(spent)
     return found
+
+
+def parts(name: str, rounds: int) -> dict[str, float]:
+    """Median seconds of processor time a step with the flow spends in its two halves, and what memory alone asks of each."""
+    spent: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
+    bench = Bench(name)
+    bench.attach("flow")
+    with (
+        mock.patch.object(absolute_penalty, "absolute_sums", _timed(absolute_penalty.absolute_sums, "forward", spent)),
+        mock.patch.object(Backward, "arm", _timed(Backward.arm, "arm", spent)),
+        mock.patch.object(Pull, "receive", _timed(Pull.receive, "hooks", spent)),
+    ):
+        for number in range(rounds + 1):
+            spent.clear()
+            bench.step("flow")
+            if number:
+                found.setdefault("forward", []).append(spent["forward"])
+                found.setdefault("backward", []).append(spent["arm"] + spent["hooks"])
+    bench.detach()
+    shapes = _shapes(bench)
+    for _ in range(rounds):
+        reading = writing = 0.0
+        for shape in shapes:
+            feature, gradient = torch.ones(shape), torch.ones(shape)
+            _emptied_cache()
+            reading += _seconds(feature.sum)
+            _emptied_cache()
+            writing += _seconds(lambda gradient=gradient, feature=feature: gradient.add_(feature))
+        found.setdefault("memory forward", []).append(reading)
+        found.setdefault("memory backward", []).append(writing)
+    return {part: statistics.median(seconds) for part, seconds in found.items()}
+
+
+def _timed(function: Callable[..., Any], part: str, spent: dict[str, float]) -> Callable[..., Any]:
+    def timed(*arguments: Any, **keywords: Any) -> Any:
+        began = time.process_time()
+        result = function(*arguments, **keywords)
+        spent[part] = spent.get(part, 0.0) + time.process_time() - began
+        return result
+
+    return timed
+
+
+def _shapes(bench: Bench) -> list[torch.Size]:
+    bench.attach("bound")
+    bench.seen.clear()
+    with torch.no_grad():
+        bench.model(bench.x)
+    bench.detach()
+    shapes = [feature.shape for feature in bench.seen]
+    bench.seen.clear()
+    return shapes
+
+
+def _emptied_cache() -> None:
+    torch.ones(1 << 25).add_(1)  # 128 MiB
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    began = time.process_time()
+    function()
+    return time.process_time() - began
 
 
 def memory(name: str, way: str) -> int:
@@ -162,6 +236,19 @@ def table(record: dict[str, Any]) -> str:
             *more,
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    if any("parts" in row for row in record["networks"]):
+        lines += [
+            "",
+            "| in percent of a plain step | forward: sums | backward: signs and pulls | memory alone: forward | backward |",
+            "|---|---|---|---|---|",
+        ]
+        for row in record["networks"]:
+            plain = statistics.median(row["seconds"]["plain"])
+            shares = [
+                f"{100 * row['parts'][part] / plain:.1f}"
+                for part in ("forward", "backward", "memory forward", "memory backward")
+            ]
+            lines.append("| " + " | ".join([row["network"], *shares]) + " |")
     return "\n".join(lines)
 
 
@@ -175,6 +262,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--only", choices=sorted(NETWORKS))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parts", action="store_true", help="also where the time goes")
     parser.add_argument("--out", type=Path, default=Path("results/flow-overhead.json"))
     parser.add_argument("--table", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("NAME", "WAY"), help=argparse.SUPPRESS)
@@ -184,6 +272,7 @@ def main() -> None:
         print(memory(*arguments.one))
         return
     rows = []
+    load = [os.getloadavg()]
     for name in [arguments.only] if arguments.only else NETWORKS:
         seconds = times(name, arguments.rounds)
         row = {
@@ -194,9 +283,18 @@ def main() -> None:
             "ratios": ratios(seconds),
             "bytes": {way: fresh(name, way) for way in ("plain", "flow", "naive")},
         }
+        if arguments.parts:
+            row["parts"] = parts(name, arguments.rounds)
         rows.append(row)
-        print(table({"networks": [row]}).splitlines()[-1], flush=True)
-    record = {"command": "python benchmarks/flow_overhead.py", "environment": environment(), "networks": rows}
+        load.append(os.getloadavg())
+        print(table({"networks": [row]}), flush=True)
+    record = {
+        "command": f"python benchmarks/flow_overhead.py --rounds {arguments.rounds}{' --parts' * arguments.parts}",
+        "environment": environment(),
+        # Over 1, 5 and 15 minutes, before the first network and after each: others on the machine share its caches and memory.
+        "load_averages": load,
+        "networks": rows,
+    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if arguments.table:
