@@ -19,6 +19,7 @@ MEASURED = (
     *(
         "allocation",
         "artifacts",
+        "branches",
         "coupling",
         "lineage.py",
         "measuring",
