@@ -165,10 +165,8 @@ class Ablation:
         return self.out / f"{cell.name}.json"
 
     def state(self, cell: Cell) -> str:
-        """ "done", "trained", or "not run"."""
-        if self.result(cell).exists():
-            return "done"
-        return "trained" if (self.work / cell.name / TRAINED).exists() else "not run"
+        """See ``state``."""
+        return state(cell, self.out, self.work)
 
     def carried_out(self, cell: Cell, *, again: bool = False) -> dict[str, Any]:
         """The cell's record, trained and measured now as far as it was not before.
@@ -234,6 +232,13 @@ class Ablation:
         torch.save(model.state_dict(), folder / WEIGHTS)
         write_text(known, json.dumps(trained, indent=1))
         return model, trained
+
+
+def state(cell: Cell, out: Path, work: Path) -> str:
+    """ "done", "trained" (but not measured), or "not run"."""
+    if (out / f"{cell.name}.json").exists():
+        return "done"
+    return "trained" if (work / cell.name / TRAINED).exists() else "not run"
 
 
 def network(model: nn.Module, data: Data) -> dict[str, Any]:
@@ -306,12 +311,14 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     setting, name = (FULL, "ablation-full") if given.full else (SHORT, "ablation")
+    out, work = given.out or Path("results") / name, given.work or Path("runs") / name
+    if given.list:
+        for cell in chosen(given.only):
+            print(f"{state(cell, out, work):8} {cell.name}")
+        return
     data = load_data(setting.data, data_dir=given.data_dir, subset=setting.subset, seed=0)
-    ablation = Ablation(setting, data, given.out or Path("results") / name, given.work or Path("runs") / name)
+    ablation = Ablation(setting, data, out, work)
     for cell in chosen(given.only):
-        if given.list:
-            print(f"{ablation.state(cell):8} {cell.name}")
-            continue
         kept = (ablation.work / cell.name / TRAINED).exists()
         if (given.measure and not kept) or (not given.measure and ablation.result(cell).exists()):
             continue
