@@ -204,3 +204,38 @@ def test_a_layer_that_is_called_twice_takes_no_constant_twice() -> None:
     images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     made = plan(model, images[:1], threshold=1e-2)
     assert largest_difference(model(images), prune(model, made)(images)) < 1e-12
+
+
+def test_a_filter_without_weights_says_what_its_bias_makes_of_the_statistics() -> None:
+    """Whatever the running mean was before the weights were gone."""
+    torch.manual_seed(0)
+    model = randomized(network(padding=0, kernel=1)).double().eval()
+    model[0].bias = nn.Parameter(torch.full((16,), 0.25, dtype=torch.float64))
+    with torch.no_grad():
+        model[0].weight[[3, 7]] = 0.0
+        model[1].bias[[3, 7]] = 2.0
+        model[1].weight[[3, 7]] = 1.5
+        model[1].running_var[[3, 7]] = 1e-14  # what the norm has seen since
+    images = torch.randn(4, 3, 10, 10, dtype=torch.float64)
+    made = plan(model, images[:1], threshold=1e-2)
+    assert made.removed["0.weight"][0] == (3, 7)
+    assert largest_difference(model(images), prune(model, made)(images)) < 1e-9
+
+
+def test_a_filter_that_still_varies_leaves_its_mean_behind() -> None:
+    """The statistics are those of the images; the constant that leaves least behind is the mean, which is beta."""
+    torch.manual_seed(0)
+    model = network(padding=0, kernel=1).double()
+    images = torch.randn(64, 3, 10, 10, dtype=torch.float64) + 3.0
+    with torch.no_grad():
+        model[1].momentum = None
+        model.train()(images)
+        model.eval()
+        model[1].weight[[3, 7]] = 0.02
+        model[1].bias[[3, 7]] = 1.0
+    made = plan(model, images[:1], threshold=0.1)
+    assert made.removed["0.weight"][0] == (3, 7)
+    small = prune(model, made).eval()
+    assert made.folds[0].target == "4.running_mean"
+    dense, left = model[:5](images), small[:5](images)
+    assert (dense - left).mean(dim=(0, 2, 3)).abs().max() < 1e-4 * dense.abs().max()

@@ -111,9 +111,10 @@ def nothing_known(inputs: Any) -> Any:
 def constants_behind(
     operation: Operation, graph: Graph, producers: Mapping[int, Operation], tensors: Mapping[str, torch.Tensor]
 ) -> tuple[str, torch.Tensor] | None:
-    """The layer in front of a batch norm, and the constant each of its filters would be if its weights did not matter.
+    """The layer in front of a batch norm, and the constant that comes closest to what each of its filters says.
 
-    b = beta + gamma * (bias - running_mean) / sqrt(running_var + eps).
+    A filter whose weights are all zero says ``beta + gamma (bias - running_mean) / sqrt(running_var + eps)``, exactly. One that
+    still varies says beta on average, as far as the running statistics are those of the weights.
     """
     maker = producers.get(operation.argument("input").value)
     if maker is None or maker.name not in ("aten.convolution", "aten._convolution", "aten.mm", "aten.addmm"):
@@ -129,9 +130,24 @@ def constants_behind(
     gamma, beta = tensor(operation.argument("weight")), tensor(operation.argument("bias"))
     bias = tensor(maker.argument("bias") if "convolution" in maker.name else maker.argument("self"))
     epsilon = operation.argument("eps", operation.argument("epsilon", 1e-5))
-    centred = (0 if bias is None or bias.dim() != 1 else bias) - mean
+    centred = ((0 if bias is None or bias.dim() != 1 else bias) - mean) * _without_weights(maker, graph, mean, tensors)
     constant = (1 if gamma is None else gamma) * centred / torch.sqrt(variance + epsilon)
     return layer_of(maker, graph), constant + (0 if beta is None else beta)
+
+
+def _without_weights(
+    maker: Operation, graph: Graph, like: torch.Tensor, tensors: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """[filters] bool: whether all weights of a convolution's or product's filter are zero; False where they cannot be told."""
+    argument = maker.argument("weight") if "convolution" in maker.name else maker.argument("mat2")
+    dimension = 1 if "convolution" not in maker.name or maker.argument("transposed", False) else 0
+    view = graph.producers().get(argument.value)
+    if view is not None and view.name == "aten.t":
+        argument, dimension = view.argument("self"), 0
+    name = graph.parameters.get(argument.value)
+    if name is None or tensors[name].shape[dimension] != len(like):
+        return torch.zeros(len(like), dtype=torch.bool, device=like.device)
+    return (tensors[name].detach().movedim(dimension, 0).flatten(1) == 0).all(dim=1)
 
 
 def overwrite_dead(
