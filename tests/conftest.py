@@ -1,6 +1,10 @@
-"""Small networks are fastest, and several test processes get along, with one thread each."""
+"""What every test runs in: one thread, and an environment that no other test has changed."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import torch
@@ -8,4 +12,12 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
+    """Small networks are fastest with it, and several test processes get along."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """A training library that starts a process group leaves its rank and port behind; the next test's processes would join it."""
+    with mock.patch.dict(os.environ):
+        yield
