@@ -18,12 +18,6 @@ from flowprune.training import Data, load_data
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def digits() -> Data:
     return load_data("digits", subset=64)

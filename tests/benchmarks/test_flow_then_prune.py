@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import flowprune.pipeline.stages as pipeline
 from flowprune.recipe import Recipe, load_recipe
@@ -21,12 +20,6 @@ TINY = [
     "pruning.budgets=[{threshold: 0.99}]",  # of a network that has hardly learned, so much is below it
     "pruning.fold_tolerance=1000",
 ]
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -15,12 +15,6 @@ from flowprune.training import Data, evaluate, load_data
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def digits() -> Data:
     return load_data("digits")

@@ -58,14 +58,3 @@ def trainer(folder: Path, callback: Any, **options: Any) -> Any:
     defaults = {"accelerator": "cpu", "devices": 1, "default_root_dir": folder, "enable_checkpointing": False}
     callbacks = [callback] if callback is not None else []
     return lightning.Trainer(**{**quiet, **defaults, "max_epochs": 4, "callbacks": callbacks, **options})
-
-
-def assert_equal_weights(one: nn.Module, other: nn.Module, tolerance: float) -> None:
-    for (name, mine), theirs in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
-        torch.testing.assert_close(
-            mine, theirs, rtol=tolerance, atol=tolerance, msg=lambda text, at=name: f"{at}: {text}"
-        )
-
-
-def hooks(module: nn.Module) -> int:
-    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())

@@ -10,9 +10,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning_training import BATCHES, Classifier, assert_equal_weights, hooks, loader, network, optimizer_of, trainer
+from lightning_training import BATCHES, Classifier, loader, network, optimizer_of, trainer
 from torch import nn
 from torch.nn import functional
+from trained_alike import assert_equal_weights, hooks
 
 import flowprune as fp
 from flowprune.errors import ArtifactError

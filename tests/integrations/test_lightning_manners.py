@@ -13,9 +13,10 @@ import pytest
 import pytorch_lightning
 import torch
 from lightning import pytorch as lightning
-from lightning_training import Classifier, assert_equal_weights, hooks, loader, network, trainer
+from lightning_training import Classifier, loader, network, trainer
 from torch import Tensor, distributed, nn
 from torch.nn import functional
+from trained_alike import assert_equal_weights, hooks
 
 import flowprune as fp
 from flowprune.errors import MissingLibraryError, ModelError, RecipeError, UnknownNameError

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from trained_alike import assert_equal_weights, hooks
 from transformers import (
     ResNetConfig,
     ResNetForImageClassification,
@@ -70,17 +71,6 @@ def arguments(folder: Path, **options: Any) -> TrainingArguments:
 
 def trainer(kind: type[Trainer], model: nn.Module, args: TrainingArguments, **options: Any) -> Any:
     return kind(model=model, args=args, train_dataset=Images(), eval_dataset=Images(), **options)
-
-
-def assert_equal_weights(one: nn.Module, other: nn.Module, tolerance: float) -> None:
-    for (name, mine), theirs in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
-        torch.testing.assert_close(
-            mine, theirs, rtol=tolerance, atol=tolerance, msg=lambda text, at=name: f"{at}: {text}"
-        )
-
-
-def hooks(module: nn.Module) -> int:
-    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
 
 
 @pytest.mark.parametrize("make", [resnet, vision_transformer])

@@ -77,10 +77,9 @@ def flow(
         raise RecipeError(f"--against names the model {_repeated(references)} a second time; leave it out")
     import json
 
-    from rich.console import Console
-
     from flowprune.artifacts.replacing import write_text
     from flowprune.commands.subject import is_artifact
+    from flowprune.commands.terminal import wide_console
     from flowprune.reporting import environment
     from flowprune.reporting.flow_page import flow_html
     from flowprune.reporting.flow_record import FlowRecord
@@ -109,8 +108,7 @@ def flow(
     page = flow_html(records, lead, content["environment"])
     write_text(record, json.dumps(content, allow_nan=False) + "\n")
     write_page(page, out)
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
+    console = wide_console(160)
     for table in terminal_tables(records):
         console.print(table)
     for name, one_record in records.items():
@@ -168,7 +166,7 @@ def _drawn(
 
     import torch
 
-    from flowprune.training.splits import Subset
+    from flowprune.training.splits import drawn
 
     whole = data.train if split == "train" else data.test
     wanted, count = min(classes, data.classes), min(images, len(whole))
@@ -176,8 +174,7 @@ def _drawn(
         raise DataError(
             f"--images {images}: {count} images cannot show {wanted} classes; use more images, or --classes {count}"
         )
-    drawn = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    seen = replace(data, test=Subset(whole, drawn))
+    seen = replace(data, test=drawn(whole, count, seed))
     size = max(1, min(_BATCH, _POSITIONS // (data.shape[1] * data.shape[2])))
     batches = list(seen.batches("test", batch_size=size))
     labels, counts = torch.cat([targets for _, targets in batches]).unique(return_counts=True)
