@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from flowprune.artifacts import export, load, save
     from flowprune.comparison import compare
     from flowprune.errors import FlowpruneError
+    from flowprune.explanation import explain
     from flowprune.flow import FeatureFlow, flow_paths
     from flowprune.iterating import prune_iteratively
     from flowprune.measuring import measure
-    from flowprune.planning import explain
     from flowprune.pruning import plan, prune
     from flowprune.recipe import load_recipe
     from flowprune.sensitivity_scan import sensitivity
@@ -53,7 +53,7 @@ _ROOMS = {
     "Plan": "flowprune.allocation",
     "compare": "flowprune.comparison",
     "evaluate": "flowprune.training",
-    "explain": "flowprune.planning",
+    "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
     "flow_paths": "flowprune.flow",
     "load": "flowprune.artifacts",

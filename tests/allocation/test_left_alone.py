@@ -11,8 +11,8 @@ from torch import nn
 
 import flowprune.models as models
 from flowprune.errors import FlowpruneError, ModelError
+from flowprune.explanation import explain
 from flowprune.importance import L2
-from flowprune.planning import explain
 from flowprune.pruning import plan, prune
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

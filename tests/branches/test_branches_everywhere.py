@@ -17,11 +17,11 @@ from flowprune.allocation import Plan
 from flowprune.allocation.composition import composed
 from flowprune.cli import app
 from flowprune.errors import BudgetError, ModelError
+from flowprune.explanation import explain
 from flowprune.iterating import prune_iteratively
 from flowprune.lineage import lineage_of
 from flowprune.measuring import filter_layers
 from flowprune.pipeline.run import run
-from flowprune.planning import explain
 from flowprune.recipe import PruningSection, Recipe
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from flowprune.branches.modules import can_be_placed
 from flowprune.measuring import FilterLayer
+from flowprune.surgery.branch_modules import can_be_placed
 from flowprune.tracing import Graph, Operation
 
 _ADDITIONS = ("aten.add", "aten.add_")

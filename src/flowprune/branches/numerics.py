@@ -83,7 +83,7 @@ def difference(left: nn.Module, right: nn.Module, inputs: Any) -> float | None:
         inputs: example inputs; floating-point ones are drawn anew, in the same shapes.
 
     Returns:
-        None where one of them does not run in float64.
+        None where ``right`` does not run in float64; infinity where only ``left`` does not.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -93,11 +93,19 @@ def difference(left: nn.Module, right: nn.Module, inputs: Any) -> float | None:
         return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
 
     given = tree_map_only(Tensor, drawn, inputs)
-    try:
+
+    def said(model: nn.Module) -> list[Any]:
         with torch.no_grad():
-            first, second = (tree_leaves(call_model(model.double().eval(), given)) for model in (left, right))
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+            return tree_leaves(call_model(model.double().eval(), given))
+
+    try:
+        second = said(right)
+    except Exception:  # the user's forward: no answer to compare with
         return None
+    try:
+        first = said(left)
+    except Exception:  # it takes what the other one takes, or it is wrong
+        return float("inf")
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if isinstance(a, Tensor) and a.is_floating_point()]
     if any(a.shape != b.shape for a, b in pairs):
         return float("inf")

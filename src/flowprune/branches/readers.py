@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowprune.branches.ends import BranchEnd
-from flowprune.branches.modules import can_read
 from flowprune.coupling.rules import rule_of
 from flowprune.coupling.rules.normalization import batch_norm
 from flowprune.measuring.filter_layers import tensors_of
+from flowprune.surgery.branch_modules import can_read
 from flowprune.surgery.constants import ZERO, nothing_known, overwrite_dead
 from flowprune.tracing import Graph, Operation, replay
 

@@ -21,10 +21,8 @@ from flowprune.branches.alignment import departure, touched_by, with_operators
 from flowprune.branches.deciding import Terms, change_of_end, change_of_reader
 from flowprune.branches.ends import BranchEnd, find_ends
 from flowprune.branches.merging import merged_layers
-from flowprune.branches.modules import CONSTANT, PLACES, READS
 from flowprune.branches.numerics import TOLERANCE, difference, silenced, silences
 from flowprune.branches.readers import find_readers, unread
-from flowprune.branches.restructuring import restructured
 from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array
 from flowprune.errors import FlowpruneError
@@ -32,6 +30,8 @@ from flowprune.importance.protocol import Importance
 from flowprune.measuring import FilterLayer
 from flowprune.planning import CoupledModel, Selection, assemble
 from flowprune.surgery import Folding, certify, cut, cut_on_meta
+from flowprune.surgery.branch_modules import CONSTANT, PLACES, READS
+from flowprune.surgery.restructuring import restructured
 
 Mask = NDArray[np.bool_]
 

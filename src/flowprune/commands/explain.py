@@ -26,7 +26,7 @@ def explain(
 ) -> None:
     """Show which layers lose their channels together, and why others keep theirs."""
     from flowprune.commands.subject import subject
-    from flowprune.planning import explain as explained
+    from flowprune.explanation import explain as explained
 
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     if flow:

@@ -2,7 +2,6 @@
 
 from flowprune.planning.assembly import assemble
 from flowprune.planning.coupled_model import CoupledModel
-from flowprune.planning.explanation import Explanation, GroupExplanation, explain
 from flowprune.planning.selection import Selection, select
 
-__all__ = ["CoupledModel", "Explanation", "GroupExplanation", "Selection", "assemble", "explain", "select"]
+__all__ = ["CoupledModel", "Selection", "assemble", "select"]

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from flowprune.allocation import Plan
-from flowprune.branches.restructuring import renumber, restructured
 from flowprune.errors import ModelError
 from flowprune.surgery.attributes import mend_attributes
+from flowprune.surgery.restructuring import renumber, restructured
 from flowprune.tracing import model_of, shadow
 from flowprune.tracing.shadow import to_meta
 

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from flowprune.allocation.plan import BranchChange
-from flowprune.branches.modules import (
+from flowprune.errors import ModelError
+from flowprune.surgery.branch_modules import (
     ACTIVATIONS,
     CONSTANT,
     PLACES,
@@ -26,7 +27,6 @@ from flowprune.branches.modules import (
     placed,
     reading,
 )
-from flowprune.errors import ModelError
 from flowprune.tracing.shadow import shadow
 
 KINDS = ("opened", "reading", "ended", "constant", "vanished")
