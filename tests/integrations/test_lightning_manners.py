@@ -126,6 +126,28 @@ def test_behind_distributed_data_parallel(tmp_path: Path, one_process_group: Non
     assert_equal_weights(modules[0], modules[1], 1e-6)
 
 
+@pytest.mark.skipif(not distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_a_sharded_model_is_refused(tmp_path: Path, one_process_group: None) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+
+    class Sharding(lightning.strategies.SingleDeviceStrategy):
+        """Lightning's own sharding strategies want a GPU; what they do to the model is this."""
+
+        def setup(self, trainer: lightning.Trainer) -> None:
+            fully_shard(self.model, mesh=init_device_mesh("cpu", (1,)))
+            self.hooks_of_sharding = hooks(self.model)
+            super().setup(trainer)
+
+    module, strategy = Classifier(network()), Sharding("cpu")
+    running = trainer(tmp_path, FeatureFlowCallback(0.1), strategy=strategy)
+    with pytest.raises(ModelError, match="sharded by FSDP; use DistributedDataParallel"):
+        running.fit(module, loader())
+    assert hooks(module) == strategy.hooks_of_sharding
+
+
 def test_one_callback_for_two_networks(tmp_path: Path) -> None:
     class Pair(Classifier):
         def __init__(self) -> None:

@@ -251,6 +251,10 @@ def test_mistakes_are_one_line_and_leave_no_hooks(tmp_path: Path) -> None:
     running.model_wrapped = nn.DataParallel(running.model)  # what it does by itself where it sees several GPUs
     with pytest.raises(ModelError, match="DataParallel"):
         running.train()
+    running = trainer(FeatureFlowTrainer, resnet(), arguments(tmp_path), flow={"gradient": "5%"})
+    running.model_wrapped = type("FSDPResNet", (nn.Sequential,), {})(running.model)  # what fully_shard makes of it
+    with pytest.raises(ModelError, match="sharded by FSDP"):
+        running.train()
 
     class Breaking(Images):
         def __getitem__(self, index: int) -> dict[str, Tensor]:

@@ -25,10 +25,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
             inner = model.module
         elif kind == "DataParallel":
             raise ModelError("the feature flow does not work through DataParallel; use DistributedDataParallel")
+        elif any(_is_sharded(module) for module in model.modules()):
+            raise ModelError("the feature flow does not work on a model sharded by FSDP; use DistributedDataParallel")
         else:
             return model_of(model)
         assert isinstance(inner, nn.Module)
         model = inner
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    kind = type(module).__name__
+    return "FullyShardedDataParallel" in kind or kind.startswith("FSDP")
 
 
 def call_inputs(model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
