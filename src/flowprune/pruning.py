@@ -141,7 +141,10 @@ def plan(
                 continue
             if not made.is_empty:
                 candidate = cut_on_meta(model, made) if coupled.runs_on_meta else cut(model, made)
-                refusal = certify(candidate, inputs, made, coupled.coupling, coupled.passes, selection.removed)
+                proof = (candidate, inputs, made, coupled.coupling, coupled.passes, selection.removed)
+                refusal = certify(*proof)
+                if refusal is not None and not coupled.last_refusal:
+                    refusal = certify(*proof)  # what the code computes once and remembers is remembered now
                 if refusal is not None:
                     coupled.freeze_refused(refusal)
                     continue

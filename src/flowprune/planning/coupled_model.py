@@ -67,7 +67,7 @@ class CoupledModel:
         model = model_of(model)
         if heads not in ("whole", "inside"):
             raise ModelError(f'heads={heads!r} is not known; use "whole", "inside" or (to plan) "both"')
-        graphs = [trace(model, inputs), trace(model, inputs, training=True)]
+        graphs = _both_passes(model, inputs)
         notes, passes = analyse(model, graphs, heads, places)
         exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
         notes.freezes.extend(exempt.freezes)
@@ -133,6 +133,21 @@ class CoupledModel:
                 values |= dict.fromkeys(value for e in expressions for value in sizes_in(e))
         blocks = [block for value in values for block in dense.layouts.get(value, ())]
         return [block.labels.reshape(-1) for block in blocks if alive[self.coupling.roots[block.labels]].any()]
+
+
+def _both_passes(model: nn.Module, inputs: Any) -> list[Graph]:
+    """The evaluation and the training pass.
+
+    What a forward makes of nothing the first time, and then remembers outside its modules (a table of positions), is in the
+    evaluation pass only, and never runs again: not in the small model either. Then that pass is made anew.
+    """
+    evaluation, training = trace(model, inputs), trace(model, inputs, training=True)
+    made, made_again = (
+        sum(not operation.inputs() for operation in graph.operations) for graph in (evaluation, training)
+    )
+    if made > made_again:
+        evaluation = trace(model, inputs)
+    return [evaluation, training]
 
 
 def _outwards(operations: Sequence[Operation], refused: int) -> Iterator[tuple[Sequence[Operation], bool]]:
