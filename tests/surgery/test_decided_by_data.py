@@ -33,6 +33,14 @@ class Finder(nn.Module):
         return found if self.again is None else self.again(found)
 
 
+class Flattener(Finder):
+    """Puts rows and outputs into one dimension, as a keypoint detector's loss does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = super().forward(x)
+        return found.reshape(found.shape[0] * 2).exp()
+
+
 class Looper(Finder):
     """Goes another way by what it found: as many rounds as there are scores above zero in the first image's corner."""
 
@@ -58,7 +66,9 @@ class LooperThroughChannels(Looper):
         return scores
 
 
-@pytest.mark.parametrize("build", [Finder, lambda: Finder(again=True), Looper, LooperThroughChannels])
+@pytest.mark.parametrize(
+    "build", [Finder, lambda: Finder(again=True), lambda: Flattener(again=True), Looper, LooperThroughChannels]
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_networks_whose_sizes_depend_on_data_equal_their_twins(build: type[nn.Module], seed: int) -> None:
     torch.manual_seed(seed)

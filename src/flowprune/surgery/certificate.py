@@ -142,7 +142,8 @@ class _Certification(Propagation):
                 self._require(dense.outputs == small.outputs, "the outputs are not the same")
                 for value in dense.outputs:
                     before, after = dense.values[value].shape, small.values[value].shape
-                    same = before == after or (self._decided and fits(after, before, self._predicted_layout(value)))
+                    layout = self._that_may_leave(self._predicted_layout(value))
+                    same = before == after or (self._decided and fits(after, before, layout))
                     self._require(same, "an output of the model shrinks")
         except _MismatchError as mismatch:
             if not self._altered:
@@ -197,16 +198,21 @@ class _Certification(Propagation):
         for value in dense.outputs:
             if value is None:
                 continue
-            predicted = self._predicted_layout(value)
+            predicted, layout = self._predicted_layout(value), self.layouts.get(value, ())
             found, expected = self.graph.values[value].shape, self._predicted_shape(value, predicted)
-            fitting = found == expected or (self._decided and fits(found, expected, predicted))
+            fitting, same = found == expected, _same_layout(predicted, layout)
+            if self._decided and not (fitting and same):
+                predicted, layout = self._that_may_leave(predicted), self._that_may_leave(layout)
+                fitting, same = fits(found, expected, predicted), _same_layout(predicted, layout)
             self._require(fitting, f"{dense.name} returns a tensor of shape {found} instead of {expected}")
-            self._require(
-                _same_layout(predicted, self.layouts.get(value, ())),
-                f"{dense.name} returns other channels than predicted",
-            )
-            if predicted:
+            self._require(same, f"{dense.name} returns other channels than predicted")
+            if predicted or value in self.layouts:
                 self.layouts[value] = predicted
+
+    def _that_may_leave(self, layout: Layout) -> Layout:
+        """Where data decides sizes, it may decide how many rows a reshape puts into one dimension with channels. Those that are
+        frozen are then not compared."""
+        return tuple(block for block in layout if self._may_leave(block.labels))
 
     def _check_padding(self, dense: Operation, small: Operation) -> None:
         """Only padding along channels may change; a shifted padding of positions would keep the shape."""
