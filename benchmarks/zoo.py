@@ -1,6 +1,6 @@
 """Prune every architecture of a list by flowprune and its rivals, and check what comes out; each in a process of its own.
 
-    python benchmarks/zoo.py [--tool all|NAME ...] [--list zoo|beyond ...] [--only PATTERN ...] [--stage NAME ...] [--again]
+    python benchmarks/zoo.py [--tool all|NAME ...] [--list zoo|beyond|others ...] [--only PATTERN ...] [--stage NAME ...] [--again]
 
 Per model half of the channels go, by L2, and the classifier's outputs stay. It *works* if something was removed, the small model
 runs forward and backward in training mode, and its outputs have the dense one's shapes in both modes; of flowprune more is asked: a
@@ -33,7 +33,7 @@ from zoo.stages import STAGES, TOOLS, adapter
 from zoo.subjects import Subject, read_list
 
 HERE = Path(__file__).resolve().parent
-LISTS = {"zoo": HERE / "zoo.txt", "beyond": HERE / "zoo_beyond.txt"}
+LISTS = {"zoo": HERE / "zoo.txt", "beyond": HERE / "zoo_beyond.txt", "others": HERE / "zoo_others.txt"}
 SAMPLED_THRICE = ("densenet121", "vgg16_bn", "resnet18", "resnet50", "mobilenet_v2", "convnext_tiny")
 SLOW = "torch-kirigami"  # runs into the limit on most models: hours, which come last
 MARK = "RECORD "
@@ -42,7 +42,7 @@ MARK = "RECORD "
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tool", nargs="+", default=["all"], choices=["all", *TOOLS])
-    parser.add_argument("--list", nargs="+", default=list(LISTS), choices=list(LISTS))
+    parser.add_argument("--list", nargs="+", default=["zoo", "beyond"], choices=list(LISTS))
     parser.add_argument("--only", nargs="+", default=["*"], help="patterns of the models' names")
     parser.add_argument("--stage", nargs="+", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--again", action="store_true", help="measure anew what is in the results already")
@@ -73,14 +73,18 @@ def one(tool: str, stage: str, known: dict[str, Any], subject: Subject) -> None:
 
 
 def survey(name: str, tools: list[str], arguments: argparse.Namespace) -> None:
-    """All stages of all tools on one list; the models beyond the zoo are for flowprune, and only to see whether they work."""
+    """All stages of all tools on one list.
+
+    The models beyond the zoo are for flowprune, those of other libraries for its nearest rival, too; and both only to see whether
+    they work.
+    """
     subjects = read_list(LISTS[name])
     lines = [subject.line for subject in subjects]
     suffix = "" if name == "zoo" else f"-{name}"
     results = {
         tool: Results(arguments.out / f"{tool}{suffix}.json", tool, lines)
         for tool in tools
-        if name == "zoo" or tool == "flowprune"
+        if name == "zoo" or tool == "flowprune" or (name == "others" and tool == "torch-pruning")
     }
     for number, subject in enumerate(subjects, 1):
         if not any(fnmatch.fnmatchcase(subject.name, pattern) for pattern in arguments.only):

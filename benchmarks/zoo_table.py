@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from written_pages import written
+from zoo.others_page import section
 from zoo.page import Survey, page
 
 BEGIN, END = "<!-- zoo:begin -->", "<!-- zoo:end -->"
@@ -31,7 +32,11 @@ def read(path: Path) -> Survey:
 def main() -> int:
     root = Path(__file__).resolve().parents[1]
     folder = root / "results" / "zoo"
-    middle = page(*(read(folder / f"{tool}.json") for tool in TOOLS), read(folder / "flowprune-beyond.json"))
+    twins = folder / "twins-others.json"
+    compared = json.loads(twins.read_text(encoding="utf-8"))["models"] if twins.exists() else []
+    verdicts = {f"{entry['name']} {entry['size']}": entry for entry in compared}
+    others = section(read(folder / "flowprune-others.json"), read(folder / "torch-pruning-others.json"), verdicts)
+    middle = page(*(read(folder / f"{tool}.json") for tool in TOOLS), read(folder / "flowprune-beyond.json"), others)
     return written(root / "docs" / "zoo.md", BEGIN, END, f"{middle}\n")
 
 

@@ -1,11 +1,11 @@
 """Compare the pruned models of the zoo with their silenced twins, in float64; each in a process of its own, with a time limit.
 
-    python benchmarks/zoo_twins.py [--only PATTERN] [--limit SECONDS] [--out results/zoo/twins.json] [--again]
+    python benchmarks/zoo_twins.py [--list zoo|others] [--only PATTERN] [--limit SECONDS] [--out FILE] [--again]
 
-Per model of ``benchmarks/zoo.txt``: parameters near zero (layer scales, position tables, heads) and the norms' statistics are
-randomised, so that nothing can hide behind them; half of the channels of every group leave, drawn at random; then the pruned
-model's outputs are compared with those of ``tests/silenced_twin.py``, and the twin's with the dense model's. Models
-in the output file are left out, but for errors, so a run can be interrupted and goes on.
+Per model of ``benchmarks/zoo.txt``, or of ``benchmarks/zoo_others.txt``: parameters near zero (layer scales, position tables,
+heads) and the norms' statistics are randomised, so that nothing can hide behind them; half of the channels of every group leave,
+drawn at random; then the pruned model's outputs are compared with those of ``tests/silenced_twin.py``, and the twin's with the
+dense model's. Models in the output file are left out, but for errors, so a run can be interrupted and goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+LISTS = {"zoo": ("zoo.txt", "twins.json"), "others": ("zoo_others.txt", "twins-others.json")}
+"""Where the models of a list are named, and where what was found of them is kept."""
 LARGEST_DIFFERENCE = 1e-10
 """Of the outputs' scale."""
 
@@ -117,20 +119,23 @@ def one(line: str, limit: float) -> dict[str, Any]:
 def main() -> None:
     """Compare what is missing, and say what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", default="zoo", choices=list(LISTS))
     parser.add_argument("--only", default="*")
     parser.add_argument("--limit", type=float, default=600.0)
-    parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "zoo" / "twins.json")
+    parser.add_argument("--out", type=Path, help="another file than the list's own in results/zoo")
     parser.add_argument("--again", action="store_true", help="compare what is in the output file, too")
     parser.add_argument("--one", metavar="LINE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print("RECORD " + json.dumps(compare(arguments.one)))
         return
-    text = (HERE / "zoo.txt").read_text(encoding="utf-8")
+    listed, kept = LISTS[arguments.list]
+    out = arguments.out or HERE.parent / "results" / "zoo" / kept
+    text = (HERE / listed).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     records: dict[str, Any] = {}
-    if arguments.out.exists():
-        records = {entry["name"]: entry for entry in json.loads(arguments.out.read_text(encoding="utf-8"))["models"]}
+    if out.exists():
+        records = {entry["name"]: entry for entry in json.loads(out.read_text(encoding="utf-8"))["models"]}
     for line in lines:
         name = line.split()[0]
         done = name in records and records[name]["verdict"] != "error" and not arguments.again
@@ -143,13 +148,14 @@ def main() -> None:
         for entry in ordered:
             counts[entry["verdict"]] = counts.get(entry["verdict"], 0) + 1
         content = {
-            "command": "python benchmarks/zoo_twins.py",
+            "command": "python benchmarks/zoo_twins.py"
+            + (f" --list {arguments.list}" if arguments.list != "zoo" else ""),
             "tolerance": LARGEST_DIFFERENCE,
             "verdicts": counts,
             "models": ordered,
         }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -53,11 +53,11 @@ class Survey:
         return times["memory_peak"] - times["memory_before"] if self.works(line) and "memory_peak" in times else None
 
 
-def page(ours: Survey, pruning: Survey, kirigami: Survey, beyond: Survey) -> str:
-    """Everything between the marks."""
+def page(ours: Survey, pruning: Survey, kirigami: Survey, beyond: Survey, others: str) -> str:
+    """Everything between the marks; ``others`` is the section on other libraries' networks."""
     surveys = [survey for survey in (ours, pruning, kirigami) if survey.models]
     parts = [totals(surveys), clocks(ours, [s for s in surveys if s is not ours]), named(ours, pruning)]
-    parts += [phases(ours), memory(ours, pruning), exports(ours), outside(beyond), every_model(surveys)]
+    parts += [phases(ours), memory(ours, pruning), exports(ours), others, outside(beyond), every_model(surveys)]
     return "\n\n".join(part for part in parts if part)
 
 
