@@ -137,7 +137,7 @@ def plan(
             )
             made = assemble(selection, coupled, budget, importance, round_to)
             if not isinstance(made, Plan):
-                coupled.freeze(made)
+                coupled.settle(made)
                 continue
             if not made.is_empty:
                 candidate = cut_on_meta(model, made) if coupled.runs_on_meta else cut(model, made)

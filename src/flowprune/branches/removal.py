@@ -29,6 +29,7 @@ from flowprune.errors import FlowpruneError
 from flowprune.importance.protocol import Importance
 from flowprune.measuring import FilterLayer
 from flowprune.planning import CoupledModel, Selection, assemble
+from flowprune.planning.contradictions import Contradiction
 from flowprune.surgery import Folding, certify, cut, cut_on_meta
 from flowprune.surgery.branch_modules import CONSTANT, PLACES, READS
 from flowprune.surgery.restructuring import restructured
@@ -273,7 +274,7 @@ class BranchRemoval:
 
     def _assembled(
         self, selection: Selection, budget: Budget, importance: Importance | None, round_to: int
-    ) -> tuple[Plan | list[Freeze], Mask]:
+    ) -> tuple[Plan | list[Freeze | Contradiction], Mask]:
         """The plan of the restructured model that takes what ``selection`` takes of the dense one, and the dead ends; and by
         component what leaves. Or what would have to stay."""
         assert self.opened is not None

@@ -9,6 +9,7 @@ from flowprune.allocation import AttributeChange, Budget, Plan
 from flowprune.coupling.analysis import Extent, Freeze
 from flowprune.coupling.labels import Array, Block, survivors
 from flowprune.importance.protocol import Importance
+from flowprune.planning.contradictions import Contradiction
 from flowprune.planning.coupled_model import CoupledModel
 from flowprune.planning.exemptions import IGNORED
 from flowprune.planning.layers import layer_changes
@@ -18,8 +19,8 @@ from flowprune.tracing.integers import Attribute, attributes_in, evaluate
 
 def assemble(
     selection: Selection, coupled: CoupledModel, budget: Budget, importance: Importance | None, round_to: int = 1
-) -> Plan | list[Freeze]:
-    """The plan; or what must be frozen, where one attribute would have to take two values."""
+) -> Plan | list[Freeze | Contradiction]:
+    """The plan; or what stands against it, where the code's integers cannot follow."""
     coupling, removed = coupled.coupling, selection.removed
     gone = removed[coupling.roots]
     slices: dict[str, dict[int, tuple[int, ...]]] = {}
@@ -59,11 +60,13 @@ def assemble(
     )
 
 
-def _attributes(coupled: CoupledModel, removed: NDArray[np.bool_]) -> tuple[tuple[AttributeChange, ...], list[Freeze]]:
-    """The integer attributes that follow the cut; and what must be frozen where the code's integers cannot follow."""
+def _attributes(
+    coupled: CoupledModel, removed: NDArray[np.bool_]
+) -> tuple[tuple[AttributeChange, ...], list[Freeze | Contradiction]]:
+    """The integer attributes that follow the cut; and what stands against it where the code's integers cannot follow."""
     coupling = coupled.coupling
     wanted: dict[Attribute, list[tuple[int, int, Array]]] = {}
-    conflicts: list[Freeze] = []
+    conflicts: list[Freeze | Contradiction] = []
     computed: list[tuple[Extent, int]] = []
     for demand in coupling.notes.demands:
         roots = coupling.roots[demand.labels]
@@ -91,7 +94,7 @@ def _attributes(coupled: CoupledModel, removed: NDArray[np.bool_]) -> tuple[tupl
         results = sorted({after for _, after, _ in uses})
         if len(results) > 1:
             reason = f"{attribute.module}.{attribute.name} would have to be {' and '.join(map(str, results))} at once"
-            conflicts += [Freeze(labels, reason) for _, _, labels in uses]
+            conflicts.append(Contradiction(attribute, tuple(labels for _, _, labels in uses), reason))
         elif results[0] != uses[0][0] and attribute.module in coupled.exempt.modules:
             reason = f"{attribute.module}.{attribute.name} counts them, and {attribute.module} is {IGNORED}"
             conflicts += [Freeze(labels, reason) for _, _, labels in uses]

@@ -14,10 +14,11 @@ from flowprune.coupling import Analysis, Coupling, analyse, group_channels
 from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array
 from flowprune.errors import CertificateError, ModelError
+from flowprune.planning.contradictions import Contradiction, settle
 from flowprune.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
 from flowprune.surgery import Refusal
 from flowprune.tracing import Graph, Operation, batch_size, model_of, trace
-from flowprune.tracing.integers import sizes_in
+from flowprune.tracing.integers import Attribute, sizes_in
 
 
 @dataclass
@@ -32,6 +33,7 @@ class CoupledModel:
         parameters: names of the parameters (not buffers), each tensor once.
         exempt: what stays because the user says so.
         last_refusal: why the latest cut was refused.
+        levelled: attributes whose channels already shrink in step.
     """
 
     passes: list[Analysis]
@@ -42,6 +44,7 @@ class CoupledModel:
     parameters: frozenset[str]
     exempt: Exemptions = field(default_factory=Exemptions)
     last_refusal: str = ""
+    levelled: set[Attribute] = field(default_factory=set)
 
     @property
     def graph(self) -> Graph:
@@ -91,6 +94,10 @@ class CoupledModel:
             frozen[freeze.labels] = True
         slots = self.coupling.notes.slots
         return self.exempt.tensors | {s.name for s in slots if frozen[s.first : s.first + s.size].any()}
+
+    def settle(self, conflicts: Sequence[Freeze | Contradiction]) -> None:
+        """Group again so that the code's integers can follow: channels that one integer counts shrink in step, or stay."""
+        self.freeze(settle(conflicts, self.coupling.notes, self.levelled))
 
     def freeze(self, freezes: Sequence[Freeze]) -> None:
         """Freeze more channels and group again."""
