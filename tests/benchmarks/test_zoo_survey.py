@@ -126,6 +126,24 @@ def test_the_lists_hold_what_is_said_of_them(zoo: Any) -> None:
     assert [zoo.subjects.Subject.of_line(subject.line) for subject in beyond] == beyond
 
 
+def test_what_is_said_of_other_libraries_is_what_was_found(zoo: Any) -> None:
+    from zoo.others_page import LIBRARIES, section
+    from zoo.page import Survey
+
+    subjects = zoo.subjects.read_list(ROOT / "benchmarks" / "zoo_others.txt")
+    assert {subject.name.partition(":")[0] for subject in subjects} == set(LIBRARIES)
+    lines = ["zoo.from_ultralytics:one 160", "zoo.from_ultralytics:two 160", "zoo.from_transformers:three 224"]
+    good, bad = {"works": True, "params_kept": 0.3, "reasons": {}}, {"works": False, "error": "it broke"}
+    ours = Survey("flowprune", "1", {}, {line: {"works": good} for line in lines})
+    rival = Survey("torch-pruning", "1", {}, {lines[0]: {"works": bad}, lines[1]: {"works": good}})
+    twins = {lines[0]: {"verdict": "equal", "difference": 2e-16}, lines[1]: {"verdict": "differs", "difference": 0.5}}
+    said = section(ours, rival, twins)
+    assert "| Ultralytics | 2 | 2 | 2 | 0.30 | 1 of 2 | 1 of 2 |" in said
+    assert "| Ultralytics one | 0.30 | 2e-16 | it broke |  |" in said
+    assert "| Ultralytics two | 0.30 | differs | 0.30 |  |" in said
+    assert section(Survey("flowprune", "", {}, {}), rival, twins) == ""
+
+
 def test_the_page_is_that_of_the_results() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "zoo_table.py"), "--check"]
     assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/zoo_table.py"
