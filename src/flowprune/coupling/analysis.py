@@ -288,6 +288,8 @@ def analyse(
             analysis.freeze_layout(
                 analysis.layouts.get(value, ()), f"leaves torch by Tensor.{method}, so what is done with it is not seen"
             )
+        _count_unweighted_norms(analysis, model)
+        _count_what_is_compared(analysis)
         passes.append(analysis)
     _tie_attention(notes, model, graphs[0])
     used = {
@@ -300,6 +302,25 @@ def analyse(
         if slot.name not in used:
             analysis.freeze(slot.labels, "not used in the traced passes")
     return notes, passes
+
+
+def _count_unweighted_norms(analysis: Analysis, model: nn.Module) -> None:
+    """The width of a norm without a weight shows in no tensor of its own; it is that of what enters."""
+    for call in analysis.graph.calls:
+        module = model.get_submodule(call.path)
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module.weight is None and call.inputs:
+            last = len(analysis.graph.values[call.inputs[0]].shape) - 1
+            block = block_at(analysis.layouts.get(call.inputs[0], ()), last)
+            if block is not None and block.dimensions == (last,) and len(module.normalized_shape) == 1:
+                analysis.notes.demands.append(Demand(Attribute(call.path, "normalized_shape", 0), block.labels))
+
+
+def _count_what_is_compared(analysis: Analysis) -> None:
+    """Where code found a tensor as wide as an attribute says (an assertion, most of all), it must find so again."""
+    for attribute, value, dimension in analysis.graph.equalities:
+        block = block_at(analysis.layouts.get(value, ()), dimension)
+        if block is not None and block.dimensions == (dimension,):
+            analysis.notes.demands.append(Demand(attribute, block.labels))
 
 
 def _tie_attention(notes: Notes, model: nn.Module, graph: Graph) -> None:

@@ -38,6 +38,7 @@ def only_normalizes(operation: Operation, graph: Graph) -> bool:
         if not readers or value in graph.outputs or not steps:
             return False
         for reader in readers:
+            name = reader.name.removesuffix("_")  # in place, as torch's own RMS norm adds its epsilon
             partner = _partner(reader, value)
             if partner is not None:
                 centres = reader.name == "aten.sub" and value in operation.outputs
@@ -48,8 +49,8 @@ def only_normalizes(operation: Operation, graph: Graph) -> bool:
                     return False
                 continue
             power = reader.argument("exponent")
-            turned = reader.name in _INVERSES or (isinstance(power, (int, float)) and power < 0)
-            if reader.name not in _SHIFTS_AND_POWERS or (turned and inverted):
+            turned = name in _INVERSES or (isinstance(power, (int, float)) and power < 0)
+            if name not in _SHIFTS_AND_POWERS or (turned and inverted):
                 return False
             waiting += [(made, inverted or turned, steps - 1) for made in reader.outputs if made is not None]
     return True

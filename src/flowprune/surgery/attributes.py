@@ -62,8 +62,8 @@ def _mend_slopes(small: nn.Module, dense: nn.Module) -> None:
     small.num_parameters = small.weight.numel()
 
 
-def _mend_layer_norm(small: nn.Module, dense: nn.Module) -> None:
-    assert isinstance(small, nn.LayerNorm)
+def _mend_norm_of_width(small: nn.Module, dense: nn.Module) -> None:
+    assert isinstance(small, (nn.LayerNorm, nn.RMSNorm))
     if small.weight is not None:
         small.normalized_shape = tuple(small.weight.shape)
 
@@ -95,7 +95,8 @@ _MENDERS: tuple[tuple[type[nn.Module], Callable[[nn.Module, nn.Module], None]], 
     (nn.Linear, _mend_linear),
     (_NormBase, _mend_normalization),
     (nn.PReLU, _mend_slopes),
-    (nn.LayerNorm, _mend_layer_norm),
+    (nn.LayerNorm, _mend_norm_of_width),
+    (nn.RMSNorm, _mend_norm_of_width),
     (nn.GroupNorm, _mend_group_norm),
     (nn.Embedding, _mend_embedding),
     (nn.MultiheadAttention, _mend_attention),

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+from flowprune.tracing.integers import Attribute
+
 # Nobody changes these two, but thousands are made, and a class declared frozen takes three times as long to make.
 
 
@@ -117,6 +119,7 @@ class Graph:
         aliases: every dotted name of a parameter or buffer -> the name used here (tied parameters share one).
         escaped: value number -> the call that read a tensor's numbers past all operators (``Tensor.numpy``).
         calls: every module call, in the order in which they returned.
+        equalities: (attribute, value number, dimension) of every attribute that code found equal to the size of a tensor.
         training: the mode it was traced in.
         tensors: the kind it was traced on, "meta", "fake" or "real".
     """
@@ -129,6 +132,7 @@ class Graph:
     aliases: dict[str, str] = field(default_factory=dict)
     calls: list[ModuleCall] = field(default_factory=list)
     escaped: dict[int, str] = field(default_factory=dict)
+    equalities: list[tuple[Attribute, int, int]] = field(default_factory=list)
     training: bool = False
     tensors: str = "meta"
 

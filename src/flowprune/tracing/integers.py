@@ -9,7 +9,9 @@ therefore keeps the Python-level arguments of the running call and matches seque
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,6 +21,20 @@ from torch import nn
 Expression = tuple[Any, ...]
 """("attribute", module path, name, position or None) | ("size", value number, dimension) | ("number", n)
 | (operator, left, right)."""
+
+
+_equalities: ContextVar[list[tuple[Expression, Expression]] | None] = ContextVar("equalities", default=None)
+
+
+@contextmanager
+def equalities() -> Iterator[list[tuple[Expression, Expression]]]:
+    """Inside, a list of what code has compared and found equal: the expressions of both sides."""
+    found: list[tuple[Expression, Expression]] = []
+    token = _equalities.set(found)
+    try:
+        yield found
+    finally:
+        _equalities.reset(token)
 
 
 class Integer(int):
@@ -31,6 +47,18 @@ class Integer(int):
         self = super().__new__(cls, number)
         self.expression = expression
         return self
+
+    def __eq__(self, other: object) -> bool:
+        equal = int.__eq__(self, other)
+        if equal is True and isinstance(other, Integer) and (noticed := _equalities.get()) is not None:
+            noticed.append((self.expression, other.expression))
+        return equal
+
+    def __ne__(self, other: object) -> bool:
+        different = int.__ne__(self, other)
+        return different if different is NotImplemented else not self == other
+
+    __hash__ = int.__hash__
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Integer:
         return self
@@ -86,6 +114,16 @@ def attributes_in(expression: Expression) -> list[Attribute]:
     if expression[0] in ("number", "size"):
         return []
     return attributes_in(expression[1]) + attributes_in(expression[2])
+
+
+def widths_said(found: Iterable[tuple[Expression, Expression]]) -> list[tuple[Attribute, int, int]]:
+    """(attribute, value number, dimension) of every attribute that was found equal to the size of a tensor."""
+    said: dict[tuple[Attribute, int, int], None] = {}
+    for pair in found:
+        for one, other in (pair, pair[::-1]):
+            if one[0] == "attribute" and other[0] == "size":
+                said[Attribute(*one[1:]), int(other[1]), int(other[2])] = None
+    return list(said)
 
 
 def sizes_in(expression: Expression) -> list[int]:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 from flowprune.errors import FlowpruneError, TraceError
 from flowprune.tracing import remembered
 from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
-from flowprune.tracing.integers import Integer, expression_of, mark_attributes
+from flowprune.tracing.integers import Integer, equalities, expression_of, mark_attributes, widths_said
 from flowprune.tracing.shadow import call_model, first_tensor, meta_shadow, model_of, shadow, to_meta
 
 
@@ -113,11 +113,12 @@ def _record(model: nn.Module, inputs: Any, training: bool, tensors: str, provena
     recorder.calls = calls
     try:
         recorder.watch_modules(model)
-        with spelled_out_attention(), calls, recorder:
+        with spelled_out_attention(), equalities() as compared, calls, recorder:
             outputs = call_model(model, inputs)
     except Exception as error:
         raise InterruptedTraceError(recorder.graph, error) from error
     recorder.graph.outputs = tuple(recorder.number(leaf) for leaf in tensors_in(outputs))
+    recorder.graph.equalities = widths_said(compared)
     return recorder.graph
 
 
