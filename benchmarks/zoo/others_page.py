@@ -12,6 +12,7 @@ LIBRARIES = {
     "zoo.from_ultralytics": "Ultralytics",
     "zoo.from_transformers": "transformers (Hugging Face)",
     "zoo.from_segmentation_models": "segmentation_models_pytorch",
+    "zoo.from_diffusers": "diffusers",
 }
 
 
