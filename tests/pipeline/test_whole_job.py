@@ -117,6 +117,15 @@ def macs_by_hand(model: torch.nn.Module) -> int:
     return sum(found)
 
 
+def nearly(found: Any) -> Any:
+    """Numbers up to rounding: a busy machine may hand the same sums to other threads."""
+    if isinstance(found, dict):
+        return {key: nearly(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [nearly(value) for value in found]
+    return pytest.approx(found, rel=1e-4, abs=1e-6) if isinstance(found, float) else found
+
+
 def test_histories_profiles_and_channels_are_kept_for_the_report(finished: Path) -> None:
     results = results_of(finished)
     assert {key: len(epochs) for key, epochs in results["histories"].items()} == {
@@ -135,7 +144,7 @@ def test_histories_profiles_and_channels_are_kept_for_the_report(finished: Path)
     for key, profile in profiles.items():
         model = load(finished / "models" / f"{key.replace('/', '-')}-dense.fp")
         batches = load_data("digits", subset=320).batches("train", batch_size=256, count=2, seed=0)
-        assert profile == json.loads(json.dumps(flow_paths(model, batches).as_dict()))
+        assert profile == nearly(json.loads(json.dumps(flow_paths(model, batches).as_dict())))
     assert "ffr beside plain: " in (finished / "report.html").read_text(encoding="utf-8")
     for key, layers in results["channels"].items():
         model = load(finished / "models" / f"{key.replace('/', '-')}-pruned.fp")

@@ -300,6 +300,7 @@ flow = FeatureFlow(model, "10%", None)
 result = train(model, data, settings, run_folder=sys.argv[1], regularizer=flow, progress=False)
 assert type(model).__name__ == "CifarResNet"
 torch.save({"model": model.state_dict(), "top1": result.top1}, f"{sys.argv[1]}/{PartialState().process_index}.pt")
+PartialState().destroy_process_group()  # else its threads may still run when the interpreter goes, which aborts the process
 """
 
 
