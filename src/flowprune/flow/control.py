@@ -2,12 +2,13 @@
 
 The controller's conditions are those that filter-pruning code around Dependency Aware Filter Pruning (arXiv 2005.02634) uses once
 an epoch: strengthen while the share is below the target and grows too slowly to get there in the epochs left; weaken once it is
-there (here: once one more such epoch would get it there). Filters go on dying for a while after the strength has been lowered, so a
-step up adds the strength the user gave, and a step down halves what there is.
+there. Filters go on dying for many epochs after the strength has been lowered, and none comes back, so here it is weakened as soon
+as the share would pass the target within a tenth of the epochs if it went on growing as it lately did. A step up adds the strength
+the user gave, and a step down halves what there is.
 
 Two things keep that from doing harm. The strength has a bound, so a target that cannot be reached does not ruin the training. And
-whenever the controller turns from lowering to raising again, its steps become half as large, so a share that answers at once
-settles instead of swinging for ever.
+whenever the controller turns from lowering to raising again, its steps become half as large, and it looks half as far ahead, so a
+share that answers at once settles instead of swinging for ever.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ Schedule = Literal["constant", "warm-up", "linear"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "warm-up", "linear")
 WARM_UP = 0.1
 """The share of the epochs in which "warm-up" rises, and in which a controller leaves the strength alone."""
+
+AHEAD = 0.1
+"""So far ahead, as a share of the epochs, the controller looks at first: about as long as filters go on dying that a strong penalty
+has made small."""
+LATELY = 4
+"""Over so many epochs it averages the share's growth: that of one epoch is often a single filter, or none."""
 
 LARGEST = 20.0
 """The bound of a controller's strength: with the usual 5 % a term then weighs as much as the task loss it was calibrated by."""
@@ -41,7 +48,7 @@ class Control:
         target: the share to reach, in [0, 1]; None for no controller.
         epoch: how many have ended.
         strength: what the controller multiplies the coefficients with.
-        share: the last one measured.
+        shares: the last ones measured, as many as the growth is averaged over and one more.
         step: how far a step goes: up by so much of the strength given (from the first turn on, of the present strength, unless that
             is next to nothing), down by a division by 1 + step.
         lowered: how many steps down in a row were the last ones.
@@ -52,7 +59,7 @@ class Control:
     target: float | None = None
     epoch: int = 0
     strength: float = 1.0
-    share: float | None = None
+    shares: tuple[float, ...] = ()
     step: float = 1.0
     lowered: int = 0
 
@@ -78,14 +85,15 @@ class Control:
         self.epoch += 1
         if self.target is None or self.epochs is None or share is None:
             return
-        before, self.share = self.share, share
+        self.shares = (*self.shares, share)[-LATELY - 1 :]
         if self.epoch <= WARM_UP * self.epochs:
             return
         left = max(1, self.epochs - self.epoch)
-        gained = share - before if before is not None else 0.0
-        if share + max(0.0, gained) >= self.target:
+        growth = max(0.0, share - self.shares[0]) / max(1, len(self.shares) - 1)
+        soon = share + growth * min(left, max(1.0, self.step * AHEAD * self.epochs))
+        if share >= self.target or soon > self.target:
             self._lower()
-        elif gained < (self.target - share) / left:
+        elif growth < (self.target - share) / left:
             self._raise()
 
     def _lower(self) -> None:
@@ -102,7 +110,7 @@ class Control:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""
-        return asdict(self)
+        return {**asdict(self), "shares": list(self.shares)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave.
@@ -121,7 +129,7 @@ class Control:
             )
         try:
             self.epoch, self.strength = int(state["epoch"]), float(state["strength"])
-            self.share = None if state["share"] is None else float(state["share"])
+            self.shares = tuple(float(share) for share in state["shares"])
             self.step, self.lowered = float(state["step"]), int(state["lowered"])
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"this is no state of a flow's schedule or controller: {error}") from None
