@@ -38,7 +38,7 @@ def section(ours: Survey, pruning: Survey, twins: Mapping[str, Mapping[str, Any]
         median = f"{statistics.median(kept):.2f}" if kept else "-"
         lines.append(
             f"| {library} | {len(names)} | {len(works)} | {sum(share <= FEW for share in kept)} | {median} "
-            f"| {sum(compared)} of {len(compared)} | {sum(pruning.works(line) for line in tried)} of {len(tried)} |"
+            f"| {of(sum(compared), len(compared))} | {of(sum(pruning.works(line) for line in tried), len(tried))} |"
         )
     lines += [
         "",
@@ -71,3 +71,8 @@ def difference(record: Mapping[str, Any] | None) -> str:
     return (
         f"{record['difference']:.0e}" if record["verdict"] == "equal" else cell(record.get("error", record["verdict"]))
     )
+
+
+def of(some: int, all: int) -> str:
+    """How many of those that were measured; a dash where none was."""
+    return f"{some} of {all}" if all else "-"
