@@ -20,7 +20,7 @@ from written_pages import written
 BEGIN, END = "<!-- flow-then-prune:begin -->", "<!-- flow-then-prune:end -->"
 MISSING = "not run yet"
 SEEDS = (0, 1, 2)
-RECIPES = ("digits", "cifar10")
+RECIPES = ("digits", "cifar10", "vgg16", "resnet18")
 BESIDE = "energy-aware"
 """The way that the others are compared with, seed by seed: the criterion without the flow."""
 

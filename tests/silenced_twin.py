@@ -8,7 +8,8 @@ reads other channels than the twin and their outputs differ.
   position tables, kernels handed to ``F.conv2d``. A channel that only a product reads (attention's queries) adds zero to it.
 - A layer, group or RMS norm over a pruned width is one over the kept channels. Which they are says its weight. The functionals are
   watched, so it does not matter which module calls them.
-- So is a norm that is written out by hand, if a module with "Norm" in its name does nothing else: it runs on the kept channels.
+- So is a norm that is written out by hand, if a module with "Norm" or "GRN" (global response norm) in its name does nothing else: it
+  runs on the kept channels.
 - What the plan folds into a bias or a running mean is added there.
 
 The twin is *not* defined where a removed channel is read without a weight and its zero counts: sums, means and softmax over
@@ -66,7 +67,8 @@ def _run_on_kept(module: nn.Module, kept: Mapping[int, torch.Tensor]) -> None:
     """Let a norm that is written out by hand see the channels that its weights keep, and return zeros elsewhere."""
     masks = [kept.get(id(parameter)) for parameter in module.parameters()]
     known = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
-    if "Norm" not in type(module).__name__ or isinstance(module, known) or hasattr(module, "normalized_shape"):
+    named = any(word in type(module).__name__ for word in ("Norm", "GRN"))
+    if not named or isinstance(module, known) or hasattr(module, "normalized_shape"):
         return
     if not masks or masks[0] is None or list(module.children()):
         return
