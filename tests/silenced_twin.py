@@ -8,8 +8,8 @@ reads other channels than the twin and their outputs differ.
   position tables, kernels handed to ``F.conv2d``. A channel that only a product reads (attention's queries) adds zero to it.
 - A layer, group or RMS norm over a pruned width is one over the kept channels. Which they are says its weight. The functionals are
   watched, so it does not matter which module calls them.
-- So is a norm that is written out by hand, if a module with "Norm" or "GRN" (global response norm) in its name does nothing else: it
-  runs on the kept channels.
+- So is a norm that is written out by hand, if a module with "Norm" or "GRN" (global response norm) in its name does nothing else:
+  it runs on the kept channels.
 - What the plan folds into a bias or a running mean is added there.
 
 The twin is *not* defined where a removed channel is read without a weight and its zero counts: sums, means and softmax over
