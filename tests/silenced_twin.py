@@ -5,17 +5,18 @@ reads other channels than the twin and their outputs differ.
 
 - A removed row of a weight or bias makes a channel that is zero, a removed slice of a weight that reads does not read it, whatever
   the layer is: convolutions and linear layers of any kind, embeddings, attention's projections, class tokens, layer scales,
-  position tables, kernels handed to ``F.conv2d``. A channel that only a product reads (attention's queries) adds zero to it.
+  position tables (buffers, too), kernels handed to ``F.conv2d``. A channel that only a product reads (attention's queries) adds
+  zero to it.
 - A layer, group or RMS norm over a pruned width is one over the kept channels. Which they are says its weight. The functionals are
-  watched, so it does not matter which module calls them.
+  watched, so it does not matter which module calls them. One without a weight runs over the channels that are not zero everywhere.
 - So is a norm that is written out by hand, if a module with "Norm" or "GRN" (global response norm) in its name does nothing else:
   it runs on the kept channels.
 - What the plan folds into a bias or a running mean is added there.
 
 The twin is *not* defined where a removed channel is read without a weight and its zero counts: sums, means and softmax over
-channels, norms without a weight or written out within other code, products of features that are not zero where their argument is
-(``elu(q) + 1``) inside a head that stays, and statistics of a weight that has lost slices (weight standardisation). Only there a
-difference is no proof.
+channels, norms written out within other code, or without a weight where something has moved the silent channels, products of
+features that are not zero where their argument is (``elu(q) + 1``) inside a head that stays, and statistics of a weight that has
+lost slices (weight standardisation). Only there a difference is no proof.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def silenced_twin(model: nn.Module, plan: Plan) -> nn.Module:
         for name, tensor in [*twin.named_parameters(), *twin.named_buffers()]:
             if name in plan.shifts:
                 tensor.add_(plan.shifts[name].to(tensor))
-            if not isinstance(tensor, nn.Parameter):
+            if not tensor.is_floating_point():
                 continue
             mask = torch.ones(tensor.shape, dtype=torch.bool)
             for dimension, indices in plan.removed.get(name, {}).items():
@@ -114,10 +115,20 @@ class _KeptNormalization(TorchFunctionMode):
     ) -> Any:
         if function in _FORMS:
             given = dict(zip(_FORMS[function], arguments, strict=False)) | (keywords or {})
-            mask = self._kept.get(id(given.get("weight")))
+            weight = given.get("weight")
+            mask = _not_silent(given) if weight is None else self._kept.get(id(weight))
             if mask is not None:
                 return _normalized(given, mask, centred="rms" not in function.__name__)
         return function(*arguments, **(keywords or {}))
+
+
+def _not_silent(given: Mapping[str, Any]) -> torch.Tensor | None:
+    """The channels of a layer or RMS norm without a weight that are not zero everywhere; None if that are all, or none."""
+    x = given["input"]
+    if "num_groups" in given or len(given["normalized_shape"]) != 1:
+        return None
+    mask = (x != 0).reshape(-1, x.shape[-1]).any(dim=0)
+    return None if mask.all() or not mask.any() else mask
 
 
 def _normalized(given: Mapping[str, Any], mask: torch.Tensor, centred: bool) -> torch.Tensor:
@@ -132,6 +143,8 @@ def _normalized(given: Mapping[str, Any], mask: torch.Tensor, centred: bool) -> 
         dimensions = tuple(range(x.dim() - mask.dim(), x.dim()))
         eps = given.get("eps", 1e-5 if centred else None)
         result = _standardized(x, mask, dimensions, torch.finfo(x.dtype).eps if eps is None else eps, centred)
+    if weight is None:
+        return result
     return result * weight if bias is None else result * weight + bias
 
 

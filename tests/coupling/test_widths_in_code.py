@@ -45,6 +45,7 @@ def test_norms_without_a_weight_are_of_the_kept_channels(norm: Callable[[], nn.M
     expected = small[1](model[0](ROWS)[..., kept])
     expected = nn.functional.linear(nn.functional.gelu(expected), model[3].weight[:, kept], model[3].bias)
     assert largest_difference(small(ROWS), expected) < 1e-12
+    assert largest_difference(silenced_twin(model, plan)(ROWS), expected) < 1e-12
 
 
 class Asserting(nn.Module):
