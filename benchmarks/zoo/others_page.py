@@ -33,7 +33,8 @@ def section(ours: Survey, pruning: Survey, twins: Mapping[str, Mapping[str, Any]
         names = [line for line in ours.models if line.startswith(f"{module}:")]
         works = [line for line in names if ours.works(line)]
         kept = [ours.stage(line, "works")["params_kept"] for line in works]
-        compared = [twins[line]["verdict"] == "equal" for line in names if line in twins]
+        pruned = [twins[line]["verdict"] for line in names if line in twins]
+        compared = [verdict == "equal" for verdict in pruned if verdict != "nothing removed"]
         tried = [line for line in names if pruning.stage(line, "works")]
         median = f"{statistics.median(kept):.2f}" if kept else "-"
         lines.append(
