@@ -3,13 +3,14 @@
     python benchmarks/fine_tuned.py resnet20 [--seeds 0 1 2] [--data-dir DIR]
 
 Each seed is a ``flowprune compare`` of recipes/compare-NETWORK-cifar10-short.yaml in a folder of its own, so that seeds can run
-side by side; an interrupted one goes on. The result of every cell is copied to results/fine-tuned/ as soon as it is there.
+side by side; an interrupted one goes on. The cells' results are copied to results/fine-tuned/.
 ``fine_tuned_table.py`` makes the tables of docs/comparison.md.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from flowprune.artifacts.replacing import write_text
@@ -45,13 +46,10 @@ def main() -> None:
     for seed in given.seeds:
         recipe = load_comparison_recipe(recipe_of(given.network), [f"seeds=[{seed}]"])
         work = given.work / f"{given.network}-seed{seed}"
-
-        def say(line: str, work: Path = work) -> None:
-            print(line, flush=True)
+        try:
+            compare(recipe, work, data_dir=given.data_dir, resume=True, progress=False, say=partial(print, flush=True))
+        finally:  # an interrupted comparison has whole cells, too
             copied(work, given.network, given.out)
-
-        compare(recipe, work, data_dir=given.data_dir, resume=True, progress=False, say=say)
-        copied(work, given.network, given.out)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,10 @@ class OfImages(nn.Module):
         self.network = network
         for name, value in fixed.items():
             self.register_buffer(name, value)
-        self.names = tuple(fixed)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The network's first output."""
-        fixed = {name: getattr(self, name) for name in self.names}
+        fixed = dict(self.named_buffers(recurse=False))
         output: torch.Tensor = self.network(images, **fixed, return_dict=False)[0]
         return output
 

@@ -39,7 +39,7 @@ def section(ours: Survey, pruning: Survey, twins: Mapping[str, Mapping[str, Any]
         median = f"{statistics.median(kept):.2f}" if kept else "-"
         lines.append(
             f"| {library} | {len(names)} | {len(works)} | {sum(share <= FEW for share in kept)} | {median} "
-            f"| {of(sum(compared), len(compared))} | {of(sum(pruning.works(line) for line in tried), len(tried))} |"
+            f"| {share_of(sum(compared), len(compared))} | {share_of(sum(pruning.works(line) for line in tried), len(tried))} |"
         )
     lines += [
         "",
@@ -74,6 +74,6 @@ def difference(record: Mapping[str, Any] | None) -> str:
     )
 
 
-def of(some: int, all: int) -> str:
+def share_of(some: int, total: int) -> str:
     """How many of those that were measured; a dash where none was."""
-    return f"{some} of {all}" if all else "-"
+    return f"{some} of {total}" if total else "-"

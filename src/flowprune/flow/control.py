@@ -50,7 +50,7 @@ class Control:
         strength: what the controller multiplies the coefficients with.
         shares: the last ones measured, as many as the growth is averaged over and one more.
         step: how far a step goes: up by so much of the strength given (from the first turn on, of the present strength, unless that
-            is next to nothing), down by a division by 1 + step.
+            is next to nothing), down by a division by 1 + step. It also scales how far the controller looks ahead.
         lowered: how many steps down in a row were the last ones.
     """
 
