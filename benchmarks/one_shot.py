@@ -40,7 +40,7 @@ TEST_BATCH = 50
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "nuclear_norm mean reading": ("nuclear_norm", {"reading": "mean"}),
-    "nuclear_norm by max": ("nuclear_norm", {"normalize": "max"}),
+    "nuclear_norm by L2": ("nuclear_norm", {"normalize": "l2"}),
     "nuclear_norm by mean": ("nuclear_norm", {"normalize": "mean"}),
 }
 """Beside the registered criteria with their defaults: what energy-aware pruning leaves open."""
