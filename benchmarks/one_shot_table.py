@@ -58,8 +58,9 @@ def accuracy_table(results: dict[str, Any]) -> str:
     ]
     closest = [1 - reached / target for reached, target in zip(macs, targets, strict=True)]
     lines.append("")
+    tested = "" if results["precision"] == "float32" else f", tested in {results['precision']}"
     lines.append(
-        f"Dense: {results['dense']['top1']:.2f} % at {results['dense']['macs']:,} MACs. Every cut is below its target, by at most "
+        f"Dense: {results['dense']['top1']:.2f} % at {results['dense']['macs']:,} MACs{tested}. Every cut is below its target, by at most "
         f"{100 * max(closest):.2f} % of it. `{results['command']}`, `results/one-shot/{results['network']}.json`."
     )
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from one_shot import WEIGHTS, begun
+from one_shot import WEIGHTS, begun, command_line
 from torch import Tensor
 from torch.nn import functional
 
@@ -127,7 +127,7 @@ def spearman(first: Tensor, second: Tensor) -> float:
 
 
 def main() -> None:
-    arguments, data, model = begun(__doc__, draws=3)
+    arguments, data, model = begun(command_line(__doc__, draws=3))
     example = data.example_input()
     groups = CoupledModel.of(model, example).coupling.groups
     file = arguments.out / f"stability-{arguments.network}.json"
