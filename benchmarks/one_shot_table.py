@@ -60,8 +60,9 @@ def accuracy_table(results: dict[str, Any]) -> str:
     lines.append("")
     tested = "" if results["precision"] == "float32" else f", tested in {results['precision']}"
     lines.append(
-        f"Dense: {results['dense']['top1']:.2f} % at {results['dense']['macs']:,} MACs{tested}. Every cut is below its target, by at most "
-        f"{100 * max(closest):.2f} % of it. `{results['command']}`, `results/one-shot/{results['network']}.json`."
+        f"Dense: {results['dense']['top1']:.2f} % at {results['dense']['macs']:,} MACs{tested}. Every cut is below its "
+        f"target, by at most {100 * max(closest):.2f} % of it. `{results['command']}`, "
+        f"`results/one-shot/{results['network']}.json`."
     )
     return "\n".join(lines)
 

@@ -92,6 +92,7 @@ def test_the_table_holds_means_and_deviations_in_order() -> None:
     results = {
         "network": "tiny",
         "command": "python x",
+        "precision": "bfloat16",
         "dense": {"top1": 90.0, "macs": 1000, "params": 10},
         "criteria": {
             "worse": {"draws": {"0": draw(50, 10), "1": draw(54, 20)}},
@@ -102,5 +103,6 @@ def test_the_table_holds_means_and_deviations_in_order() -> None:
     assert lines[0] == "| criterion | draws | 10 % fewer | 50 % fewer |"
     assert lines[2] == "| a<b | 1 | 80.00 | 30.00 |"
     assert lines[3] == "| worse | 2 | 52.00 ± 2.83 | 15.00 ± 7.07 |"
+    assert "90.00 % at 1,000 MACs, tested in bfloat16." in lines[-1]
     drawn = plot(results)
     assert drawn.count("<polyline") == 2 and "a&lt;b" in drawn

@@ -19,21 +19,21 @@ from flowprune.training import load_data
 torch.set_num_threads(1)
 
 
-def network() -> PlainNet:
-    torch.manual_seed(0)
+def network(seed: int = 0) -> PlainNet:
+    torch.manual_seed(seed)
     return PlainNet([2, 2], hidden=False, width=8, in_channels=1)
 
 
 class Training:
     """Digits, by hand."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, seed: int = 0) -> None:
         self.data = load_data("digits", subset=400)
-        self.epochs = epochs
+        self.epochs, self.seed = epochs, seed
         self.start()
 
     def start(self) -> None:
-        self.model = network()
+        self.model = network(self.seed)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
         self.flow = FeatureFlow(self.model, "5%", target_dead=0.3, epochs=self.epochs)
 
@@ -64,12 +64,13 @@ class Training:
         self.flow.load_state_dict(state["flow"])
 
 
-def test_the_controller_reaches_its_target_on_the_digits():
-    training = Training(60)
+@pytest.mark.parametrize("seed", [0, 1])  # the second once went on dying, to 42 %, long after the strength was down
+def test_the_controller_reaches_its_target_on_the_digits(seed: int) -> None:
+    training = Training(60, seed)
     shares = [training.epoch(number) for number in range(60)]
     counted = dead_filters(training.model, torch.zeros(2, 1, 16, 16))
     assert shares[-1] == counted.dead / counted.filters
-    assert shares[5] < 0.05 and abs(shares[-1] - 0.3) <= 0.08
+    assert shares[5] < 0.05 and abs(shares[-1] - 0.3) <= 0.05
 
 
 def test_a_resumed_controller_is_bit_for_bit_the_same():

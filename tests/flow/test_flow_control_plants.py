@@ -88,6 +88,31 @@ def test_filters_that_stay_dead_are_not_killed_on_and_on(target, speed, memory):
     assert abs(share - target) < 0.05
 
 
+@OFTEN
+@given(
+    target=st.floats(0.1, 0.6),
+    speed=st.floats(0.0005, 0.002),
+    epochs_to_die=st.integers(5, 40),
+    alone=st.booleans(),
+)
+def test_small_filters_count_before_they_are_dead(target, speed, epochs_to_die, alone):
+    """Every epoch ``speed`` times the strength of the filters become small, and die ``epochs_to_die`` epochs of strength 1 later.
+
+    ``alone``: whether small filters shrink whatever the strength, as by weight decay, or only as fast as a weak penalty drives
+    them: then small filters alone are no reason to lower it for good.
+    """
+    control = Control(epochs=300, target=target)
+    ages: list[tuple[float, float]] = []  # of the small filters: (how far on their way, their share)
+    dead = 0.0
+    for _ in range(300):
+        pace = (1.0 if alone else min(1.0, control.strength)) / epochs_to_die
+        ages = [(way + pace, share) for way, share in ages] + [(0.0, speed * control.strength)]
+        dead += sum(share for way, share in ages if way >= 1)
+        ages = [(way, share) for way, share in ages if way < 1]
+        control.epoch_end(dead, dead + sum(share for _, share in ages))
+    assert abs(dead - target) < 0.08
+
+
 def dense() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))

@@ -6,6 +6,10 @@ there. Filters go on dying for many epochs after the strength has been lowered, 
 as the share would pass the target within a tenth of the epochs if it went on growing as it lately did. A step up adds the strength
 the user gave, and a step down halves what there is.
 
+A filter that has become small goes on shrinking by weight decay alone, whatever the penalty does then. So where that share is
+known, the filters below ten times the threshold count as well: no step up while enough of them are on their way, and a step down
+when they are too many, as long as they do die.
+
 Two things keep that from doing harm. The strength has a bound, so a target that cannot be reached does not ruin the training. And
 whenever the controller turns from lowering to raising again, its steps become half as large, and it looks half as far ahead, so a
 share that answers at once settles instead of swinging for ever.
@@ -49,6 +53,7 @@ class Control:
         epoch: how many have ended.
         strength: what the controller multiplies the coefficients with.
         shares: the last ones measured, as many as the growth is averaged over and one more.
+        small: likewise, the shares of filters that are dead or small already; empty where nobody measures them.
         step: how far a step goes: up by so much of the strength given (from the first turn on, of the present strength, unless that
             is next to nothing), down by a division by 1 + step. It also scales how far the controller looks ahead.
         lowered: how many steps down in a row were the last ones.
@@ -60,6 +65,7 @@ class Control:
     epoch: int = 0
     strength: float = 1.0
     shares: tuple[float, ...] = ()
+    small: tuple[float, ...] = ()
     step: float = 1.0
     lowered: int = 0
 
@@ -80,21 +86,34 @@ class Control:
         rising = max(1, round(WARM_UP * self.epochs)) if self.schedule == "warm-up" else self.epochs
         return min(1.0, (self.epoch + 1) / rising)
 
-    def epoch_end(self, share: float | None) -> None:
-        """Count an epoch and, with a target, adapt the strength to the share measured after it."""
+    def epoch_end(self, share: float | None, small: float | None = None) -> None:
+        """Count an epoch and, with a target, adapt the strength to what was measured after it.
+
+        Args:
+            share: what is steered to the target.
+            small: the share of filters that are dead or on their way there, if ``share`` is that of the dead ones.
+        """
         self.epoch += 1
         if self.target is None or self.epochs is None or share is None:
             return
         self.shares = (*self.shares, share)[-LATELY - 1 :]
+        if small is not None:
+            self.small = (*self.small, small)[-LATELY - 1 :]
         if self.epoch <= WARM_UP * self.epochs:
             return
         left = max(1, self.epochs - self.epoch)
-        growth = max(0.0, share - self.shares[0]) / max(1, len(self.shares) - 1)
-        soon = share + growth * min(left, max(1.0, self.step * AHEAD * self.epochs))
-        if share >= self.target or soon > self.target:
+        horizon = min(left, max(1.0, self.step * AHEAD * self.epochs))
+        growing = _growth(self.shares)
+        coming = self.small[-1] + _growth(self.small) * horizon if self.small and growing else 0.0
+        if share >= self.target or max(share + growing * horizon, coming) > self.target:
             self._lower()
-        elif growth < (self.target - share) / left:
+        elif growing < (self.target - share) / left and not self._on_their_way(left):
             self._raise()
+
+    def _on_their_way(self, left: int) -> bool:
+        """Whether the small filters become enough in the epochs that are left, as fast as they lately became more."""
+        missing = self.target - self.small[-1] if self.small and self.target is not None else 0.0
+        return missing > 0 and _growth(self.small) >= missing / left
 
     def _lower(self) -> None:
         if self.lowered >= PATIENCE:
@@ -110,7 +129,7 @@ class Control:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""
-        return {**asdict(self), "shares": list(self.shares)}
+        return {**asdict(self), "shares": list(self.shares), "small": list(self.small)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave.
@@ -130,6 +149,12 @@ class Control:
         try:
             self.epoch, self.strength = int(state["epoch"]), float(state["strength"])
             self.shares = tuple(float(share) for share in state["shares"])
+            self.small = tuple(float(share) for share in state["small"])
             self.step, self.lowered = float(state["step"]), int(state["lowered"])
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"this is no state of a flow's schedule or controller: {error}") from None
+
+
+def _growth(shares: tuple[float, ...]) -> float:
+    """By how much these shares grew an epoch, on average; 0 where they fell."""
+    return max(0.0, shares[-1] - shares[0]) / max(1, len(shares) - 1)

@@ -11,10 +11,16 @@ from torch.utils import _pytree as pytree
 from flowprune.measuring import dead_filters
 
 
-def dead_share(model: nn.Module, inputs: Any) -> float:
-    """Dead filters over all filters, as ``flowprune.measuring.dead_filters`` counts them without data."""
+def dead_and_small_share(model: nn.Module, inputs: Any) -> tuple[float, float]:
+    """Dead filters over all filters, as ``flowprune.measuring.dead_filters`` counts them without data, and those below ten times
+    the threshold of the dead, these included."""
     counted = dead_filters(model, inputs)
-    return counted.dead / max(1, counted.filters)
+    filters = max(1, counted.filters)
+    return counted.dead / filters, counted.by_threshold[SMALL_BELOW] / filters
+
+
+SMALL_BELOW = 1e-1
+"""A filter is small below this share of the reference, one of ``measuring.dead_filters``' thresholds."""
 
 
 def first_images(inputs: Any) -> Any:

@@ -9,7 +9,7 @@ from torch import nn
 
 from flowprune.errors import FlowpruneWarning, ModelError, RecipeError
 from flowprune.flow.control import LARGEST, Control, Schedule
-from flowprune.flow.dead_share import agreed, dead_share, first_images, is_first_process
+from flowprune.flow.dead_share import agreed, dead_and_small_share, first_images, is_first_process
 
 
 class Steering:
@@ -37,6 +37,7 @@ class Steering:
     def epoch_end(self, root: nn.Module, macs: float | None) -> float | None:
         """Measure, let all processes agree, adapt the strength; ``FeatureFlow.epoch_end`` says the rest."""
         share: float | None = None
+        small: float | None = None
         if self.control.target is not None and self.by_macs:
             if macs is None:
                 raise ModelError(
@@ -46,11 +47,12 @@ class Steering:
         elif self.control.target is not None:
             if self._example is None:
                 raise ModelError("epoch_end() measures the model after its first forward; run it once, or pass inputs=")
-            share = dead_share(root, self._example)
-        if share is not None:
-            share = agreed(share, next(root.parameters()).device)
+            share, small = dead_and_small_share(root, self._example)
+        device = next(root.parameters()).device
+        share = None if share is None else agreed(share, device)
+        small = None if small is None else agreed(small, device)
         before = self.control.strength
-        self.control.epoch_end(share)
+        self.control.epoch_end(share, small)
         if share is not None and before < self.control.strength == LARGEST and is_first_process():
             warnings.warn(self._at_the_bound(share), FlowpruneWarning, stacklevel=3)
         return share
