@@ -103,7 +103,7 @@ def test_a_wrong_option_is_one_line_too(refused: Refused) -> None:
         ("prune resnet8 --latency 5 --out a.fp --input 3x16x16", 'a time like "4ms"'),
         ("prune resnet8 --threshold 0.01 --importance l3 --out a.fp --input 3x16x16", "did you mean 'l2'?"),
         ("prune resnet8 --macs lots --out a.fp --input 3x16x16", "lots"),
-        ("prune resnet8 --macs 0.5 --out a.fp", "--input"),
+        ("prune torchvision:r3d_18 --macs 0.5 --out a.fp", "--input"),
         ("prune resnet8 --macs 0.5 --out a.fp --input 3by3", "3by3"),
         ("prune resnet8 --macs 0.5 --out a.fp --input 1x16x16", "[1, 16, 16]"),
         ("prune resnet8 --macs 0.5 --out no/where/a.fp --input 3x16x16", "no folder"),

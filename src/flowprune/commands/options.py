@@ -32,7 +32,10 @@ ImportanceOption = Annotated[
 Batches = Annotated[int, typer.Option("--batches", min=1, help="Training batches a data-driven importance sees.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in each of them.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of a new model's weights, and of which images are seen.")]
-Input = Annotated[str | None, typer.Option("--input", help="Shape of an image, such as 3x32x32.", show_default=False)]
+Input = Annotated[
+    str | None,
+    typer.Option("--input", help="Shape of an image, such as 3x32x32; the network's usual one.", show_default=False),
+]
 ModelName = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flowprune.artifacts import load, read_header
 from flowprune.commands.options import image_shape
+from flowprune.commands.usual_input import usual_input
 from flowprune.errors import ArtifactError, DataError, ModelError, RecipeError, UnknownNameError
 from flowprune.models import create, names
 from flowprune.pruning import check_finite
@@ -70,16 +71,18 @@ class Subject:
         return data
 
     def example(self, shape: str | None) -> Tensor:
-        """An image of zeros of the shape asked for, or of the one that the artifact notes.
+        """An image of zeros of the shape asked for, of the one that the artifact notes, or of that usual for the network.
 
         Raises:
-            RecipeError: neither is known.
+            RecipeError: none is known.
         """
         noted = self.notes.get("input")
         if shape is not None:
             x = torch.zeros(1, *image_shape(shape))
         elif isinstance(noted, list) and noted and all(isinstance(size, int) and size > 0 for size in noted):
             x = torch.zeros(1, *noted)
+        elif (usual := usual_input(self.model)) is not None:
+            x = torch.zeros(1, *usual)
         else:
             raise RecipeError("the shape of an image is not known for this model; give it with --input, like 3x32x32")
         self.run_on(x)
