@@ -153,7 +153,7 @@ def section(known: Records, command: str) -> str:
         state,
         "#### The grid",
         trained_table(grid(), known),
-        "#### The winner at five shares",
+        "#### The grid's winner and the default at five shares",
         trained_table(shares(), known),
         "#### Three seeds",
         seeds_table(known),

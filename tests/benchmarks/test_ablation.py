@@ -39,9 +39,8 @@ def test_the_cells_are_the_grid_the_shares_and_the_seeds() -> None:
     assert {(cell.terms, cell.across, cell.reduction) for cell in grid()} == wanted and len(grid()) == len(wanted)
     assert {cell.share for cell in grid() if cell.terms != "none"} == {DEFAULT.share}
     assert {(cell.weight_decay, cell.seed) for cell in grid()} == {(5e-4, 0)}
-    assert len({cell.share for cell in shares()}) == 5 and {replace(cell, share=0) for cell in shares()} == {
-        replace(WINNER, share=0)
-    }
+    assert WINNER in grid() and len(shares()) == 10 and len({cell.share for cell in shares()}) == 5
+    assert {replace(cell, share=0) for cell in shares()} == {replace(cell, share=0) for cell in (WINNER, DEFAULT)}
     assert sorted((cell.terms, cell.seed) for cell in seeds()) == [(t, s) for t in ("both", "none") for s in range(3)]
     every = cells()
     assert {*grid(), *shares(), *seeds()} <= set(every)
