@@ -178,17 +178,17 @@ def test_weights_in_the_data_folder_make_one_dense_model_for_all_seeds(tmp_path:
         **RECIPE,
         "training": {"epochs": 0},
         "finetuning": None,
-        "methods": ["l2", "nuclear_norm"],
+        "methods": ["l2", "taylor"],
     }
     recipe |= {"network": {**RECIPE["network"], "weights": "given.pt"}, "scratch": None}
     comparison = compare(recipe, tmp_path / "out", data_dir=tmp_path, progress=False)
     assert [path.name for path in (tmp_path / "out" / "models").glob("dense*")] == ["dense.fp"]
     rows = {row["method"]: row for row in comparison["table"]}
-    assert set(rows) == {"dense", "l2", "nuclear_norm"} and rows["l2"]["after"] is None
+    assert set(rows) == {"dense", "l2", "taylor"} and rows["l2"]["after"] is None
     assert str(tmp_path) not in (tmp_path / "out" / "comparison.json").read_text()
     # Weights alone do not depend on the seed; which images are seen does.
     assert len(set(rows["l2"]["before"])) == 1
-    cuts = [read_header(tmp_path / "out" / "models" / f"nuclear_norm-macs=0.6-seed{seed}-pruned.fp") for seed in (0, 3)]
+    cuts = [read_header(tmp_path / "out" / "models" / f"taylor-macs=0.6-seed{seed}-pruned.fp") for seed in (0, 3)]
     assert cuts[0].plans[-1]["removed"] != cuts[1].plans[-1]["removed"]
 
 

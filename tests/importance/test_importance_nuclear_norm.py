@@ -61,6 +61,10 @@ def unit_length(scores: np.ndarray) -> np.ndarray:
     return scores / np.sqrt((scores**2).sum())
 
 
+def by_the_largest(scores: np.ndarray) -> np.ndarray:
+    return scores / scores.max()
+
+
 @pytest.mark.parametrize("reading", ["stacked", "mean"])
 @pytest.mark.parametrize("count", [8, 36, 37, 90])  # fewer images than positions, as many, one more, many more
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-3)])
@@ -89,13 +93,14 @@ def test_how_images_are_batched_does_not_matter(reading, sizes):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=0)
 
 
-def test_the_default_divides_each_layer_by_its_length():
+@pytest.mark.parametrize(("options", "divided"), [({}, by_the_largest), ({"normalize": "l2"}, unit_length)])
+def test_each_layer_is_divided_by_its_largest_score_or_as_asked(options, divided):
     model, x = build(), images(12)
     groups = groups_of(model, x[:1])
-    found = dict(zip(groups, NuclearNorm([x])(model, x[:1], list(groups.values())), strict=True))
+    found = dict(zip(groups, NuclearNorm([x], **options)(model, x[:1], list(groups.values())), strict=True))
     parts = model.eval().parts(x)
-    np.testing.assert_allclose(found["inner"].numpy(), unit_length(naive(parts["inner"], "stacked")), rtol=1e-9)
-    expected = (unit_length(naive(parts["stem"], "stacked")) + unit_length(naive(parts["added"], "stacked"))) / 2
+    np.testing.assert_allclose(found["inner"].numpy(), divided(naive(parts["inner"], "stacked")), rtol=1e-9)
+    expected = (divided(naive(parts["stem"], "stacked")) + divided(naive(parts["added"], "stacked"))) / 2
     np.testing.assert_allclose(found["stem"].numpy(), expected, rtol=1e-9)
 
 
