@@ -49,6 +49,8 @@ def longest(stages: Path) -> int:
 
 def run_until(words: list[str], stages: Path, epochs: int) -> int:
     """Run the command until a training has had ``epochs`` epochs, interrupt it then, and return its exit status."""
+    # A shell starts what runs in the background with the keyboard's signal ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     program = [sys.executable, "-m", "flowprune", *words[1:]]
     process = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL)
     while process.poll() is None:
@@ -78,16 +80,16 @@ def main() -> int:
     given = parser.parse_args()
     words, work = command(given.network, given.change), given.work / given.network
     folders = ["--out", str(work), "--resume", *(["--data-dir", str(given.data_dir)] if given.data_dir else [])]
-    status = run_until([*words, *folders], work / "stages", given.epochs)
     if longest(work / "stages") < given.epochs:
-        sys.exit(f"the comparison ended with status {status} before a training had {given.epochs} epochs")
+        status = run_until([*words, *folders], work / "stages", given.epochs)
+        if longest(work / "stages") < given.epochs:
+            sys.exit(f"the comparison ended with status {status} before a training had {given.epochs} epochs")
     result = {
         "command": " ".join(["python benchmarks/first_epochs.py", given.network, f"--epochs {given.epochs}"])
         + "".join(f" --change {change}" for change in given.change),
         "runs": " ".join(words),
         "network": given.network,
         "environment": environment(),
-        "status_after_interruption": status,
         "finished": rows_in(work / "stages"),
         "epochs": epochs_in(work / "stages"),
     }
