@@ -34,7 +34,7 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in e
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of a new model's weights, and of which images are seen.")]
 Input = Annotated[
     str | None,
-    typer.Option("--input", help="Shape of an image, such as 3x32x32; the network's usual one.", show_default=False),
+    typer.Option("--input", help="Shape of an image, such as 3x32x32; else the usual one.", show_default=False),
 ]
 ModelName = Annotated[
     str | None,

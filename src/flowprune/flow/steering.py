@@ -48,9 +48,10 @@ class Steering:
             if self._example is None:
                 raise ModelError("epoch_end() measures the model after its first forward; run it once, or pass inputs=")
             share, small = dead_and_small_share(root, self._example)
-        device = next(root.parameters()).device
-        share = None if share is None else agreed(share, device)
-        small = None if small is None else agreed(small, device)
+        if share is not None:
+            share = agreed(share, next(root.parameters()).device)
+        if small is not None:
+            small = agreed(small, next(root.parameters()).device)
         before = self.control.strength
         self.control.epoch_end(share, small)
         if share is not None and before < self.control.strength == LARGEST and is_first_process():
