@@ -6,7 +6,8 @@ from typing import Protocol
 
 import torch
 
-from flowprune.importance.spectrum import add_lower_gram, eigenvalue_nuclear_norms, rows_per_chunk
+from flowprune.importance.gram import add_lower_gram, lower_gram
+from flowprune.importance.spectrum import eigenvalue_nuclear_norms, nuclear_norms_in_threads, rows_per_chunk
 from flowprune.importance.threads import in_threads
 
 
@@ -81,11 +82,18 @@ class StackedSpectra:
         channels, side = len(self._buffer), self._buffer.shape[1] if self._summed else self._images
         if self._buffer.device.type != "cpu":
             step = rows_per_chunk(side * side, self._dtype)
-            norms = [self._norms(start, start + step) for start in range(0, channels, step)]
+            norms = torch.cat([self._norms(start, start + step) for start in range(0, channels, step)])
+        elif side >= _LARGE:
+            norms = nuclear_norms_in_threads(self._gram, channels)
         else:
-            step = 1 if side >= _LARGE else -(-channels // torch.get_num_threads())
-            norms = in_threads(lambda start: self._norms(start, start + step), range(0, channels, step))
-        return torch.cat(norms) * self._factor
+            step = -(-channels // torch.get_num_threads())
+            norms = torch.cat(in_threads(lambda start: self._norms(start, start + step), range(0, channels, step)))
+        return norms * self._factor
+
+    def _gram(self, channel: int) -> torch.Tensor:
+        """The lower triangle of one channel's Gram matrix, a copy."""
+        assert self._buffer is not None
+        return self._buffer[channel].clone() if self._summed else lower_gram(self._buffer[channel, : self._images])
 
     def _norms(self, start: int, stop: int) -> torch.Tensor:
         assert self._buffer is not None
@@ -98,7 +106,7 @@ class StackedSpectra:
 
 
 _LARGE = 128
-"""From this side on a matrix is worth a task of its own."""
+"""From this side on a matrix is worth a task of its own, and a reduction apart from its eigenvalues."""
 
 
 def drawn_positions(all: int, wanted: int) -> torch.Tensor:

@@ -8,33 +8,21 @@ singular. Small matrices on the CPU are not squared at all: there a direct decom
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from flowprune.importance.root_trace import root_traces
+from flowprune.importance.threads import in_threads
+from flowprune.importance.tridiagonal import one_thread_each, tridiagonal
 
 _CHUNK_BYTES = 64 * 2**20
 
 _SMALL = 32
 """Up to this shorter side LAPACK's singular values are as fast as the product and its eigenvalues (on one core)."""
-
-
-_BLOCK = 160
-"""Rows of a Gram matrix that are multiplied at once: large enough for the product to run at full speed, small enough to
-leave most of the upper triangle out."""
-
-
-def add_lower_gram(gram: torch.Tensor, rows: torch.Tensor) -> None:
-    """Add ``rows @ rows^T`` to ``gram``, as far as its lower triangle needs it; what is above is left undefined.
-
-    Args:
-        gram: ``[matrices, n, n]``, of the type of ``rows``.
-        rows: ``[matrices, n, m]``.
-    """
-    size = rows.shape[1]
-    for start in range(0, size, _BLOCK):
-        stop = min(start + _BLOCK, size)
-        gram[:, start:stop, :stop].baddbmm_(rows[:, start:stop], rows[:, :stop].mT)
 
 
 def eigenvalue_nuclear_norms(gram: torch.Tensor) -> torch.Tensor:
@@ -49,6 +37,38 @@ def eigenvalue_nuclear_norms(gram: torch.Tensor) -> torch.Tensor:
     if len(gram) == 1:
         gram = _without_zeros(gram)
     norms: torch.Tensor = _eigenvalues(gram).clamp_min(0).sqrt().sum(dim=-1, dtype=torch.float64)
+    return norms
+
+
+def nuclear_norms_in_threads(gram_of: Callable[[int], torch.Tensor], count: int) -> torch.Tensor:
+    """The same for large Gram matrices on the CPU, without their eigenvalues, which take twice as long: each is reduced to
+    tridiagonal form in a thread, and then the sums of all are found together.
+
+    Args:
+        gram_of: number of a matrix -> ``[n, n]``, as above, which may be overwritten; called in threads, and again for a matrix
+            that the reduction fails at.
+        count: how many matrices there are.
+
+    Returns:
+        ``[count]``, float64.
+    """
+
+    def reduced(number: int) -> tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
+        found = tridiagonal(_without_zeros(gram_of(number)[None])[0].contiguous())
+        return eigenvalue_nuclear_norms(gram_of(number)[None])[0] if found is None else found
+
+    with one_thread_each():
+        forms = in_threads(reduced, range(count))
+    norms = torch.zeros(count, dtype=torch.float64)
+    tridiagonals = {number: form for number, form in enumerate(forms) if isinstance(form, tuple)}
+    for number, form in enumerate(forms):
+        if isinstance(form, torch.Tensor):
+            norms[number] = form
+    if tridiagonals:  # a matrix without its zeros is smaller; zeros behind it add nothing
+        diagonals, beside = (
+            pad_sequence(list(parts), batch_first=True) for parts in zip(*tridiagonals.values(), strict=True)
+        )
+        norms[list(tridiagonals)] = root_traces(diagonals, beside)
     return norms
 
 
@@ -110,10 +130,17 @@ def rows_per_chunk(elements: int, dtype: torch.dtype) -> int:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """TensorFloat-32 off inside: its 10-bit mantissa would decide between neighbours in a ranking."""
+    """TensorFloat-32 and bfloat16 in the place of float32 off inside: their short mantissas would decide between neighbours in a
+    ranking."""
     before = torch.get_float32_matmul_precision()
+    onednn: Any = torch.backends.mkldnn  # its attributes are made at run time
+    reduced = onednn.conv.fp32_precision
     torch.set_float32_matmul_precision("highest")
+    if reduced not in ("none", "ieee"):
+        onednn.conv.fp32_precision = "ieee"
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        if reduced not in ("none", "ieee"):
+            onednn.conv.fp32_precision = reduced

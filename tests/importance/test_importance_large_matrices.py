@@ -1,0 +1,132 @@
+"""Nuclear norms of large Gram matrices: by a tridiagonal form and a quadrature, against eigenvalues and singular values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowprune.importance import tridiagonal as tridiagonal_module
+from flowprune.importance.feature_spectra import StackedSpectra
+from flowprune.importance.gram import lower_gram
+from flowprune.importance.root_trace import root_traces
+from flowprune.importance.spectrum import full_precision
+from flowprune.importance.tridiagonal import tridiagonal
+
+
+def mirrored(lower: torch.Tensor) -> torch.Tensor:
+    return lower.tril() + lower.tril(-1).mT
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("size", [2, 3, 64, 200])
+def test_the_tridiagonal_form_has_the_eigenvalues_of_the_lower_triangle(size, dtype, tolerance):
+    matrix = torch.randn(size, size, dtype=dtype, generator=torch.Generator().manual_seed(size))
+    wanted = torch.linalg.eigvalsh(mirrored(matrix.double()))
+    diagonal, beside = tridiagonal(matrix.triu(1).mul(7) + matrix.tril())
+    found = torch.linalg.eigvalsh(diagonal.diag() + beside.diag(1) + beside.diag(-1))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()))
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.integers(0, 45),
+    st.floats(-30, 30),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_root_traces_are_sums_of_singular_values(matrices, size, rank, exponent, apart, seed):
+    """Of B for T = B^T B, B bidiagonal: from nothing to full rank, of any size, in pieces or in one."""
+    generator = torch.Generator().manual_seed(seed)
+    upper = torch.randn(matrices, size, size, dtype=torch.float64, generator=generator).triu().tril(1)
+    upper[:, min(rank, size) :] = 0
+    if apart:
+        upper.diagonal(1, 1, 2)[:, ::3] = 0
+    upper *= 10**exponent
+    product = upper.mT @ upper
+    found = root_traces(product.diagonal(0, 1, 2), product.diagonal(1, 1, 2))
+    wanted = torch.linalg.svdvals(upper).sum(dim=1)
+    # where T is singular its entries' rounding, 1e-16 of the largest, may show as 1e-8 in every eigenvalue's square root
+    tolerance = 1e-9 * wanted if rank >= size and size < 5 else 3e-8 * size * upper.abs().amax(dim=(1, 2))
+    assert ((found - wanted).abs() <= tolerance + 1e-9 * wanted).all()
+
+
+@given(st.integers(1, 60), st.integers(0, 2**31))
+def test_root_traces_of_well_conditioned_matrices_are_exact(size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    beside = torch.rand(1, size - 1, dtype=torch.float64, generator=generator)
+    diagonal = 2.1 + torch.rand(1, size, dtype=torch.float64, generator=generator)
+    wanted = torch.linalg.eigvalsh(diagonal[0].diag() + beside[0].diag(1) + beside[0].diag(-1)).sqrt().sum()
+    assert float(root_traces(diagonal, beside) / wanted) == pytest.approx(1, abs=1e-10)
+
+
+def test_zeros_behind_a_tridiagonal_matrix_add_nothing_and_nothing_is_zero():
+    diagonal, beside = torch.tensor([[2.0, 3.0]]).double(), torch.tensor([[1.0]]).double()
+    longer = root_traces(torch.nn.functional.pad(diagonal, (0, 30)), torch.nn.functional.pad(beside, (0, 30)))
+    torch.testing.assert_close(longer, root_traces(diagonal, beside), rtol=1e-13, atol=0)
+    assert root_traces(torch.zeros(2, 5).double(), torch.zeros(2, 4).double()).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (159, 20), (161, 33), (400, 64)])
+def test_a_lower_gram_matrix_is_the_product(shape, dtype):
+    rows = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    wanted = (rows.double() @ rows.double().T).tril()
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    found = lower_gram(rows[:, :]).tril().double()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()))
+
+
+def maps_of(images: int) -> torch.Tensor:
+    """``[images, 4, 16, 16]``: one ordinary channel, one silent on most images, one of rank 3, one dead."""
+    generator = torch.Generator().manual_seed(images)
+    maps = torch.randn(images, 4, 16, 16, generator=generator).relu()
+    maps[images // 4 :, 1] = 0
+    maps[:, 2] = torch.einsum(
+        "ir,rhw->ihw", torch.rand(images, 3, generator=generator), torch.rand(3, 16, 16, generator=generator)
+    )
+    maps[:, 3] = 0
+    return maps
+
+
+def scores_of(maps: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
+    spectra = StackedSpectra(dtype)
+    for batch in maps.split(100):
+        spectra.add(batch)
+    return spectra.scores().numpy()
+
+
+@pytest.mark.parametrize("images", [150, 256, 300])  # on the images' side, just so, on the positions' side
+@pytest.mark.parametrize(("dtype", "exact", "deficient"), [(torch.float64, 1e-10, 1e-6), (torch.float32, 1e-6, 2e-2)])
+@pytest.mark.parametrize("without", [None, "SciPy's routine", "its result"])
+def test_large_stacks_of_any_rank_have_the_sums_of_their_singular_values(
+    images, dtype, exact, deficient, without, monkeypatch
+):
+    if without == "SciPy's routine":
+        monkeypatch.setattr(tridiagonal_module, "_reduction", lambda name: None)
+    elif without == "its result":
+        monkeypatch.setattr(tridiagonal_module, "_reduction", lambda name: lambda *arguments: None)
+        real = torch.Tensor.new_empty
+        monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: real(*a, **k).fill_(torch.nan))
+    maps = maps_of(images)
+    found = scores_of(maps, dtype)
+    stacked = maps.double().flatten(2).permute(1, 0, 2)
+    wanted = torch.linalg.svdvals(stacked).sum(dim=1).numpy()
+    np.testing.assert_allclose(found[[0, 3]], wanted[[0, 3]], rtol=exact)
+    # squares leave something of singular values that are zero; silent images are left out, where they are the rows
+    np.testing.assert_allclose(found[1], wanted[1], rtol=deficient if images > 256 else exact)
+    np.testing.assert_allclose(found[2], wanted[2], rtol=deficient)
+
+
+def test_reduced_precision_that_was_asked_for_elsewhere_is_given_back():
+    before = torch.backends.mkldnn.conv.fp32_precision
+    try:
+        torch.backends.mkldnn.conv.fp32_precision = "bf16"
+        with full_precision():
+            assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+        assert torch.backends.mkldnn.conv.fp32_precision == "bf16"
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = before
