@@ -15,7 +15,7 @@ class UnknownNameError(FlowpruneError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         candidates = sorted(known)
-        nearest = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(candidates) or 'none'}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
         self.kind, self.name, self.nearest = kind, name, nearest[0] if nearest else None

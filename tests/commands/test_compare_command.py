@@ -24,6 +24,13 @@ finetuning: {epochs: 2}
     [
         ("methods=[l1, nuclear_nrm]", "did you mean 'nuclear_norm'?"),
         ("methods.0={name: l1, options: {normalise: max}}", "did you mean 'normalize'?"),
+        ("methods.0={importance: hessian, options: {probes: 2.5}}", "probes=2.5 is not a whole number"),
+        ("methods.0={importance: random, options: {seed: abc}}", "seed='abc' is not a whole number"),
+        ("methods.0={importance: nuclear_norm, options: {images: 1.5}}", "images=1.5 is not a whole number"),
+        ("methods.0={importance: nuclear_norm, options: {positions: true}}", "positions=True is not a whole number"),
+        ("methods.0={importance: nuclear_norm, options: {dtype: float16}}", "float32 or float64, not float16"),
+        ("methods.0={importance: nuclear_norm, options: {memory: lots}}", "memory='lots' is not a positive number"),
+        ("methods.0={importance: nuclear_norm, options: {normalize: 3}}", "unknown normalization 3; known: l1"),
         ("pruning.budgets.0={macs: 1K}", "cannot be met"),
         ("pruning.budgets.0={macs: 1.5}", "not a budget"),
         ("network.options.in_channels=3", "in_channels"),

@@ -6,8 +6,9 @@ import copy
 
 import numpy as np
 import pytest
+import small_residual_network
 import torch
-from small_residual_network import build, groups_of, images, labels
+from small_residual_network import SmallResidual, build, groups_of, images, labels
 from torch import nn
 
 from flowprune.errors import DataError, FlowpruneError, ModelError
@@ -187,6 +188,26 @@ def test_the_model_is_left_as_it_was_to_the_bit(criterion):
     assert bool((model.hidden.weight.grad == 1).all())
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.equal(batches[0][0], images(9))
+
+
+class Remembering(SmallResidual):
+    """Writes to a buffer whenever it runs, in evaluation mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(()))
+
+    def forward(self, x):
+        self.runs.add_(1)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("criterion", DATA_CRITERIA)
+def test_a_buffer_that_the_forward_writes_to_is_not_the_models(criterion):
+    model = small_residual_network.build(1, Remembering)
+    groups = list(groups_of(model, images(1)).values())
+    criterion(pairs(9, [3, 3, 3]))(model, images(1), groups)
+    assert model.runs == 0
 
 
 @pytest.mark.parametrize("criterion", GRADIENT_CRITERIA)

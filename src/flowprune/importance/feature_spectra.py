@@ -7,7 +7,12 @@ from typing import Protocol
 import torch
 
 from flowprune.importance.gram import add_lower_gram, lower_gram
-from flowprune.importance.spectrum import eigenvalue_nuclear_norms, nuclear_norms_in_threads, rows_per_chunk
+from flowprune.importance.spectrum import (
+    NuclearNorms,
+    eigenvalue_nuclear_norms,
+    nuclear_norms_in_threads,
+    rows_per_chunk,
+)
 from flowprune.importance.threads import in_threads
 
 
@@ -82,12 +87,16 @@ class StackedSpectra:
         channels, side = len(self._buffer), self._buffer.shape[1] if self._summed else self._images
         if self._buffer.device.type != "cpu":
             step = rows_per_chunk(side * side, self._dtype)
-            norms = torch.cat([self._norms(start, start + step) for start in range(0, channels, step)])
+            found = joined([self._norms(start, start + step) for start in range(0, channels, step)])
         elif side >= _LARGE:
-            norms = nuclear_norms_in_threads(self._gram, channels)
+            found = nuclear_norms_in_threads(self._gram, channels)
         else:
             step = -(-channels // torch.get_num_threads())
-            norms = torch.cat(in_threads(lambda start: self._norms(start, start + step), range(0, channels, step)))
+            found = joined(in_threads(lambda start: self._norms(start, start + step), range(0, channels, step)))
+        norms, again = found.norms, (found.doubtful | ~torch.isfinite(found.norms)).nonzero()[:, 0]
+        if len(again):
+            exact = in_threads(lambda channel: self._exact_norm(int(channel)), again.tolist())
+            norms[again] = torch.cat(exact)
         return norms * self._factor
 
     def _gram(self, channel: int) -> torch.Tensor:
@@ -95,7 +104,7 @@ class StackedSpectra:
         assert self._buffer is not None
         return self._buffer[channel].clone() if self._summed else lower_gram(self._buffer[channel, : self._images])
 
-    def _norms(self, start: int, stop: int) -> torch.Tensor:
+    def _norms(self, start: int, stop: int) -> NuclearNorms:
         assert self._buffer is not None
         if self._summed:
             return eigenvalue_nuclear_norms(self._buffer[start:stop])
@@ -103,6 +112,19 @@ class StackedSpectra:
         gram = torch.zeros(len(rows), self._images, self._images, dtype=self._dtype, device=rows.device)
         add_lower_gram(gram, rows)
         return eigenvalue_nuclear_norms(gram)
+
+    def _exact_norm(self, channel: int) -> torch.Tensor:
+        """One channel's norm ``[1]`` in float64; exact where its maps are still there, else as exact as its Gram matrix."""
+        assert self._buffer is not None
+        if self._summed:
+            return eigenvalue_nuclear_norms(self._buffer[channel : channel + 1].to(torch.float64)).norms
+        rows = self._buffer[channel, : self._images].to(torch.float64)
+        return eigenvalue_nuclear_norms((rows @ rows.mT)[None]).norms
+
+
+def joined(parts: list[NuclearNorms]) -> NuclearNorms:
+    """One after the other."""
+    return NuclearNorms(torch.cat([part.norms for part in parts]), torch.cat([part.doubtful for part in parts]))
 
 
 _LARGE = 128
@@ -150,4 +172,4 @@ def _map_norms(maps: torch.Tensor) -> torch.Tensor:
     images, channels, height, width = maps.shape
     exact = maps.to(torch.float64)
     gram = exact @ exact.mT if height <= width else exact.mT @ exact
-    return eigenvalue_nuclear_norms(gram.flatten(0, 1)).view(images, channels).sum(dim=0)
+    return eigenvalue_nuclear_norms(gram.flatten(0, 1)).norms.view(images, channels).sum(dim=0)

@@ -11,7 +11,7 @@ from torch import nn
 
 from flowprune.errors import FlowpruneError, ModelError
 from flowprune.importance.calibration import Loss
-from flowprune.importance.spectrum import full_precision
+from flowprune.importance.precision import full_precision
 from flowprune.tracing import model_of
 from flowprune.tracing.recorder import spelled_out_attention
 from flowprune.tracing.shadow import call_model, shadow

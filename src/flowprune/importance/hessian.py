@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from flowprune.errors import FlowpruneError
 from flowprune.importance.aggregation import Aggregation, checked_aggregation, group_scores
 from flowprune.importance.calibration import Loss, cross_entropy, labelled_in
+from flowprune.importance.counts import checked_count, checked_seed
 from flowprune.importance.filters import filter_rows, group_filters, making_weights, row_norms
 from flowprune.importance.gradients import differentiable_shadow, gradients_of, gradients_taken, leaves_named, loss_of
 from flowprune.importance.normalization import Normalization, checked_normalization
@@ -63,12 +63,10 @@ class Hessian:
         normalize: Normalization = "none",
         aggregation: Aggregation = "mean",
     ) -> None:
-        if probes < 1:
-            raise FlowpruneError(f"probes={probes!r}: Hutchinson's estimate needs at least one vector")
         self.batches = batches
         self.loss = loss
-        self.probes = probes
-        self.seed = seed
+        self.probes = checked_count("probes", probes)
+        self.seed = checked_seed(seed)
         self.normalize = checked_normalization(normalize)
         self.aggregation = checked_aggregation(aggregation)
 

@@ -11,7 +11,7 @@ from torch import nn
 from flowprune.errors import ModelError
 from flowprune.importance.calibration import inputs_in
 from flowprune.importance.map_watch import evaluation_shadow, watch_maps
-from flowprune.importance.spectrum import full_precision
+from flowprune.importance.precision import full_precision
 from flowprune.importance.stages import maps_for
 from flowprune.measuring import is_finite
 from flowprune.measuring.batches import model_device

@@ -74,8 +74,13 @@ class MapWatch(TorchDispatchMode):
 
 
 def evaluation_shadow(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation mode that shares its tensors: the model's own modes and hooks stay untouched."""
-    return shadow(model_of(model), lambda tensor: tensor).eval()
+    """A copy of ``model`` in evaluation mode: the model's own modes and hooks stay untouched.
+
+    Its parameters are the model's own; buffers are copies, so that a forward which writes to them writes to its own.
+    """
+    return shadow(
+        model_of(model), lambda tensor: tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
+    ).eval()
 
 
 def watch_maps(twin: nn.Module, graph: Graph, inputs: Any, positions: Collection[Position], see: See) -> None:

@@ -12,16 +12,17 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from flowprune.errors import DataError, FlowpruneError, UnknownNameError
+from flowprune.errors import DataError, FlowpruneError, ModelError, UnknownNameError
 from flowprune.importance.aggregation import group_scores
 from flowprune.importance.calibration import inputs_in
+from flowprune.importance.counts import checked_count
 from flowprune.importance.feature_spectra import FeatureSpectra, MeanSpectra, StackedSpectra
 from flowprune.importance.map_scores import check_map
 from flowprune.importance.map_watch import evaluation_shadow, same_output, watch_maps
 from flowprune.importance.map_work import GIBIBYTE, MapSize, MapWork, passes, positions_of, state_bytes, whole
 from flowprune.importance.normalization import Normalization, checked_normalization
+from flowprune.importance.precision import full_precision
 from flowprune.importance.registry import REGISTRY
-from flowprune.importance.spectrum import full_precision
 from flowprune.importance.stages import MapAggregation, Stage, checked_map_aggregation, checked_stage, maps_for
 from flowprune.measuring.batches import model_device
 from flowprune.tracing import Graph, first_tensor, trace
@@ -67,13 +68,14 @@ class NuclearNorm:
             the data streams through once. Otherwise the inputs are kept, and the network runs over them several times,
             each time for as many channels as fit. The activations of one batch and 64 MiB of working memory come on
             top.
-        dtype: what the spectra of ``"stacked"`` are computed in. None: float64 for models in float64 and for maps of up
-            to 64 positions, float32 for larger ones, which errs by about 1e-6 of a score (2e-5 at most on a pretrained
-            ResNet-56; 1e-2 too much for maps that are combinations of three). ``"mean"`` is always computed in float64.
+        dtype: what the spectra of ``"stacked"`` are computed in, torch's or its name. None: float64 for models in float64 and
+            for maps of up to 64 positions, float32 for larger ones, which errs by about 1e-6 of a score (docs/importance.md
+            has the most on a pretrained ResNet-56). Where the maps are combinations of a few, float64 steps in; if there are
+            more images than positions, the score may be 2e-2 too high then. ``"mean"`` is always computed in float64.
 
     Raises (when called):
         DataError: no batch, or a used-up generator; batches of different resolution; inputs larger than ``memory``.
-        ModelError: a feature map is NaN or infinite.
+        ModelError: a feature map is NaN or infinite, or too large for ``dtype``.
     """
 
     needs_data: ClassVar[bool] = True
@@ -89,17 +91,16 @@ class NuclearNorm:
         images: int | None = None,
         positions: int | None = None,
         memory: float = 2.0,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | Literal["float32", "float64"] | None = None,
     ) -> None:
         if reading not in get_args(Reading):
             raise UnknownNameError("reading", reading, get_args(Reading))
-        if dtype not in (None, torch.float32, torch.float64):
-            raise FlowpruneError(f"NuclearNorm computes in torch.float32 or torch.float64, not {dtype}")
-        if not memory > 0:
+        if not (isinstance(memory, (int, float)) and memory > 0):
             raise FlowpruneError(f"memory={memory!r} is not a positive number of GiB")
-        for name, number in (("images", images), ("positions", positions)):
-            if number is not None and number < 1:
-                raise FlowpruneError(f"{name}={number!r} is not a positive number; leave it out to look at all of them")
+        images, positions = (
+            number if number is None else checked_count(name, number)
+            for name, number in (("images", images), ("positions", positions))
+        )
         if positions is not None and reading == "mean":
             raise FlowpruneError("positions= picks rows of the stacked matrix; reading='mean' needs whole maps")
         self.batches = batches
@@ -110,7 +111,7 @@ class NuclearNorm:
         self.normalize = checked_normalization(normalize)
         self.aggregation = checked_map_aggregation(aggregation)
         self.memory = memory
-        self.dtype = dtype
+        self.dtype = checked_dtype(dtype)
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group that has no feature map."""
@@ -202,7 +203,14 @@ class NuclearNorm:
 
         for batch in batches:
             watch_maps(twin, graph, batch, at, see)
-        return [spectrum.scores().cpu() for spectrum in spectra]
+        found = [spectrum.scores().cpu() for spectrum in spectra]
+        for work, scores in zip(works, found, strict=True):
+            if not bool(torch.isfinite(scores).all()):
+                raise ModelError(
+                    f"the feature map of {work.map.unit!r} is so large that its squares are no numbers in float32; "
+                    "pass dtype=torch.float64, or look at why the model's activations are so large"
+                )
+        return found
 
     def _sizes(self, model: nn.Module, graph: Graph, first: Any, maps: Sequence[FeatureMap]) -> list[MapSize]:
         """What one channel of each map takes, for inputs like the first batch, from a trace (no memory)."""
@@ -217,6 +225,14 @@ class NuclearNorm:
             positions = min(positions_of(map, shape), self.positions or sys.maxsize)
             sizes.append(MapSize(positions, self.dtype or affordable_dtype(positions, dtype)))
         return sizes
+
+
+def checked_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """``dtype`` or the one of this name; ``FlowpruneError`` if the nuclear norm cannot be computed in it."""
+    found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if found not in (None, torch.float32, torch.float64):
+        raise FlowpruneError(f"NuclearNorm computes in float32 or float64, not {dtype}")
+    return found
 
 
 def affordable_dtype(positions: int, dtype: torch.dtype) -> torch.dtype:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
+from flowprune.importance.counts import checked_seed
 from flowprune.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Random:
     needs_data: ClassVar[bool] = False
 
     def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
+        self.seed = checked_seed(seed)
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group."""

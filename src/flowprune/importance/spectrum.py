@@ -8,9 +8,8 @@ singular. Small matrices on the CPU are not squared at all: there a direct decom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -25,22 +24,42 @@ _SMALL = 32
 """Up to this shorter side LAPACK's singular values are as fast as the product and its eigenvalues (on one core)."""
 
 
-def eigenvalue_nuclear_norms(gram: torch.Tensor) -> torch.Tensor:
+class NuclearNorms(NamedTuple):
+    """Of several matrices, ``[matrices]``.
+
+    Attributes:
+        norms: float64.
+        doubtful: whether what float32 leaves of singular values that are zero may be more than a few thousandths of a norm.
+    """
+
+    norms: torch.Tensor
+    doubtful: torch.Tensor
+
+
+def eigenvalue_nuclear_norms(gram: torch.Tensor) -> NuclearNorms:
     """Sum of the square roots of the eigenvalues of each Gram matrix.
 
     Args:
         gram: ``[matrices, n, n]``, symmetric and positive semi-definite up to rounding; only the lower triangle is read.
-
-    Returns:
-        ``[matrices]``, float64. Negative eigenvalues are rounding errors and count as zero.
+            Negative eigenvalues are rounding errors and count as zero. Where the maps' squares were too large for its type,
+            the norm is NaN.
     """
     if len(gram) == 1:
         gram = _without_zeros(gram)
-    norms: torch.Tensor = _eigenvalues(gram).clamp_min(0).sqrt().sum(dim=-1, dtype=torch.float64)
-    return norms
+    overflown = ~torch.isfinite(gram.diagonal(0, 1, 2)).all(dim=1)
+    if bool(overflown.any()):  # LAPACK would complain on standard error
+        found = eigenvalue_nuclear_norms(gram.masked_fill(overflown[:, None, None], 0))
+        return NuclearNorms(found.norms.masked_fill(overflown, torch.nan), found.doubtful)
+    values = _eigenvalues(gram)
+    norms: torch.Tensor = values.clamp_min(0).sqrt().sum(dim=-1, dtype=torch.float64)
+    if gram.dtype != torch.float32 or not gram.shape[1]:
+        return NuclearNorms(norms, torch.zeros_like(norms, dtype=torch.bool))
+    largest = values.amax(dim=-1).clamp_min(0)
+    small = (values < _FLOOR * largest[:, None]).sum(dim=-1)
+    return NuclearNorms(norms, _doubtful(norms, largest.to(torch.float64), small))
 
 
-def nuclear_norms_in_threads(gram_of: Callable[[int], torch.Tensor], count: int) -> torch.Tensor:
+def nuclear_norms_in_threads(gram_of: Callable[[int], torch.Tensor], count: int) -> NuclearNorms:
     """The same for large Gram matrices on the CPU, without their eigenvalues, which take twice as long: each is reduced to
     tridiagonal form in a thread, and then the sums of all are found together.
 
@@ -48,28 +67,43 @@ def nuclear_norms_in_threads(gram_of: Callable[[int], torch.Tensor], count: int)
         gram_of: number of a matrix -> ``[n, n]``, as above, which may be overwritten; called in threads, and again for a matrix
             that the reduction fails at.
         count: how many matrices there are.
-
-    Returns:
-        ``[count]``, float64.
     """
 
-    def reduced(number: int) -> tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
+    def reduced(number: int) -> tuple[torch.Tensor, torch.Tensor] | NuclearNorms:
         found = tridiagonal(_without_zeros(gram_of(number)[None])[0].contiguous())
-        return eigenvalue_nuclear_norms(gram_of(number)[None])[0] if found is None else found
+        return eigenvalue_nuclear_norms(gram_of(number)[None]) if found is None else found
 
     with one_thread_each():
         forms = in_threads(reduced, range(count))
-    norms = torch.zeros(count, dtype=torch.float64)
-    tridiagonals = {number: form for number, form in enumerate(forms) if isinstance(form, tuple)}
+    found = NuclearNorms(torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool))
+    tridiagonals = {}
     for number, form in enumerate(forms):
-        if isinstance(form, torch.Tensor):
-            norms[number] = form
-    if tridiagonals:  # a matrix without its zeros is smaller; zeros behind it add nothing
+        if isinstance(form, NuclearNorms):
+            found.norms[number], found.doubtful[number] = form.norms[0], form.doubtful[0]
+        else:
+            tridiagonals[number] = form
+    if tridiagonals:
+        sizes = torch.tensor([len(diagonal) for diagonal, _ in tridiagonals.values()])
+        # a matrix without its zeros is smaller; zeros behind it add nothing
         diagonals, beside = (
             pad_sequence(list(parts), batch_first=True) for parts in zip(*tridiagonals.values(), strict=True)
         )
-        norms[list(tridiagonals)] = root_traces(diagonals, beside)
-    return norms
+        traces = root_traces(diagonals, beside, floor=_FLOOR)
+        numbers = list(tridiagonals)
+        found.norms[numbers] = traces.sums
+        if gram_of(0).dtype == torch.float32:
+            found.doubtful[numbers] = _doubtful(traces.sums, traces.scales, sizes - traces.above)
+    return found
+
+
+_FLOOR = 2.0**-22
+"""Of the largest eigenvalue: what float32 may make of an eigenvalue that is zero."""
+
+
+def _doubtful(norms: torch.Tensor, largest: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
+    """Whether rounding in float32 may add more than a few thousandths: measured on matrices of low rank, each of the ``small``
+    eigenvalues, those below ``_FLOOR``, adds about a quarter of the square root of float32's precision."""
+    return small.clamp_min(0) * (largest * 2.0**-24).sqrt() / 4 > 2.5e-4 * norms
 
 
 def _without_zeros(gram: torch.Tensor) -> torch.Tensor:
@@ -119,28 +153,10 @@ def nuclear_norms(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if min(rows, columns) <= _SMALL and exact.device.type == "cpu":
             norms.append(torch.linalg.svdvals(exact).sum(dim=-1, dtype=torch.float64))
         else:
-            norms.append(eigenvalue_nuclear_norms(exact @ exact.mT if rows <= columns else exact.mT @ exact))
+            norms.append(eigenvalue_nuclear_norms(exact @ exact.mT if rows <= columns else exact.mT @ exact).norms)
     return torch.cat(norms) if norms else torch.zeros(0, dtype=torch.float64, device=matrices.device)
 
 
 def rows_per_chunk(elements: int, dtype: torch.dtype) -> int:
     """How many items of ``elements`` numbers each fit the working memory of one step (64 MiB), at least one."""
     return max(1, _CHUNK_BYTES // max(1, elements * dtype.itemsize))
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """TensorFloat-32 and bfloat16 in the place of float32 off inside: their short mantissas would decide between neighbours in a
-    ranking."""
-    before = torch.get_float32_matmul_precision()
-    onednn: Any = torch.backends.mkldnn  # its attributes are made at run time
-    reduced = onednn.conv.fp32_precision
-    torch.set_float32_matmul_precision("highest")
-    if reduced not in ("none", "ieee"):
-        onednn.conv.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-        if reduced not in ("none", "ieee"):
-            onednn.conv.fp32_precision = reduced

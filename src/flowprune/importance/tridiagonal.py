@@ -8,9 +8,11 @@ about half the time of torch's solver's. It is called through the pointers that 
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 from scipy import LowLevelCallable
@@ -77,9 +79,26 @@ def _reduction(name: str) -> Callable[..., None] | None:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """LAPACK's own threads off inside: whoever calls it from several threads has all cores busy."""
-    with _controller().limit(limits=1, user_api="blas"):
+    """LAPACK's own threads off inside: whoever calls it from several threads has all cores busy.
+
+    The number of threads is one for the whole process: the first to enter notes it, the last to leave puts it back.
+    """
+    with _entering:
+        if not _inside:
+            _inside.append(_controller().limit(limits=1, user_api="blas"))
+        _inside.append(None)
+    try:
         yield
+    finally:
+        with _entering:
+            _inside.pop()
+            if len(_inside) == 1:
+                _inside.pop().restore_original_limits()
+
+
+_entering = threading.Lock()
+_inside: list[Any] = []
+"""The limiter, and an entry for everyone inside."""
 
 
 @cache
