@@ -199,7 +199,13 @@ def test_a_killed_comparison_goes_on_and_ends_as_one_never_disturbed(finished: P
     wait_until(out / "stages" / "energy-macs=0.6-seed0" / "checkpoint.pt", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    assert killed.returncode == -signal.SIGKILL and not (out / "comparison.json").exists()
+    assert killed.returncode == -signal.SIGKILL
+    cells = json.loads((out / "comparison.json").read_text())["cells"]
+    assert 0 < cells["finished"] < cells["of"]
+    reported = start("report", out, "--markdown")
+    printed, errors = reported.communicate()
+    assert reported.returncode == 0, errors
+    assert "| control |" in printed and "scratch-energy" not in printed, "what is finished has a table"
     kept = {path: path.stat().st_mtime_ns for path in (out / "models").glob("*.fp")}
     assert len(kept) >= 5
 

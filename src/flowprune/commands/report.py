@@ -9,23 +9,47 @@ import typer
 
 from flowprune.commands.terminal import wide_console
 
+COMPARISON = "comparison.json"
+
 
 def report(
-    run_folder: Annotated[Path, typer.Argument(help="Folder of a finished run, or its results.json.")],
+    run_folder: Annotated[
+        Path,
+        typer.Argument(help="Folder of a finished run or of a comparison, or its results.json or comparison.json."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", help="The page; report.html beside the results if left out.", show_default=False),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
-    """Print the table of a run and write its page anew."""
+    """Print the table of a run or a comparison and write its page anew."""
+    page = out if out is not None else (run_folder if run_folder.is_dir() else run_folder.parent) / "report.html"
+    if run_folder.name == COMPARISON or (run_folder / COMPARISON).exists():
+        _of_comparison(run_folder, page, markdown)
+        return
     from flowprune.reporting import load_results, markdown_table, results_table, write_report
 
     results = load_results(run_folder)
-    page = out if out is not None else (run_folder if run_folder.is_dir() else run_folder.parent) / "report.html"
     write_report(results, page)
     if markdown:
         typer.echo(markdown_table(results), nl=False)
     else:
         wide_console(140).print(results_table(results))
+    typer.echo(f"saved: {page}", err=True)
+
+
+def _of_comparison(folder: Path, page: Path, markdown: bool) -> None:
+    """The same for a comparison; one that is not finished has a table, too."""
+    from flowprune.comparison.comparing import load_comparison
+    from flowprune.comparison.page import comparison_html
+    from flowprune.comparison.summary import markdown_table, terminal_table
+    from flowprune.reporting.template import write_page
+
+    comparison = load_comparison(folder)
+    write_page(comparison_html(comparison), page)
+    if markdown:
+        typer.echo(markdown_table(comparison), nl=False)
+    else:
+        wide_console(160).print(terminal_table(comparison))
     typer.echo(f"saved: {page}", err=True)

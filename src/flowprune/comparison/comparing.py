@@ -45,7 +45,8 @@ def compare(
     Args:
         recipe: what to compare; a file, a dictionary like the file's, or a ``ComparisonRecipe``.
         out: the folder. It receives ``results/METHOD-BUDGET-seedN.json`` (each as ``results.json`` of a run, the dense row first),
-            ``comparison.json`` (the table), ``report.html``, the models, and what a resumed comparison needs.
+            ``comparison.json`` (the table) and ``report.html``, both anew after every cell, the models, and what a resumed
+            comparison needs.
         data_dir: where data sets lie; else the environment variable FLOWPRUNE_DATA.
         resume: go on with the comparison in ``out`` (or begin it, if there is none).
         overwrite: remove the comparison in ``out`` first.
@@ -53,7 +54,8 @@ def compare(
         say: receives a line whenever a stage is finished.
 
     Returns:
-        The content of ``comparison.json``: ``rows`` (see ``summarised``), ``recipe``, ``environment``, ``seconds``.
+        The content of ``comparison.json``: ``table`` (see ``summarised``), ``recipe``, ``environment``, ``seconds``, ``cells``
+        (how many are finished, of how many).
 
     Raises:
         FlowpruneError: of a kind that says what is wrong: the recipe, the data, the model, a budget, the folder.
@@ -94,22 +96,21 @@ def compare(
             records = carried_out(cell, stages, recipe)
             results = run_results(run, records, sum(record["seconds"] for record in records))
             finished.append((cell, results))
+            comparison = {
+                "format": COMPARISON_FORMAT,
+                "name": recipe.name,
+                "environment": environment(),
+                "recipe": recipe.model_dump(mode="json"),
+                "seconds": round(time.perf_counter() - began, 1),
+                "comparison": True,
+                "cells": {"finished": number, "of": len(cells)},
+                "table": [row.as_dict() for row in summarised(finished)],
+            }
             if folder.writes:
                 folder.write_cell(cell.name, {**results, "seed": cell.seed, "comparison": _described(cell)})
+                write_page(comparison_html(comparison), folder.path / REPORT)
+                write_text(folder.path / COMPARISON, json.dumps(comparison, indent=1, allow_nan=False) + "\n")
             state.wait_for_everyone()
-    comparison = {
-        "format": COMPARISON_FORMAT,
-        "name": recipe.name,
-        "environment": environment(),
-        "recipe": recipe.model_dump(mode="json"),
-        "seconds": round(time.perf_counter() - began, 1),
-        "comparison": True,
-        "table": [row.as_dict() for row in summarised(finished)],
-    }
-    if folder.writes:
-        write_page(comparison_html(comparison), folder.path / REPORT)
-        write_text(folder.path / COMPARISON, json.dumps(comparison, indent=1, allow_nan=False) + "\n")
-    state.wait_for_everyone()
     return comparison
 
 
