@@ -55,7 +55,7 @@ def heat_map(found: Sensitivity) -> go.Figure:
             zmax=found.accuracy,
             text=[
                 [
-                    f"{point.removed} of {row.channels} channels left<br>{point.macs:,} MACs ({point.macs / found.macs:.1%})"
+                    f"{point.removed} of {row.channels} channels removed<br>{point.macs:,} MACs ({point.macs / found.macs:.1%})"
                     f"<br>{html.escape(', '.join(row.layers[:4]), quote=False)}"
                     for point in row.points
                 ]
