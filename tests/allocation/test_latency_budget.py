@@ -55,6 +55,7 @@ def test_the_slowest_candidate_that_is_fast_enough_is_found(by_macs: list[int], 
 def test_what_is_fast_enough_already_stays_whole(by_macs: list[int]) -> None:
     made = plan(models.create("resnet8"), IMAGES, importance=L2(), latency="1s")
     assert made.is_empty and made.latency["reached"] < 1000
+    assert plan(models.create("resnet8"), IMAGES, importance=L2(), latency=1.0).is_empty
 
 
 def test_the_impossible_is_one_line_with_all_three_times(by_macs: list[int]) -> None:

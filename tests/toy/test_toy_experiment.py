@@ -100,3 +100,5 @@ def test_the_command_leaves_page_picture_and_numbers(tmp_path: Path, capsys: pyt
     assert main([*arguments]) == 2 and "is there already" in capsys.readouterr().err
     assert main(["toy", "--out", str(tmp_path / "x.html"), "--samples", "1,none"]) == 2
     assert "--samples" in capsys.readouterr().err
+    assert main(["toy", "--out", str(tmp_path / "x.html"), "--samples", "1,1001"]) == 2
+    assert "from 1 to 1000" in capsys.readouterr().err

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from flowprune.allocation.by_layer import Shares, checked_shares
 from flowprune.errors import BudgetError
 
@@ -89,9 +91,11 @@ def budget_from(
         return Budget(kind, absolute=_absolute(kind, value), scope=scope)  # type: ignore[arg-type]
     if kind == "channels" and (isinstance(value, Mapping) or callable(value)):
         return Budget("channels", share=checked_shares(value, "channels"), scope=scope)  # type: ignore[arg-type]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not 0 < value <= 1:
+        absolute = {"latency": ', a time a string like "4ms"', "macs": ', a count a string like "60M"'}
+        absolute["params"] = absolute["macs"]
         raise BudgetError(
-            f'{kind}={value!r} is not a budget: a share is a number above 0 and at most 1, an absolute one a string like "60M"'
+            f"{kind}={value!r} is not a budget: a share is a number above 0 and at most 1{absolute.get(kind, '')}"
         )
     return Budget(kind, share=float(value), scope=scope)  # type: ignore[arg-type]
 

@@ -32,8 +32,10 @@ def toy(
         counts = [int(part) for part in samples.split(",")]
     except ValueError:
         counts = [0]
-    if min(counts) < 1:
-        raise RecipeError(f"--samples {samples!r}: write whole numbers from 1 on, like 1,5,20")
+    from flowprune.toy.experiment import EACH
+
+    if not 1 <= min(counts) <= max(counts) <= EACH:
+        raise RecipeError(f"--samples {samples!r}: write whole numbers from 1 to {EACH}, like 1,5,20")
     files = files_beside(out, ".png", ".json")
     for file in files:
         check_free(file, overwrite)

@@ -10,6 +10,8 @@ import torch
 from sklearn.datasets import make_circles, make_moons
 from torch import Tensor
 
+from flowprune.errors import FlowpruneError
+
 NAMES = ("moons", "circles", "spiral")
 _ARMS = 4
 
@@ -27,11 +29,17 @@ class Points:
         return int(self.y.max()) + 1
 
     def some(self, each: int, seed: int) -> tuple[Tensor, Tensor]:
-        """So many of every class, drawn by ``seed``."""
+        """So many of every class, drawn by ``seed``.
+
+        Raises:
+            FlowpruneError: a class has fewer.
+        """
         generator = torch.Generator().manual_seed(seed)
         chosen = []
         for label in range(self.classes):
             members = (self.y == label).nonzero()[:, 0]
+            if len(members) < each:
+                raise FlowpruneError(f"{each} points a class were asked for, and there are {len(members)}")
             chosen.append(members[torch.randperm(len(members), generator=generator)[:each]])
         positions = torch.cat(chosen)
         return self.x[positions], self.y[positions]
