@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import statistics
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from installed_command import start, wait_until
+from installed_command import command_line, start, wait_until
 
 import flowprune
 from flowprune.artifacts import load, read_header
@@ -202,10 +203,9 @@ def test_a_killed_comparison_goes_on_and_ends_as_one_never_disturbed(finished: P
     assert killed.returncode == -signal.SIGKILL
     cells = json.loads((out / "comparison.json").read_text())["cells"]
     assert 0 < cells["finished"] < cells["of"]
-    reported = start("report", out, "--markdown")
-    printed, errors = reported.communicate()
-    assert reported.returncode == 0, errors
-    assert "| control |" in printed and "scratch-energy" not in printed, "what is finished has a table"
+    reported = subprocess.run([*command_line(), "report", str(out), "--markdown"], capture_output=True, text=True)
+    assert reported.returncode == 0, reported.stderr
+    assert "| control |" in reported.stdout and "scratch-energy" not in reported.stdout, "what is finished has a table"
     kept = {path: path.stat().st_mtime_ns for path in (out / "models").glob("*.fp")}
     assert len(kept) >= 5
 
