@@ -38,8 +38,9 @@ def section(folder: Path, network: str) -> str:
     if not finished:
         return f"### {network}\n\nNot run yet: {command}.\n"
     settings = finished[0][1]["recipe"]["finetuning"]
+    epochs = f"{settings['epochs']} epoch" + ("s" if settings["epochs"] > 1 else "")
     said = (
-        f"{command}: {settings['epochs']} epochs of all training images, batch {settings['batch_size']}, learning rate "
+        f"{command}: {epochs} of all training images, batch {settings['batch_size']}, learning rate "
         f"{settings['lr']:g} ({settings['schedule']}), {settings['precision']}; `results/fine-tuned/{network}-*.json`."
     )
     table = markdown_table({"table": [row.as_dict() for row in summarised(finished)]})

@@ -20,6 +20,9 @@ def written(page: Path, begin: str, end: str, content: str) -> int:
     before = page.read_text(encoding="utf-8")
     after = filled(before, begin, end, content)
     if "--check" in sys.argv[1:]:
-        return 0 if after == before else 1
+        if after == before:
+            return 0
+        print(f"{page} is out of date: run python {sys.argv[0]}", file=sys.stderr)
+        return 1
     page.write_text(after, encoding="utf-8")
     return 0

@@ -66,8 +66,8 @@ class NuclearNorm:
             always the same. docs/importance.md has its measured speed and error. None, exact, looks at all of them.
         memory: GiB for what is kept between batches, ``"stacked"`` only. If the Gram matrices of the whole network fit,
             the data streams through once. Otherwise the inputs are kept, and the network runs over them several times,
-            each time for as many channels as fit. The activations of one batch and 64 MiB of working memory come on
-            top.
+            each time for as many channels as fit. The activations of one batch come on top, and working memory: 64 MiB, or
+            a few Gram matrices for each thread where these are larger.
         dtype: what the spectra of ``"stacked"`` are computed in, torch's or its name. None: float64 for models in float64 and
             for maps of up to 64 positions, float32 for larger ones, which errs by about 1e-6 of a score (docs/importance.md
             has the most on a pretrained ResNet-56). Where the maps are combinations of a few, float64 steps in; if there are
