@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -81,25 +82,44 @@ class StackedSpectra:
         for gram, rows in zip(self._buffer.split(step), flat.split(step), strict=True):
             add_lower_gram(gram, rows.to(self._dtype).mT)
 
+    @property
+    def channels(self) -> int:
+        """How many there are."""
+        assert self._buffer is not None
+        return len(self._buffer)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a Gram matrix is worth a task of its own, and a reduction apart from its eigenvalues; on the CPU only."""
+        assert self._buffer is not None
+        return self._buffer.device.type == "cpu" and self._side() >= _LARGE
+
     def scores(self) -> torch.Tensor:
         """float64 ``[channels]``."""
+        return stacked_scores([self])[0]
+
+    def _side(self) -> int:
         assert self._buffer is not None
-        channels, side = len(self._buffer), self._buffer.shape[1] if self._summed else self._images
+        return self._buffer.shape[1] if self._summed else self._images
+
+    def all_norms(self) -> NuclearNorms:
+        """Of every channel, by eigenvalues."""
+        assert self._buffer is not None
         if self._buffer.device.type != "cpu":
-            step = rows_per_chunk(side * side, self._dtype)
-            found = joined([self._norms(start, start + step) for start in range(0, channels, step)])
-        elif side >= _LARGE:
-            found = nuclear_norms_in_threads(self._gram, channels)
-        else:
-            step = -(-channels // torch.get_num_threads())
-            found = joined(in_threads(lambda start: self._norms(start, start + step), range(0, channels, step)))
+            step = rows_per_chunk(self._side() ** 2, self._dtype)
+            return joined([self._norms(start, start + step) for start in range(0, self.channels, step)])
+        step = -(-self.channels // torch.get_num_threads())
+        return joined(in_threads(lambda start: self._norms(start, start + step), range(0, self.channels, step)))
+
+    def checked(self, found: NuclearNorms) -> torch.Tensor:
+        """The scores: norms, doubtful ones taken once more in float64."""
         norms, again = found.norms, (found.doubtful | ~torch.isfinite(found.norms)).nonzero()[:, 0]
         if len(again):
             exact = in_threads(lambda channel: self._exact_norm(int(channel)), again.tolist())
             norms[again] = torch.cat(exact)
         return norms * self._factor
 
-    def _gram(self, channel: int) -> torch.Tensor:
+    def gram(self, channel: int) -> torch.Tensor:
         """The lower triangle of one channel's Gram matrix, a copy."""
         assert self._buffer is not None
         return self._buffer[channel].clone() if self._summed else lower_gram(self._buffer[channel, : self._images])
@@ -128,7 +148,17 @@ def joined(parts: list[NuclearNorms]) -> NuclearNorms:
 
 
 _LARGE = 128
-"""From this side on a matrix is worth a task of its own, and a reduction apart from its eigenvalues."""
+"""From this side on."""
+
+
+def stacked_scores(spectra: Sequence[StackedSpectra]) -> list[torch.Tensor]:
+    """The scores of each, float64 ``[channels]``. Large Gram matrices of all of them are done together: no thread waits for the
+    last channel of a layer."""
+    large = [(one, channel) for one in spectra if one.is_large for channel in range(one.channels)]
+    together = nuclear_norms_in_threads(lambda number: large[number][0].gram(large[number][1]), len(large))
+    sizes = [one.channels for one in spectra if one.is_large]
+    parts = zip(together.norms.split(sizes), together.doubtful.split(sizes), strict=True) if sizes else iter(())
+    return [one.checked(NuclearNorms(*next(parts)) if one.is_large else one.all_norms()) for one in spectra]
 
 
 def drawn_positions(all: int, wanted: int) -> torch.Tensor:

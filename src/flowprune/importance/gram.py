@@ -30,9 +30,9 @@ def lower_gram(rows: torch.Tensor) -> torch.Tensor:
     oneDNN. torch's matrix product is MKL's, which runs at half that speed on processors that are not Intel's.
     """
     size = len(rows)
-    gram = torch.zeros(size, size, dtype=rows.dtype)
+    gram = torch.empty(size, size, dtype=rows.dtype)
     if rows.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-        add_lower_gram(gram[None], rows[None])
+        add_lower_gram(gram[None].zero_(), rows[None])
         return gram
     image = rows.contiguous()[None, :, None].permute(0, 3, 1, 2)  # [1, m, n, 1], its channels last in memory
     for start in range(0, size, _BLOCK):

@@ -16,7 +16,7 @@ from flowprune.errors import DataError, FlowpruneError, ModelError, UnknownNameE
 from flowprune.importance.aggregation import group_scores
 from flowprune.importance.calibration import inputs_in
 from flowprune.importance.counts import checked_count
-from flowprune.importance.feature_spectra import FeatureSpectra, MeanSpectra, StackedSpectra
+from flowprune.importance.feature_spectra import FeatureSpectra, MeanSpectra, StackedSpectra, stacked_scores
 from flowprune.importance.map_scores import check_map
 from flowprune.importance.map_watch import evaluation_shadow, same_output, watch_maps
 from flowprune.importance.map_work import GIBIBYTE, MapSize, MapWork, passes, positions_of, state_bytes, whole
@@ -178,12 +178,8 @@ class NuclearNorm:
         images: int | None,
     ) -> list[torch.Tensor]:
         """Run the model's shadow over ``batches`` and score what ``works`` names."""
-        spectra: list[FeatureSpectra] = [
-            StackedSpectra(sizes[work.layer].dtype, images, self.positions)
-            if self.reading == "stacked"
-            else MeanSpectra()
-            for work in works
-        ]
+        stacked = [StackedSpectra(sizes[work.layer].dtype, images, self.positions) for work in works]
+        spectra: Sequence[FeatureSpectra] = stacked if self.reading == "stacked" else [MeanSpectra() for _ in works]
         shapes: list[torch.Size | None] = [None] * len(works)
         at: dict[tuple[int, int], list[int]] = {}
         for index, work in enumerate(works):
@@ -203,7 +199,8 @@ class NuclearNorm:
 
         for batch in batches:
             watch_maps(twin, graph, batch, at, see)
-        found = [spectrum.scores().cpu() for spectrum in spectra]
+        scored = stacked_scores(stacked) if self.reading == "stacked" else [spectrum.scores() for spectrum in spectra]
+        found = [scores.cpu() for scores in scored]
         for work, scores in zip(works, found, strict=True):
             if not bool(torch.isfinite(scores).all()):
                 raise ModelError(

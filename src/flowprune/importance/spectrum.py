@@ -69,31 +69,56 @@ def nuclear_norms_in_threads(gram_of: Callable[[int], torch.Tensor], count: int)
         count: how many matrices there are.
     """
 
-    def reduced(number: int) -> tuple[torch.Tensor, torch.Tensor] | NuclearNorms:
-        found = tridiagonal(_without_zeros(gram_of(number)[None])[0].contiguous())
-        return eigenvalue_nuclear_norms(gram_of(number)[None]) if found is None else found
+    def reduced(number: int) -> _Tridiagonal | NuclearNorms:
+        gram = gram_of(number)
+        found = tridiagonal(_without_zeros(gram[None])[0].contiguous())
+        if found is None:
+            return eigenvalue_nuclear_norms(gram_of(number)[None])
+        return _Tridiagonal(*found, gram.dtype == torch.float32)
 
     with one_thread_each():
         forms = in_threads(reduced, range(count))
     found = NuclearNorms(torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool))
-    tridiagonals = {}
+    tridiagonals: dict[int, _Tridiagonal] = {}
     for number, form in enumerate(forms):
         if isinstance(form, NuclearNorms):
             found.norms[number], found.doubtful[number] = form.norms[0], form.doubtful[0]
         else:
             tridiagonals[number] = form
-    if tridiagonals:
-        sizes = torch.tensor([len(diagonal) for diagonal, _ in tridiagonals.values()])
+    for numbers in _of_like_size({number: len(form.diagonal) for number, form in tridiagonals.items()}):
+        chosen = [tridiagonals[number] for number in numbers]
         # a matrix without its zeros is smaller; zeros behind it add nothing
-        diagonals, beside = (
-            pad_sequence(list(parts), batch_first=True) for parts in zip(*tridiagonals.values(), strict=True)
+        traces = root_traces(
+            pad_sequence([form.diagonal for form in chosen], batch_first=True),
+            pad_sequence([form.beside for form in chosen], batch_first=True),
+            floor=_FLOOR,
         )
-        traces = root_traces(diagonals, beside, floor=_FLOOR)
-        numbers = list(tridiagonals)
+        sizes = torch.tensor([len(form.diagonal) for form in chosen])
+        rounded = torch.tensor([form.rounded for form in chosen])
         found.norms[numbers] = traces.sums
-        if gram_of(0).dtype == torch.float32:
-            found.doubtful[numbers] = _doubtful(traces.sums, traces.scales, sizes - traces.above)
+        found.doubtful[numbers] = rounded & _doubtful(traces.sums, traces.scales, sizes - traces.above)
     return found
+
+
+class _Tridiagonal(NamedTuple):
+    diagonal: torch.Tensor
+    beside: torch.Tensor
+    rounded: bool
+    """Whether it comes from a matrix in float32."""
+
+
+def _of_like_size(sizes: dict[int, int]) -> list[list[int]]:
+    """The numbers of matrices in batches of like sizes, few enough for a batch's numbers to stay in the cache."""
+    batches: list[list[int]] = []
+    for number in sorted(sizes, key=lambda number: sizes[number]):
+        if batches and len(batches[-1]) < _TOGETHER and sizes[number] <= 1.25 * sizes[batches[-1][0]]:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches
+
+
+_TOGETHER = 256
 
 
 _FLOOR = 2.0**-22
