@@ -1,6 +1,6 @@
 """The toy experiment of energy-aware pruning: numbers and picture of docs/comparison.md.
 
-    python benchmarks/toy.py [--seeds 50]         # as in the paper; a quarter of an hour
+    python benchmarks/toy.py [--seeds 50]         # as in the paper; ten minutes on two cores
 
 Runs ``flowprune toy``; its numbers go to results/toy.json, its picture to docs/toy.png. ``toy_table.py`` makes the table.
 """
