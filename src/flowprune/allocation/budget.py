@@ -92,11 +92,9 @@ def budget_from(
     if kind == "channels" and (isinstance(value, Mapping) or callable(value)):
         return Budget("channels", share=checked_shares(value, "channels"), scope=scope)  # type: ignore[arg-type]
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not 0 < value <= 1:
-        absolute = {"latency": ', a time a string like "4ms"', "macs": ', a count a string like "60M"'}
-        absolute["params"] = absolute["macs"]
-        raise BudgetError(
-            f"{kind}={value!r} is not a budget: a share is a number above 0 and at most 1{absolute.get(kind, '')}"
-        )
+        example = {"macs": "60M", "params": "60M", "latency": "4ms"}.get(kind)
+        absolute = f', an absolute one a string like "{example}"' if example else ""
+        raise BudgetError(f"{kind}={value!r} is not a budget: a share is a number above 0 and at most 1{absolute}")
     return Budget(kind, share=float(value), scope=scope)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,13 +29,6 @@ def compare(
     read = load_comparison_recipe(recipe, changes or ())
 
     from flowprune.comparison.comparing import compare as compare_methods
-    from flowprune.comparison.summary import markdown_table, terminal_table
-
-    def show(comparison: dict[str, Any]) -> None:
-        if markdown:
-            typer.echo(markdown_table(comparison), nl=False)
-        else:
-            wide_console(160).print(terminal_table(comparison))
 
     carry_out(
         compare_methods,
@@ -46,5 +40,15 @@ def compare(
         overwrite=overwrite,
         quiet=quiet,
         left="comparison.json, report.html, results/, models/, recipe.yaml",
-        show=show,
+        show=partial(show_comparison, markdown=markdown),
     )
+
+
+def show_comparison(comparison: dict[str, Any], *, markdown: bool) -> None:
+    """Print the table of a comparison, the content of its ``comparison.json``."""
+    from flowprune.comparison.summary import markdown_table, terminal_table
+
+    if markdown:
+        typer.echo(markdown_table(comparison), nl=False)
+    else:
+        wide_console(160).print(terminal_table(comparison))

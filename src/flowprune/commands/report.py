@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flowprune.commands.compare import show_comparison
 from flowprune.commands.terminal import wide_console
-
-COMPARISON = "comparison.json"
 
 
 def report(
@@ -24,32 +23,24 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """Print the table of a run or a comparison and write its page anew."""
-    page = out if out is not None else (run_folder if run_folder.is_dir() else run_folder.parent) / "report.html"
+    from flowprune.pipeline.folder import COMPARISON, REPORT
+
+    page = out if out is not None else (run_folder if run_folder.is_dir() else run_folder.parent) / REPORT
     if run_folder.name == COMPARISON or (run_folder / COMPARISON).exists():
-        _of_comparison(run_folder, page, markdown)
-        return
-    from flowprune.reporting import load_results, markdown_table, results_table, write_report
+        from flowprune.comparison.comparing import load_comparison
+        from flowprune.comparison.page import comparison_html
+        from flowprune.reporting.template import write_page
 
-    results = load_results(run_folder)
-    write_report(results, page)
-    if markdown:
-        typer.echo(markdown_table(results), nl=False)
+        comparison = load_comparison(run_folder)
+        write_page(comparison_html(comparison), page)
+        show_comparison(comparison, markdown=markdown)
     else:
-        wide_console(140).print(results_table(results))
-    typer.echo(f"saved: {page}", err=True)
+        from flowprune.reporting import load_results, markdown_table, results_table, write_report
 
-
-def _of_comparison(folder: Path, page: Path, markdown: bool) -> None:
-    """The same for a comparison; one that is not finished has a table, too."""
-    from flowprune.comparison.comparing import load_comparison
-    from flowprune.comparison.page import comparison_html
-    from flowprune.comparison.summary import markdown_table, terminal_table
-    from flowprune.reporting.template import write_page
-
-    comparison = load_comparison(folder)
-    write_page(comparison_html(comparison), page)
-    if markdown:
-        typer.echo(markdown_table(comparison), nl=False)
-    else:
-        wide_console(160).print(terminal_table(comparison))
+        results = load_results(run_folder)
+        write_report(results, page)
+        if markdown:
+            typer.echo(markdown_table(results), nl=False)
+        else:
+            wide_console(140).print(results_table(results))
     typer.echo(f"saved: {page}", err=True)

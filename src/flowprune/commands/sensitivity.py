@@ -109,16 +109,15 @@ def sensitivity(
         )
     lead = f"Top-1 in per cent on {count} {'training' if split == 'train' else 'test'} images of {whole.name}."
     about = {"model": model, "data": whole.name, "split": split, "images": count, "seed": seed}
-    kept = {} if drop is None else found.allocation(drop)
-    allocation = {} if drop is None else {"allocation": {"drop": drop, "channels": kept}}
-    write_text(
-        record, json.dumps({**about, **found.as_dict(), **allocation, "environment": environment()}, indent=1) + "\n"
-    )
+    content = {**about, **found.as_dict(), "environment": environment()}
+    if drop is not None:
+        content["allocation"] = {"drop": drop, "channels": found.allocation(drop)}
+    write_text(record, json.dumps(content, indent=1) + "\n")
     write_page(sensitivity_html(found, f"{model}: sensitivity of coupled groups", lead, environment()), out)
     typer.echo(str(found))
     if drop is not None:
         typer.echo(f"channels to keep, if each group alone may cost {drop:g} points:")
-        for name, share in kept.items():
+        for name, share in content["allocation"]["channels"].items():
             typer.echo(f"  --channels-of {name}={share!r}")  # in full: rounded down it would be a channel less
         typer.echo(f"cut so by: flowprune prune MODEL --importance {importance} --largest-cut 1, with these options")
     typer.echo(f"saved: {out}, {record}")

@@ -77,6 +77,12 @@ def compare(
             folder.claim(recipe, resume=resume, overwrite=overwrite)
         state.wait_for_everyone()
         finished = []
+        about = {
+            "format": COMPARISON_FORMAT,
+            "name": recipe.name,
+            "environment": environment(),
+            "recipe": recipe.model_dump(mode="json"),
+        }
         for number, cell in enumerate(cells, start=1):
             heard = _counted(
                 say if state.is_main_process else lambda line: None, f"[{number}/{len(cells)}, seed {cell.seed}] "
@@ -97,10 +103,7 @@ def compare(
             results = run_results(run, records, sum(record["seconds"] for record in records))
             finished.append((cell, results))
             comparison = {
-                "format": COMPARISON_FORMAT,
-                "name": recipe.name,
-                "environment": environment(),
-                "recipe": recipe.model_dump(mode="json"),
+                **about,
                 "seconds": round(time.perf_counter() - began, 1),
                 "comparison": True,
                 "cells": {"finished": number, "of": len(cells)},

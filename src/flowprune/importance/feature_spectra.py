@@ -115,7 +115,7 @@ class StackedSpectra:
         """The scores: norms, doubtful ones taken once more in float64."""
         norms, again = found.norms, (found.doubtful | ~torch.isfinite(found.norms)).nonzero()[:, 0]
         if len(again):
-            exact = in_threads(lambda channel: self._exact_norm(int(channel)), again.tolist())
+            exact = in_threads(lambda channel: self._exact_norm(channel), again.tolist())
             norms[again] = torch.cat(exact)
         return norms * self._factor
 
@@ -156,9 +156,15 @@ def stacked_scores(spectra: Sequence[StackedSpectra]) -> list[torch.Tensor]:
     last channel of a layer."""
     large = [(one, channel) for one in spectra if one.is_large for channel in range(one.channels)]
     together = nuclear_norms_in_threads(lambda number: large[number][0].gram(large[number][1]), len(large))
-    sizes = [one.channels for one in spectra if one.is_large]
-    parts = zip(together.norms.split(sizes), together.doubtful.split(sizes), strict=True) if sizes else iter(())
-    return [one.checked(NuclearNorms(*next(parts)) if one.is_large else one.all_norms()) for one in spectra]
+    scores, start = [], 0
+    for one in spectra:
+        if one.is_large:
+            own = slice(start, start + one.channels)
+            scores.append(one.checked(NuclearNorms(together.norms[own], together.doubtful[own])))
+            start = own.stop
+        else:
+            scores.append(one.checked(one.all_norms()))
+    return scores
 
 
 def drawn_positions(all: int, wanted: int) -> torch.Tensor:

@@ -27,7 +27,7 @@ def lower_gram(rows: torch.Tensor) -> torch.Tensor:
     """``rows @ rows^T`` of one matrix ``[n, m]`` on the CPU, as far as its lower triangle needs it: ``[n, n]``.
 
     float32 is multiplied as a convolution of 1 x 1 with ``rows`` for image and for filters: the same product, but computed by
-    oneDNN. torch's matrix product is MKL's, which runs at half that speed on processors that are not Intel's.
+    oneDNN. torch's matrix product is MKL's, which is slower on processors that are not Intel's.
     """
     size = len(rows)
     gram = torch.empty(size, size, dtype=rows.dtype)

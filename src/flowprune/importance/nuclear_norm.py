@@ -97,15 +97,11 @@ class NuclearNorm:
             raise UnknownNameError("reading", reading, get_args(Reading))
         if not (isinstance(memory, (int, float)) and memory > 0):
             raise FlowpruneError(f"memory={memory!r} is not a positive number of GiB")
-        images, positions = (
-            number if number is None else checked_count(name, number)
-            for name, number in (("images", images), ("positions", positions))
-        )
         if positions is not None and reading == "mean":
             raise FlowpruneError("positions= picks rows of the stacked matrix; reading='mean' needs whole maps")
         self.batches = batches
-        self.images = images
-        self.positions = positions
+        self.images = None if images is None else checked_count("images", images)
+        self.positions = None if positions is None else checked_count("positions", positions)
         self.reading = reading
         self.stage = checked_stage(stage)
         self.normalize = checked_normalization(normalize)

@@ -61,7 +61,7 @@ def eigenvalue_nuclear_norms(gram: torch.Tensor) -> NuclearNorms:
 
 
 def nuclear_norms_in_threads(gram_of: Callable[[int], torch.Tensor], count: int) -> NuclearNorms:
-    """The same for large Gram matrices on the CPU, without their eigenvalues, which take twice as long: each is reduced to
+    """The same for large Gram matrices on the CPU, without their eigenvalues, which take longer: each is reduced to
     tridiagonal form in a thread, and then the sums of all are found together.
 
     Args:

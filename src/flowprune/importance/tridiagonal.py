@@ -1,8 +1,8 @@
 """Symmetric matrices brought to tridiagonal form: the costly half of their eigenvalues, by SciPy's LAPACK on the CPU.
 
-torch has the whole solver only. Its parts apart allow a cheaper second half (``root_trace.py``), and SciPy's reduction alone takes
-about half the time of torch's solver's. It is called through the pointers that SciPy publishes for compiled callers
-(``scipy.linalg.cython_lapack``), which let go of the interpreter's lock: each thread reduces a matrix of its own.
+torch has the whole solver only; its parts apart allow a cheaper second half (``root_trace.py``). SciPy's reduction is called
+through the pointers that it publishes for compiled callers (``scipy.linalg.cython_lapack``), which let go of the interpreter's
+lock: each thread reduces a matrix of its own.
 """
 
 from __future__ import annotations
