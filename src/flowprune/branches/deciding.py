@@ -14,9 +14,9 @@ from flowprune.allocation import BranchChange
 from flowprune.branches.ends import BranchEnd, block_around, stand_ins
 from flowprune.branches.readers import Reader
 from flowprune.branches.worth import is_worth_opening, is_worth_reading
+from flowprune.constants import constants_behind
 from flowprune.measuring.filter_layers import tensors_of
 from flowprune.planning import CoupledModel
-from flowprune.surgery.constants import constants_behind
 
 Mask = NDArray[np.bool_]
 

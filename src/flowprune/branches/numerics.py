@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from flowprune.constants import constants_behind
 from flowprune.measuring import FilterLayer
 from flowprune.measuring.filter_layers import tensors_of
-from flowprune.surgery.constants import constants_behind
 from flowprune.tracing import Graph, Reference, call_model, shadow
 
 TOLERANCE = 1e-7

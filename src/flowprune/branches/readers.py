@@ -6,22 +6,19 @@ every filter that makes it so far is dead. Or the convolution may have no weight
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from flowprune.branches.ends import BranchEnd
-from flowprune.coupling.rules import rule_of
-from flowprune.coupling.rules.normalization import batch_norm
-from flowprune.measuring.filter_layers import tensors_of
+from flowprune.constants import ZERO, known_constants
+from flowprune.coupling import Analysis
 from flowprune.surgery.branch_modules import can_read
-from flowprune.surgery.constants import ZERO, nothing_known, overwrite_dead
-from flowprune.tracing import Graph, Operation, replay
+from flowprune.tracing import Graph
 
 Mask = NDArray[np.bool_]
 
@@ -76,34 +73,24 @@ def find_readers(model: nn.Module, graph: Graph, ends: Sequence[BranchEnd], aske
 
 
 def unread(
-    model: nn.Module, inputs: Any, graph: Graph, readers: Sequence[Reader], dead: Mapping[str, Mask]
+    model: nn.Module, inputs: Any, evaluation: Analysis, readers: Sequence[Reader], dead: Mapping[str, Mask]
 ) -> dict[str, Mask]:
     """Reader -> [channels] which of its channels are always zero, or have no weight; dead filters count as constants.
 
     Args:
         model, inputs: the model and example inputs.
-        graph: its evaluation pass.
+        evaluation: its evaluation pass, with labels.
         readers: as ``find_readers`` returns them.
         dead: layer -> which of its filters are dead.
     """
-    tensors = tensors_of(model)
-    producers = graph.producers()
-    of_operation = {reader.operation: reader for reader in readers}
+    if not readers:
+        return {}
+    constants = known_constants(model, inputs, evaluation, dead)
     found: dict[str, Mask] = {}
-
-    def visit(index: int, run: Callable[[], Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        operation: Operation = graph.operations[index]
-        if index in of_operation:
-            x, weight = arguments[0], arguments[1]
-            silent = (x.abs() <= ZERO).transpose(0, 1).flatten(1).all(dim=1)
-            idle = (weight == 0).transpose(0, 1).flatten(1).all(dim=1)
-            found[of_operation[index].module] = np.asarray((silent | idle).cpu().numpy(), dtype=bool)
-        returned = run()
-        if rule_of(operation) is batch_norm:
-            overwrite_dead(operation, graph, producers, dead, tensors, returned[0])
-        return returned
-
-    if readers and not any(tensor.is_meta for tensor in tensors.values()):
-        with torch.no_grad():
-            replay(model, nothing_known(inputs), visit, graph)
+    for reader in readers:
+        arrival = constants.arrivals[reader.operation]
+        silent = arrival.even & (arrival.values.abs() <= ZERO)
+        if arrival.weight is not None:
+            silent = silent | (arrival.weight == 0).transpose(0, 1).flatten(1).all(dim=1).cpu()
+        found[reader.module] = np.asarray(silent.numpy(), dtype=bool)
     return {path: mask for path, mask in found.items() if mask.any()}

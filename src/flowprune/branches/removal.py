@@ -23,6 +23,7 @@ from flowprune.branches.ends import BranchEnd, find_ends
 from flowprune.branches.merging import merged_layers
 from flowprune.branches.numerics import TOLERANCE, difference, silenced, silences
 from flowprune.branches.readers import find_readers, unread
+from flowprune.constants import Folding
 from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array
 from flowprune.errors import FlowpruneError
@@ -30,7 +31,7 @@ from flowprune.importance.protocol import Importance
 from flowprune.measuring import FilterLayer
 from flowprune.planning import CoupledModel, Selection, assemble
 from flowprune.planning.contradictions import Contradiction
-from flowprune.surgery import Folding, certify, cut, cut_on_meta
+from flowprune.surgery import certify, cut, cut_on_meta
 from flowprune.surgery.branch_modules import CONSTANT, PLACES, READS
 from flowprune.surgery.restructuring import restructured
 
@@ -125,7 +126,7 @@ class BranchRemoval:
             for reader in find_readers(self.model, self.dense.graph, ends, asked)
             if not any(f"{reader.module}.".startswith(f"{path}.") for path in gone)
         ]
-        found = unread(self.model, self.inputs, self.dense.graph, readers, self.silent)
+        found = unread(self.model, self.inputs, self.dense.passes[0], readers, self.silent)
         for reader in readers:
             if reader.module in found:
                 change = change_of_reader(self.dense, reader, found[reader.module], self.terms)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from flowprune.allocation import CountModel, macs_model, params_model
+from flowprune.constants import KnownConstants, known_constants
 from flowprune.coupling import Analysis, Coupling, analyse, group_channels
 from flowprune.coupling.analysis import Freeze
 from flowprune.coupling.labels import Array
@@ -34,6 +36,7 @@ class CoupledModel:
         exempt: what stays because the user says so.
         last_refusal: why the latest cut was refused.
         levelled: attributes whose channels already shrink in step.
+        _constants: what was worked out for the dead filters asked for so far.
     """
 
     passes: list[Analysis]
@@ -45,6 +48,7 @@ class CoupledModel:
     exempt: Exemptions = field(default_factory=Exemptions)
     last_refusal: str = ""
     levelled: set[Attribute] = field(default_factory=set)
+    _constants: dict[bytes, KnownConstants] = field(default_factory=dict, repr=False)
 
     @property
     def graph(self) -> Graph:
@@ -86,6 +90,15 @@ class CoupledModel:
             parameters,
             exempt,
         )
+
+    def constants(self, model: nn.Module, inputs: Any, dead: Mapping[str, NDArray[np.bool_]]) -> KnownConstants | None:
+        """What the dead filters say wherever it is read; None where there are none. The same for all cuts that are tried."""
+        if not any(mask.any() for mask in dead.values()):
+            return None
+        key = b"".join(mask.tobytes() for mask in dead.values())
+        if key not in self._constants:
+            self._constants[key] = known_constants(model, inputs, self.passes[0], dead)
+        return self._constants[key]
 
     def kept_as_asked(self) -> frozenset[str]:
         """Tensors of which the user wants something left alone."""

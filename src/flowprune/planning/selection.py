@@ -25,13 +25,13 @@ from flowprune.allocation import (
     share_of_classes,
     widths_of,
 )
+from flowprune.constants import Folding, fold_constants
 from flowprune.coupling import Coupling
 from flowprune.errors import ModelError
 from flowprune.importance.protocol import Importance
 from flowprune.measuring import FilterLayer, is_dead, reference_scale
 from flowprune.measuring.dead_filters import DEAD_BELOW
 from flowprune.planning.coupled_model import CoupledModel
-from flowprune.surgery import Folding, fold_constants
 
 LARGEST_CUT = 0.9
 """The share of a coupled group that may leave where nothing else is said."""
@@ -113,16 +113,8 @@ def select(
 
             fit = fit_count(absolute, ranking, rounding, left, unit)
     removed = _components(coupling, ranking, fit.lost)
-    folding = fold_constants(
-        model,
-        inputs,
-        coupled.passes[0],
-        coupling,
-        removed,
-        dead_by_layer(scales, DEAD_BELOW),
-        fold_tolerance,
-        coupled.exempt.tensors,
-    )
+    constants = coupled.constants(model, inputs, dead_by_layer(scales, DEAD_BELOW))
+    folding = fold_constants(constants, coupled.passes[0], coupling, removed, fold_tolerance, coupled.exempt.tensors)
     return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
 
 
@@ -185,6 +177,7 @@ def _select_dead(
     """
     coupling = coupled.coupling
     verdicts = [_all_makers_dead(coupling, number, dead) for number in range(len(coupling.groups))]
+    constants = coupled.constants(model, inputs, dead)
     vetoed: set[int] = set()
     while True:
         scores = [np.where(v & ~np.isin(coupling.channels[g], list(vetoed)), 0.0, 1.0) for g, v in enumerate(verdicts)]
@@ -198,7 +191,7 @@ def _select_dead(
         fit = Fit(rounding.nearest(asked), asked)
         removed = _components(coupling, ranking, fit.lost)
         folding = fold_constants(
-            model, inputs, coupled.passes[0], coupling, removed, dead, fold_tolerance, coupled.exempt.tensors
+            constants, coupled.passes[0], coupling, removed, fold_tolerance, coupled.exempt.tensors
         )
         if not folding.unfoldable and not folding.varying:
             break

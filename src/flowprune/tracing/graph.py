@@ -120,6 +120,12 @@ class Graph:
         escaped: value number -> the call that read a tensor's numbers past all operators (``Tensor.numpy``).
         calls: every module call, in the order in which they returned.
         equalities: (attribute, value number, dimension) of every attribute that code found equal to the size of a tensor.
+        constants: value number -> a tensor that is neither a parameter nor made by an operator, but a plain attribute of a module
+            or written down in the code.
+        uninitialised: values that are memory nobody had written to.
+        replaced: names of parameters and buffers that the forward puts another tensor in place of.
+        draws: whether the forward draws from Python's or numpy's random generators.
+        counts: whether the forward changes numbers that its modules hold.
         training: the mode it was traced in.
         tensors: the kind it was traced on, "meta", "fake" or "real".
     """
@@ -133,6 +139,11 @@ class Graph:
     calls: list[ModuleCall] = field(default_factory=list)
     escaped: dict[int, str] = field(default_factory=dict)
     equalities: list[tuple[Attribute, int, int]] = field(default_factory=list)
+    constants: dict[int, torch.Tensor] = field(default_factory=dict)
+    uninitialised: set[int] = field(default_factory=set)
+    replaced: frozenset[str] = frozenset()
+    draws: bool = False
+    counts: bool = False
     training: bool = False
     tensors: str = "meta"
 

@@ -21,7 +21,8 @@ from flowprune.errors import FlowpruneError, TraceError
 from flowprune.tracing import remembered
 from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
 from flowprune.tracing.integers import Integer, equalities, expression_of, mark_attributes, widths_said
-from flowprune.tracing.shadow import call_model, first_tensor, meta_shadow, model_of, shadow, to_meta
+from flowprune.tracing.shadow import call_model, first_tensor, model_of, shadow, to_meta
+from flowprune.tracing.state import note_changes, state_of
 
 
 def trace(model: nn.Module, inputs: Any, *, training: bool = False) -> Graph:
@@ -80,7 +81,10 @@ def retrace(model: nn.Module, inputs: Any, like: Graph) -> Graph:
 
 
 def _on_meta(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
-    return _record(meta_shadow(model), tree_map_only(torch.Tensor, to_meta, inputs), training, "meta", provenance)
+    held = _Held(to_meta)
+    return _record(
+        shadow(model, held), tree_map_only(torch.Tensor, to_meta, inputs), training, "meta", provenance, held.originals
+    )
 
 
 def _on_fake(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
@@ -90,7 +94,9 @@ def _on_fake(model: nn.Module, inputs: Any, training: bool, provenance: bool = T
             converted = mode.from_tensor(tensor.detach())
             return nn.Parameter(converted, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else converted
 
-        return _record(shadow(model, fake), tree_map_only(torch.Tensor, fake, inputs), training, "fake", provenance)
+        held = _Held(fake)
+        given = tree_map_only(torch.Tensor, fake, inputs)
+        return _record(shadow(model, held), given, training, "fake", provenance, held.originals)
 
 
 def _on_real(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
@@ -98,19 +104,42 @@ def _on_real(model: nn.Module, inputs: Any, training: bool, provenance: bool = T
     def own(tensor: torch.Tensor) -> torch.Tensor:
         return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
 
-    return _record(shadow(model, own), tree_map_only(torch.Tensor, own, inputs), training, "real", provenance)
+    held = _Held(own)
+    given = tree_map_only(torch.Tensor, own, inputs)
+    return _record(shadow(model, held), given, training, "real", provenance, held.originals)
 
 
-def _record(model: nn.Module, inputs: Any, training: bool, tensors: str, provenance: bool) -> Graph:
+class _Held:
+    """Makes the stand-ins of a model's tensors, and remembers what each stands for."""
+
+    def __init__(self, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._stand_in = stand_in
+        self.originals: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        made = self._stand_in(tensor)
+        self.originals[id(made)] = made, tensor  # the first so that its id stays its own
+        return made
+
+
+def _record(
+    model: nn.Module,
+    inputs: Any,
+    training: bool,
+    tensors: str,
+    provenance: bool,
+    originals: dict[int, tuple[torch.Tensor, torch.Tensor]],
+) -> Graph:
     model.train(training)
     if training and first_tensor(inputs).dim() > 0 and first_tensor(inputs).shape[0] == 1:
         inputs = tree_map_only(torch.Tensor, lambda t: torch.cat([t, t]) if t.dim() and t.shape[0] == 1 else t, inputs)
     if provenance:
         mark_attributes(model)
-    recorder = _Recorder(model, inputs, training)
+    recorder = _Recorder(model, inputs, training, originals)
     recorder.graph.tensors = tensors
     calls = _PythonCalls(recorder.number, recorder.graph.escaped, provenance)
     recorder.calls = calls
+    before = state_of(model) if provenance else None
     try:
         recorder.watch_modules(model)
         with spelled_out_attention(), equalities() as compared, calls, recorder:
@@ -119,6 +148,8 @@ def _record(model: nn.Module, inputs: Any, training: bool, tensors: str, provena
         raise InterruptedTraceError(recorder.graph, error) from error
     recorder.graph.outputs = tuple(recorder.number(leaf) for leaf in tensors_in(outputs))
     recorder.graph.equalities = widths_said(compared)
+    if before is not None:
+        note_changes(recorder.graph, before, state_of(model), originals)
     return recorder.graph
 
 
@@ -222,12 +253,24 @@ def _is_integer(argument: Any) -> bool:
     return isinstance(argument, int) and not isinstance(argument, bool)
 
 
+_LITERALS = frozenset({torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default})
+"""What ``torch.tensor([...])`` calls on the numbers that the code holds."""
+
+
 class _Recorder(TorchDispatchMode):
     """Numbers every tensor and writes down every operator."""
 
-    def __init__(self, model: nn.Module, inputs: Any, training: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        training: bool,
+        originals: dict[int, tuple[torch.Tensor, torch.Tensor]],
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph(training=training)
+        self._originals = originals
+        self._blank: set[int] = set()
         self.calls: _PythonCalls | None = None
         self._numbers: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # an id is only unique while its tensor lives
@@ -245,7 +288,14 @@ class _Recorder(TorchDispatchMode):
     def number(self, tensor: torch.Tensor) -> int:
         """The value a tensor holds now; a tensor never seen before becomes a constant of the pass."""
         known = self._numbers.get(id(tensor))
-        return known if known is not None else self._enter(tensor)
+        if known is not None:
+            return known
+        number = self._enter(tensor)
+        if id(tensor) in self._blank:
+            self.graph.uninitialised.add(number)
+        elif id(tensor) in self._originals:
+            self.graph.constants[number] = self._originals[id(tensor)][1]
+        return number
 
     def _enter(self, tensor: torch.Tensor) -> int:
         number = len(self.graph.values)
@@ -259,9 +309,16 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if is_unseen(function):
-            return function(*args, **kwargs)
+            made = function(*args, **kwargs)
+            if isinstance(made, torch.Tensor):
+                self._blank.add(id(made))
+                self._alive.append(made)
+            return made
+        written_down = args[0] if function in _LITERALS and id(args[0]) not in self._numbers else None
         arguments = tuple(self._numbered(argument) for argument in args)
         keywords = {name: self._numbered(argument) for name, argument in kwargs.items()}
+        if written_down is not None and type(written_down) is torch.Tensor and not written_down.is_meta:
+            self.graph.constants[self._numbers[id(written_down)]] = written_down
         result = remembered.call(function, args, kwargs)
         returned = result if isinstance(result, (tuple, list)) else (result,)
         outputs: list[int | None] = []
