@@ -6,7 +6,7 @@ channels there are and on every one of them. No bias can take up what a constant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowprune.constants.arrivals import READING_LAYERS
 from flowprune.constants.knowledge import Knowledge, is_zero
 from flowprune.coupling import Analysis
-from flowprune.coupling.labels import Array, Block
+from flowprune.coupling.labels import Array, Layout
 from flowprune.coupling.rules import rule_of
 from flowprune.coupling.rules.normalization import batch_norm, group_norm, layer_norm
 from flowprune.coupling.rules.pointwise import pointwise
@@ -80,7 +80,7 @@ def silent_labels(
     known: Callable[[int], Knowledge | None],
     is_finite: Callable[[int], bool],
 ) -> Array:
-    """The labels of which an operation that adds up reads nothing but exact zeros, beside what is finite.
+    """The labels of which an operation that adds up reads nothing but exact zeros, beside what is finite or zero itself.
 
     Args:
         operation: a mixing operation.
@@ -91,26 +91,31 @@ def silent_labels(
     if operation.name not in _ADDING_UP:
         return np.empty(0, dtype=np.int64)
     inputs = operation.inputs()
+    zeros = [_zero_labels(known(value), evaluation.layouts.get(value, ())) for value in inputs]
     silent = [np.empty(0, dtype=np.int64)]
-    for place, value in enumerate(inputs):
-        knowledge = known(value)
+    for place, labels in enumerate(zeros):
         others = inputs[:place] + inputs[place + 1 :]
-        if knowledge is None or not all(is_finite(other) or _is_whole(known(other)) for other in others):
-            continue
-        zero = np.asarray(is_zero(knowledge).cpu().numpy(), dtype=bool)
-        silent += [block.labels[where] for block, where in _by_block(zero, evaluation.layouts.get(value, ()))]
+        if all(is_finite(other) or _is_whole(known(other)) for other in others):
+            silent.append(labels)
+    if len(zeros) == 2:
+        silent.append(np.intersect1d(zeros[0], zeros[1]))
     return np.concatenate(silent)
+
+
+def _zero_labels(knowledge: Knowledge | None, layout: Layout) -> Array:
+    """The labels of which a tensor is known to be zero throughout."""
+    if knowledge is None:
+        return np.empty(0, dtype=np.int64)
+    zero = np.asarray(is_zero(knowledge).cpu().numpy(), dtype=bool)
+    found = [np.empty(0, dtype=np.int64)]
+    for block in layout:
+        others = tuple(d for d in range(zero.ndim) if d not in block.dimensions)
+        found.append(block.labels[np.asarray(zero.all(axis=others))])
+    return np.concatenate(found)
 
 
 def _is_whole(knowledge: Knowledge | None) -> bool:
     return knowledge is not None and knowledge.is_whole()
-
-
-def _by_block(zero: NDArray[np.bool_], layout: tuple[Block, ...]) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
-    """Which entries of each block's labels hold throughout the other dimensions."""
-    for block in layout:
-        others = tuple(d for d in range(zero.ndim) if d not in block.dimensions)
-        yield block, np.asarray(zero.all(axis=others))
 
 
 def _labels_of(evaluation: Analysis, values: list[int]) -> Array:

@@ -121,8 +121,8 @@ def _layer(
 
 
 def _norm(operation: Operation, graph: Graph) -> FollowingNorm | None:
-    if "batch_norm" not in operation.name:
-        return None
+    if "batch_norm" not in operation.name or operation.argument("training", False):
+        return None  # by the statistics of the batch, the running ones say nothing
 
     def named(argument: str) -> str | None:
         tensor = operation.argument(argument)

@@ -149,7 +149,7 @@ def _record(
     recorder.graph.outputs = tuple(recorder.number(leaf) for leaf in tensors_in(outputs))
     recorder.graph.equalities = widths_said(compared)
     if before is not None:
-        note_changes(recorder.graph, before, state_of(model), originals)
+        note_changes(recorder.graph, before, state_of(model), recorder.stand_ins)
     return recorder.graph
 
 
@@ -271,6 +271,7 @@ class _Recorder(TorchDispatchMode):
         self.graph = Graph(training=training)
         self._originals = originals
         self._blank: set[int] = set()
+        self.stand_ins: dict[int, int] = {}
         self.calls: _PythonCalls | None = None
         self._numbers: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # an id is only unique while its tensor lives
@@ -295,6 +296,7 @@ class _Recorder(TorchDispatchMode):
             self.graph.uninitialised.add(number)
         elif id(tensor) in self._originals:
             self.graph.constants[number] = self._originals[id(tensor)][1]
+            self.stand_ins[number] = id(tensor)
         return number
 
     def _enter(self, tensor: torch.Tensor) -> int:

@@ -49,20 +49,16 @@ def state_of(model: nn.Module) -> State:
     return State(tensors, frozenset(others), numbers)
 
 
-def note_changes(
-    graph: Graph, before: State, after: State, originals: dict[int, tuple[torch.Tensor, torch.Tensor]]
-) -> None:
+def note_changes(graph: Graph, before: State, after: State, stand_ins: dict[int, int]) -> None:
     """Write down which tensors and numbers another forward would find otherwise.
 
     Args:
         graph: the pass that ran in between.
         before, after: of the shadow it ran.
-        originals: id of a stand-in -> it, and the model's tensor.
+        stand_ins: value number of a constant that a module held -> id of the tensor it held.
     """
     graph.replaced = frozenset(name for name, held in before.tensors.items() if after.tensors.get(name) is not held)
     graph.counts = any(after.numbers.get(place, held) != held for place, held in before.numbers.items())
-    kept = {id(originals[stand_in][1]) for stand_in in after.others if stand_in in originals}
-    for number, held in list(graph.constants.items()):
-        stands = [stand_in for stand_in, (_, original) in originals.items() if original is held]
-        if stands and id(held) not in kept:
+    for number, held in stand_ins.items():
+        if held not in after.others:
             del graph.constants[number]
