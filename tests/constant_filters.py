@@ -1,5 +1,5 @@
-"""Filters that say a constant and nothing else, in front of the batch norms of any network: what a threshold removes, to be compared with
-the dense model itself."""
+"""Filters that say a constant and nothing else, in front of the batch norms of any network: what a threshold removes, to be
+compared with the dense model itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 def with_constant_filters(model: nn.Module, share: float = 0.25, at_least: int = 1) -> nn.Module:
-    """Make ``share`` of the channels of every batch norm of at least four constant, by torch's random numbers; ``model`` is changed.
+    """Make ``share`` of the channels of every batch norm of at least four constant, drawn by torch; ``model`` is changed.
 
     gamma is exactly zero, beta of either sign and for some exactly zero; at most half of a norm's channels, so that the network
     lives. Often they are the same channels in every norm, so that whole streams hold constants. Some more filters in front of a

@@ -8,23 +8,21 @@ from torch.nn import functional
 
 ROWS = 10
 BY_NUMBER = (
-    *("embedding", "added embedding", "one_hot", "table", "scalars", "selected", "film", "not equal", "below", "as a float"),
-    "rows for every place",
+    *("embedding", "added embedding", "one_hot", "table", "scalars", "selected", "film", "not equal", "below"),
+    *("as a float", "rows for every place"),
 )
 BY_MARK = ("where", "filled", "times", "whole image", "chosen rows")
 BY_FLOAT = ("dropout", "mask below a half", "added", "looked up", "level")
 CONDITIONS = tuple(
-    f"{kind}: {how}"
-    for kind, hows in (("number", BY_NUMBER), ("mark", BY_MARK), ("float", BY_FLOAT))
-    for how in hows
+    f"{kind}: {how}" for kind, hows in (("number", BY_NUMBER), ("mark", BY_MARK), ("float", BY_FLOAT)) for how in hows
 )
 
 
 class Conditioned(nn.Module):
     """A body, and what a further input makes of its feature map; beside the block's own input perhaps.
 
-    ``condition`` is one of ``CONDITIONS``. Its input: a number of a row for every image, ``[batch]`` or ``[batch, height, width]``; a
-    mark for every place or image, boolean; or a float between 0 and 1 likewise.
+    ``condition`` is one of ``CONDITIONS``. Its input: the number of a row for every image or place, ``[batch]`` or ``[batch, height,
+    width]``; a mark for every place or image, boolean; or a float between 0 and 1 likewise.
     """
 
     def __init__(self, body: nn.Module, width: int, size: int, condition: str, residual: bool) -> None:

@@ -1,4 +1,4 @@
-"""Building blocks of random architectures: gates that data opens and shuts. A dead filter in front of one is no constant behind it."""
+"""Building blocks of random architectures: gates that data opens and shuts. What is constant before one is no constant behind it."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ class LookedUp(nn.Module):
         if self.how in ("permuted places", "gathered places", "sorted channels", "images"):
             return self._rearranged(x, gate + self.places)
         if self.how == "embedding of places":
-            return x + self.rows((torch.sigmoid(gate.squeeze(1)) * LEVELS).long()).permute(0, 3, 1, 2)
-        level = (torch.sigmoid(3 * gate.mean((1, 2, 3))) * LEVELS).long()  # [batch]
+            return x + self.rows(_level(gate.squeeze(1))).permute(0, 3, 1, 2)
+        level = _level(3 * gate.mean((1, 2, 3)))  # [batch]
         if self.how == "embedding":
             return x * self.rows(level)[:, :, None, None]
         if self.how == "added embedding":
@@ -57,3 +57,7 @@ class LookedUp(nn.Module):
         if self.how == "images":
             return x + x[scores.flatten(1).amax(1).argsort()]
         return x[:, x.mean((0, 2, 3)).argsort()]
+
+
+def _level(x: Tensor) -> Tensor:
+    return (torch.sigmoid(x) * LEVELS).long().clamp(max=LEVELS - 1)

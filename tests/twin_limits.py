@@ -1,8 +1,8 @@
 """Where the silenced twin is not defined: a channel that the plan removes is read without a weight, and its zero counts.
 
 The twin and the dense model run side by side under a dispatch mode. A statistic, an order or a softmax over a dimension in which
-the twin has slices of nothing but zeros, which the dense model has not, is such a place: over fewer channels it is another number. What
-the twin computes over kept channels only (norms, see ``silenced_twin.py``) has other sizes there and is none.
+the twin has slices of nothing but zeros, which the dense model has not, is such a place: over fewer channels it is another
+number. What the twin computes over kept channels only (norms, see ``silenced_twin.py``) has other sizes there and is none.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_WATCHED = frozenset(
-    "mean var std var_mean std_mean amax amin max min argmax argmin logsumexp _softmax _log_softmax prod median topk sort".split()
+_WATCHED = (
+    *("mean", "var", "std", "var_mean", "std_mean", "amax", "amin", "max", "min", "argmax", "argmin", "logsumexp"),
+    *("_softmax", "_log_softmax", "prod", "median", "topk", "sort"),
 )
 """Operators whose result over fewer channels is another one, though what is gone is zero. (A sum's is not.)"""
 
@@ -43,7 +44,8 @@ def undefined(dense: nn.Module, twin: nn.Module, inputs: Sequence[tuple[Any, ...
         if not suspects:
             return None
         name, call = min(suspects)
-        where = f"aten.{name} (call {call}, of {list(silent[name, call][0])}) reads removed channels, and their zeros count"
+        shape = list(silent[name, call][0])
+        where = f"aten.{name} (call {call}, of {shape}) reads removed channels, and their zeros count"
     return where
 
 

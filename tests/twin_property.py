@@ -77,7 +77,8 @@ def caught(judge: Callable[[], Any]) -> Any:
 
 
 def several_inputs(model: nn.Module, random: Random) -> list[Inputs]:
-    """The example, which may be as plain as people's are, and the others."""
+    """The example, which may be as plain as people's are, and the others; whatever was drawn of torch's random numbers before."""
+    torch.manual_seed(random.randrange(2**31))
     return [drawn_inputs(model, plain=random.random() < 0.5), *(drawn_inputs(model) for _ in range(OTHER_INPUTS))]
 
 
