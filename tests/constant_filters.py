@@ -10,31 +10,39 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
-def with_constant_filters(model: nn.Module, share: float = 0.25, at_least: int = 1) -> nn.Module:
+def with_constant_filters(
+    model: nn.Module, share: float = 0.25, together: float = 0.5, without_weights: float = 0.3
+) -> nn.Module:
     """Make ``share`` of the channels of every batch norm of at least four constant, drawn by torch; ``model`` is changed.
 
-    gamma is exactly zero, beta of either sign and for some exactly zero; at most half of a norm's channels, so that the network
-    lives. Often they are the same channels in every norm, so that whole streams hold constants. Some more filters in front of a
-    norm have no weights and no bias: of half of these the norm has seen the variance, which is zero, of the others it has not.
+    gamma is exactly zero, beta of either sign and for some exactly zero; of a norm's channels at least one, and at most half, so
+    that the network lives.
+
+    Args:
+        model: any model, its norms away from zero.
+        share: of a norm's channels.
+        together: share of the norms that take the same channels, so that whole streams hold constants.
+        without_weights: share of the pairs of a layer and a norm in a row of which one more filter has neither weights nor bias.
+            Of half of these the norm has seen the variance, which is zero; of the others it has not.
     """
     with torch.no_grad():
         everywhere = torch.rand(1 << 14) < share
         for module in model.modules():
             if isinstance(module, _NORMS) and module.affine and module.num_features >= 4:
                 width = module.num_features
-                dead = everywhere[:width] if torch.rand(()) < 0.5 else torch.rand(width) < share
-                _make_constant(module, _between(dead.nonzero().flatten(), width, at_least))
+                dead = everywhere[:width] if torch.rand(()) < together else torch.rand(width) < share
+                _make_constant(module, _some(dead.nonzero().flatten(), width))
             if isinstance(module, nn.Sequential):
                 for layer, norm in zip(list(module)[:-1], list(module)[1:], strict=True):
-                    if isinstance(layer, _LAYERS) and isinstance(norm, _NORMS) and torch.rand(()) < 0.3:
-                        _without_weights(layer, norm)
+                    if isinstance(layer, _LAYERS) and isinstance(norm, _NORMS) and torch.rand(()) < without_weights:
+                        _empty_one_filter(layer, norm)
     return model
 
 
-def _between(dead: Tensor, width: int, at_least: int) -> Tensor:
-    """At least so many indices, and at most half of all."""
-    if len(dead) < at_least:
-        dead = torch.randperm(width)[:at_least]
+def _some(dead: Tensor, width: int) -> Tensor:
+    """At least one index, and at most half of all."""
+    if not len(dead):
+        return torch.randint(width, (1,))
     return dead[torch.randperm(len(dead))[: width // 2]]
 
 
@@ -45,7 +53,7 @@ def _make_constant(norm: nn.Module, dead: Tensor) -> None:
     norm.bias[dead] = beta.to(norm.bias)
 
 
-def _without_weights(layer: nn.Module, norm: nn.Module) -> None:
+def _empty_one_filter(layer: nn.Module, norm: nn.Module) -> None:
     """One filter of a layer in a row with its norm: nothing but zeros."""
     if norm.running_mean is None or norm.num_features < 8:
         return

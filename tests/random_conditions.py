@@ -21,8 +21,8 @@ CONDITIONS = tuple(
 class Conditioned(nn.Module):
     """A body, and what a further input makes of its feature map; beside the block's own input perhaps.
 
-    ``condition`` is one of ``CONDITIONS``. Its input: the number of a row for every image or place, ``[batch]`` or ``[batch, height,
-    width]``; a mark for every place or image, boolean; or a float between 0 and 1 likewise.
+    ``condition`` is one of ``CONDITIONS``. Its input: the number of a row for every image or place, ``[batch]`` or
+    ``[batch, height, width]``; a mark for every place or image, boolean; or a float between 0 and 1 likewise.
     """
 
     def __init__(self, body: nn.Module, width: int, size: int, condition: str, residual: bool) -> None:

@@ -1,4 +1,4 @@
-"""Building blocks of random architectures: gates that data opens and shuts. What is constant before one is no constant behind it."""
+"""Building blocks of random architectures: gates that data opens and shuts. What is constant in front is no constant behind."""
 
 from __future__ import annotations
 
