@@ -1,9 +1,10 @@
-"""Prune many random architectures and compare each with its silenced twin.
+"""Prune many random architectures, and compare each with its silenced twin, and without its dead filters with the dense model.
 
     python benchmarks/random_architectures.py [--cases 10000] [--first 0] [--out results/random-architectures.json] [--again]
 
 Case n is drawn by ``random.Random(n)``: the architecture, then the criterion, the budget and the scope, as in
-``tests/random_architectures.py`` and ``tests/twin_property.py``, which say what is checked. The output file is written every
+``tests/random_architectures.py``, ``tests/twin_property.py`` and ``tests/dense_property.py``, which say what is checked. Where the
+twin is not defined (``tests/twin_limits.py``) it judges nothing, and the record says so. The output file is written every
 hundred cases, and a run goes on where it was interrupted, unless ``--again``; it names the revisions that made it.
 """
 
@@ -27,8 +28,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
 
+from dense_property import THRESHOLD, DenseVerdict, dense_verdict  # noqa: E402
 from random_architectures import architecture  # noqa: E402
-from twin_property import LARGEST_DIFFERENCE, Verdict, verdict  # noqa: E402
+from twin_property import LARGEST_DIFFERENCE, OTHER_INPUTS, Verdict, verdict  # noqa: E402
 
 import flowprune  # noqa: E402
 
@@ -78,11 +80,24 @@ def begun(path: Path, first: int, again: bool) -> dict[str, Any]:
         "first_seed": first,
         "cases": 0,
         "failures": [],
-        "equal_to_their_twin": 0,
         "tolerance": LARGEST_DIFFERENCE,
+        "inputs_a_case": 1 + OTHER_INPUTS,
+        "equal_to_their_twin": 0,
+        "twin_undefined": [],
+        "share_judged_by_the_twin": None,
         "largest_difference": 0.0,
         "smallest_change_from_dense": None,
         "empty": [],
+        "dead": {
+            "equal_to_the_dense_model": 0,
+            "of_them_with_filters_removed": 0,
+            "of_them_with_constants_folded": 0,
+            "filters_removed": 0,
+            "largest_difference": 0.0,
+            "at_the_default_tolerance": 0,
+            "at_the_default_tolerance_equal_to_their_twin": 0,
+            "largest_difference_from_the_twin": 0.0,
+        },
         "budget_unreachable": 0,
         "mean_share_of_parameters_kept": 0.0,
         "mean_share_frozen": 0.0,
@@ -104,7 +119,7 @@ def add(record: dict[str, Any], seed: int) -> None:
     began = time.process_time()
     random = Random(seed)
     model, kinds = architecture(random)
-    found = verdict(model, random)
+    found, without_dead = verdict(model, random), dense_verdict(model, random)
     record["cpu_seconds"] += time.process_time() - began
     number = record["cases"]
     record["cases"] += 1
@@ -119,22 +134,32 @@ def add(record: dict[str, Any], seed: int) -> None:
     for key, value in (("mean_share_of_parameters_kept", found.kept), ("mean_share_frozen", found.frozen)):
         record[key] = (record[key] * number + value) / (number + 1)
     enter(record, seed, found)
+    enter_dead(record, seed, without_dead)
 
 
 def judge_again(record: dict[str, Any]) -> None:
     """What failed when the run was interrupted may have been mended since."""
     failed, record["failures"] = record["failures"], []
-    for failure in failed:
-        random = Random(failure["seed"])
-        enter(record, failure["seed"], verdict(architecture(random)[0], random))
+    wrong = {property_: {f["seed"] for f in failed if f["reference"] == property_} for property_ in ("twin", "dense")}
+    for seed in sorted(wrong["twin"] | wrong["dense"]):
+        random = Random(seed)
+        model, _ = architecture(random)
+        found, without_dead = verdict(model, random), dense_verdict(model, random)
+        if seed in wrong["twin"]:
+            enter(record, seed, found)
+        if seed in wrong["dense"]:
+            enter_dead(record, seed, without_dead)
 
 
 def enter(record: dict[str, Any], seed: int, found: Verdict) -> None:
     """Put a verdict where it belongs."""
     if found.failure is not None:
-        record["failures"].append({"seed": seed, "budget": found.budget, "failure": found.failure})
+        failure = {"seed": seed, "reference": "twin", "budget": found.budget, "failure": found.failure}
+        record["failures"].append(failure)
     elif found.empty:
         record["empty"].append(seed)
+    elif found.undefined is not None:
+        record["twin_undefined"].append({"seed": seed, "budget": found.budget, "where": found.undefined})
     else:
         record["equal_to_their_twin"] += 1
         record["largest_difference"] = max(record["largest_difference"], found.difference)
@@ -142,8 +167,34 @@ def enter(record: dict[str, Any], seed: int, found: Verdict) -> None:
         record["smallest_change_from_dense"] = found.from_dense if least is None else min(least, found.from_dense)
 
 
+def enter_dead(record: dict[str, Any], seed: int, found: DenseVerdict) -> None:
+    """Put a verdict on what is dead where it belongs."""
+    dead = record["dead"]
+    budget = f"threshold {THRESHOLD}"
+    if found.failure is not None:
+        failure = {"seed": seed, "reference": "dense", "budget": [budget], "failure": found.failure}
+        record["failures"].append(failure)
+        return
+    dead["equal_to_the_dense_model"] += 1
+    dead["of_them_with_filters_removed"] += found.removed > 0
+    dead["of_them_with_constants_folded"] += found.folded > 0
+    dead["filters_removed"] += found.removed
+    dead["largest_difference"] = max(dead["largest_difference"], found.difference)
+    if found.from_twin is None:
+        return
+    dead["at_the_default_tolerance"] += 1
+    if found.undefined is not None:
+        record["twin_undefined"].append({"seed": seed, "budget": [budget], "where": found.undefined})
+    else:
+        dead["at_the_default_tolerance_equal_to_their_twin"] += 1
+        dead["largest_difference_from_the_twin"] = max(dead["largest_difference_from_the_twin"], found.from_twin)
+
+
 def write(record: dict[str, Any], path: Path) -> None:
     """The record so far, the frequent kinds of block first."""
+    judged = record["equal_to_their_twin"] + record["dead"]["at_the_default_tolerance_equal_to_their_twin"]
+    judged += sum(failure["reference"] == "twin" for failure in record["failures"])
+    record["share_judged_by_the_twin"] = judged / max(judged + len(record["twin_undefined"]), 1)
     for key in ("networks_with", "budgets"):
         record[key] = dict(Counter(record[key]).most_common())
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -78,10 +78,12 @@ def _run_on_kept(module: nn.Module, kept: Mapping[int, torch.Tensor]) -> None:
     for name, parameter in list(alone.named_parameters()):
         dimension = max(range(parameter.dim()), key=lambda d: parameter.shape[d])
         setattr(alone, name, nn.Parameter(parameter.detach().index_select(dimension, indices)))
-    width = masks[0].numel()
+    width, shape = masks[0].numel(), list(masks[0].shape)
+    from_behind = shape[::-1].index(max(shape)) + 1  # where a weight of several dimensions meets what it scales
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        dimension = next(d for d in (x.dim() - 1, 1) if x.shape[d] == width)
+        candidates = (x.dim() - from_behind,) if len(shape) > 1 else (x.dim() - 1, 1)
+        dimension = next(d for d in candidates if x.shape[d] == width)
         result = alone.to(x.dtype)(x.index_select(dimension, indices))
         return torch.zeros_like(x).index_copy(dimension, indices, result)
 
