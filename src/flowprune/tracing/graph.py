@@ -120,6 +120,8 @@ class Graph:
         escaped: value number -> the call that read a tensor's numbers past all operators (``Tensor.numpy``).
         calls: every module call, in the order in which they returned.
         equalities: (attribute, value number, dimension) of every attribute that code found equal to the size of a tensor.
+        draws: whether the forward drew from Python's ``random`` or numpy's global generator: a plain number of this pass, or what
+            became of it, may be another one the next time.
         training: the mode it was traced in.
         tensors: the kind it was traced on, "meta", "fake" or "real".
     """
@@ -133,6 +135,7 @@ class Graph:
     calls: list[ModuleCall] = field(default_factory=list)
     escaped: dict[int, str] = field(default_factory=dict)
     equalities: list[tuple[Attribute, int, int]] = field(default_factory=list)
+    draws: bool = False
     training: bool = False
     tensors: str = "meta"
 
