@@ -22,6 +22,7 @@ from flowprune.tracing import random_numbers, remembered
 from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
 from flowprune.tracing.integers import Integer, equalities, expression_of, mark_attributes, widths_said
 from flowprune.tracing.shadow import call_model, first_tensor, meta_shadow, model_of, shadow, to_meta
+from flowprune.tracing.unlogged import failures_unlogged
 
 
 def trace(model: nn.Module, inputs: Any, *, training: bool = False) -> Graph:
@@ -84,7 +85,7 @@ def _on_meta(model: nn.Module, inputs: Any, training: bool, provenance: bool = T
 
 
 def _on_fake(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with failures_unlogged(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
             converted = mode.from_tensor(tensor.detach())
