@@ -109,7 +109,7 @@ def test_rounding_that_keeps_everything() -> None:
 
 def test_a_threshold_that_finds_nothing_dead() -> None:
     (said,) = warned(lambda: fp.plan(Chain(torch.relu), IMAGES, threshold=1e-6))
-    assert said.startswith("threshold=1e-06 removes nothing: no filter is below it, of those that may leave;")
+    assert said.startswith("threshold=1e-06 removes nothing: no filter that may leave is below it;")
     assert "train on, or raise the threshold" in said
 
 

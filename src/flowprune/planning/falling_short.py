@@ -61,11 +61,9 @@ def shortfall(made: Plan, budget: Budget) -> str | None:
         if not made.is_empty:
             return None
         alive = sum(made.kept_alive.values())
-        dead = (
-            f"{alive} dead filters stay, because their constants can go nowhere" if alive else "no filter is below it"
-        )
-        reasons = f"{dead}, of those that may leave"
-        return _message(f"{budget} removes nothing: {reasons}", made, True, "train on, or raise the threshold")
+        why = ", because their constants can go nowhere" if made.round_to == 1 else ""
+        dead = f"{alive} dead filters stay{why}" if alive else "no filter that may leave is below it"
+        return _message(f"{budget} removes nothing: {dead}", made, True, "train on, or raise the threshold")
     if budget.kind != "channels" or callable(budget.share):
         return None
     assert budget.share is not None
