@@ -34,7 +34,7 @@ class BudgetError(FlowpruneError):
 
 
 class UnreachableBudgetError(BudgetError):
-    """A count below that of the smallest model the constraints allow; ``smallest`` is what that one has."""
+    """Less than the smallest model has that the constraints allow; ``smallest`` is its count, or its time in nanoseconds."""
 
     def __init__(self, message: str, smallest: int) -> None:
         super().__init__(message)

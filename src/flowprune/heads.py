@@ -11,6 +11,7 @@ from flowprune.allocation.composition import composed
 from flowprune.errors import BudgetError, UnreachableBudgetError
 from flowprune.importance import Random
 from flowprune.iterating import KINDS, Widths
+from flowprune.planning.falling_short import attempts, warn_if_short
 from flowprune.planning.selection import LARGEST_CUT
 from flowprune.pruning import plan
 from flowprune.surgery import cut
@@ -55,9 +56,12 @@ def plan_both(model: nn.Module, inputs: Any, *, largest_cut: Shares = LARGEST_CU
                     asked |= {
                         budget.kind: str(target if way == 1 else max(target, int(dense * (target / dense) ** way)))
                     }
-                made.append(plan(small, inputs, **own, **asked))
+                with attempts():
+                    made.append(plan(small, inputs, **own, **asked))
                 small = cut(small, made[-1])
-            return composed(made, str(budget), untrained=True)
+            whole = composed(made, str(budget), untrained=True)
+            warn_if_short(whole, budget)
+            return whole
         except UnreachableBudgetError as error:
             failure = failure or error
     assert failure is not None

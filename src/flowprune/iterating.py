@@ -13,6 +13,7 @@ from flowprune.coupling import CoupledGroup
 from flowprune.errors import BudgetError
 from flowprune.importance import Random
 from flowprune.planning import CoupledModel
+from flowprune.planning.falling_short import attempts
 from flowprune.planning.selection import LARGEST_CUT
 from flowprune.pruning import plan, prune
 
@@ -69,7 +70,10 @@ def prune_iteratively(
             target = int(dense * (possible.target / dense) ** (step / steps)) if step < steps else possible.target
             asked |= {budget.kind: str(max(1, target))}
         # A branch whose ends are put at places holds its stream: nothing of that could leave in a later step.
-        made = plan(small, inputs, **{**others, "branches": step == steps and others.get("branches", False)}, **asked)
+        with attempts():  # what is to be said was said of the whole
+            made = plan(
+                small, inputs, **{**others, "branches": step == steps and others.get("branches", False)}, **asked
+            )
         if not made.is_empty or small is model:
             small = prune(small, made)
             widths.follow(made)

@@ -13,7 +13,7 @@ from flowprune.allocation import Budget, Plan, Shares, budget_from, checked_shar
 from flowprune.branches.deciding import Terms
 from flowprune.branches.removal import BranchRemoval
 from flowprune.coupling import CoupledGroup
-from flowprune.errors import BudgetError, CertificateError, ModelError
+from flowprune.errors import BudgetError, CertificateError, ModelError, UnreachableBudgetError
 from flowprune.importance.protocol import Importance
 from flowprune.lineage import attach_lineage, lineage_of
 from flowprune.measuring import filter_scales, is_finite, reference_scale
@@ -21,6 +21,7 @@ from flowprune.measuring.dead_filters import DEAD_BELOW
 from flowprune.planning import CoupledModel, assemble, select
 from flowprune.planning.collector import collector_paused
 from flowprune.planning.exemptions import Frozen, Ignored
+from flowprune.planning.falling_short import warn_if_short, why_it_stays
 from flowprune.planning.latency import within_latency
 from flowprune.planning.selection import LARGEST_CUT, dead_by_layer
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
@@ -80,8 +81,11 @@ def plan(
             says, under other budgets what is below 0.01; it leaves before anything else does. True changes a branch where that
             saves time, "always" every branch with dead ends; ``plan.branches`` and ``plan.branches_left`` say what became of which.
 
+    Warns:
+        FlowpruneWarning: the plan is empty, or keeps more than twice the channels that ``channels`` asks for; with the reasons.
+
     Raises:
-        BudgetError: for a malformed budget, or one that no allowed cut reaches.
+        BudgetError: for a malformed budget, or one that no allowed cut reaches; then with the reasons.
         ModelError: for NaN weights, a wrapper, a model that cannot be copied, or an unknown name in ``ignore`` or ``freeze``.
         TraceError: if the forward raises on the example inputs.
         CertificateError: if no part of the cut can be certified.
@@ -158,9 +162,16 @@ def plan(
             f"{coupled.last_refusal}"
         )
 
-    if budget.kind == "latency":
-        return within_latency(model, inputs, budget, planned, lambda made: cut(model, made))
-    return planned(budget)
+    try:
+        if budget.kind == "latency":
+            found = within_latency(model, inputs, budget, planned, lambda made: cut(model, made))
+        else:
+            found = planned(budget)
+    except UnreachableBudgetError as error:
+        stays = why_it_stays(coupled.coupling.frozen, bool(coupled.coupling.groups))
+        raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
+    warn_if_short(found, budget)
+    return found
 
 
 def _remembered(importance: Importance | None) -> Importance | None:

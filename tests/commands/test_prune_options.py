@@ -111,3 +111,24 @@ def test_a_budget_of_time_is_measured(flowprune: Flowprune) -> None:
 )
 def test_what_cannot_be_is_one_line(refused: Refused, options: tuple[object, ...], complaint: str) -> None:
     assert complaint in refused("prune", *NETWORK, "--out", "small.fp", *options)
+
+
+def test_a_cut_that_takes_nothing_is_carried_out_and_said_in_one_line(flowprune: Flowprune, tmp_path: Path) -> None:
+    (tmp_path / "work" / "stuck.py").write_text(
+        "from torch import nn\n"
+        "class Stuck(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)\n"
+        "    def forward(self, x):\n"
+        "        return self.last(self.first(x).cumsum(3))\n"
+    )
+    done = flowprune("prune", "stuck:Stuck", "--input", "3x4x4", "--channels", 0.5, "--out", "small.fp")
+    assert "asked: channels=0.5" in printed(done)
+    assert done.stderr.startswith(
+        "warning: channels=0.5 removes nothing; what stays: first.weight: passes through aten.cumsum,"
+    )
+    assert done.stderr.count("\n") == 1
+    refused = flowprune("prune", "stuck:Stuck", "--input", "3x4x4", "--macs", 0.5, "--out", "other.fp")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: macs=0.5 cannot be met")
+    assert "what stays: first.weight: passes through aten.cumsum, which has no coupling rule" in refused.stderr

@@ -219,7 +219,7 @@ OTHERS: dict[str, tuple[Body, int]] = {
     "view_copy": (lambda net, x, y: aten.view_copy(x, [x.shape[0], x.shape[1], 64]), 8),
 }
 
-STAYS = {"baddbmm", "pixel_shuffle", "_reshape_copy", "view_copy"}
+STAYS = {"pixel_shuffle", "_reshape_copy", "view_copy"}
 """What the operator does to its channels keeps them (all, of the left convolution): no rule yet, or a number in the call."""
 
 NOT_SEEN = {
@@ -243,6 +243,22 @@ NOT_SEEN = {
     "copy",  # has no derivative of its own; copy_ has
     # called by adaptive pooling and by resizing, inside torch
     "as_strided_",
+}
+
+ADDED: dict[str, Body] = {
+    "the same channels": lambda net, x, y: torch.baddbmm(y.flatten(2), x.flatten(2), torch.ones(2, 64, 64).to(x)),
+    "one slope a channel": lambda net, x, y: torch.baddbmm(
+        net.slope.to(x)[:, None], x.flatten(2), torch.ones(2, 64, 64).to(x), beta=0.5, alpha=2.0
+    ),
+    "nothing, by beta": lambda net, x, y: torch.baddbmm(
+        x.new_full(x.flatten(2).shape, float("nan")), x.flatten(2), torch.ones(2, 64, 64).to(x), beta=0
+    ),
+    "scores of a batch": lambda net, x, y: (
+        torch.baddbmm(torch.ones(1, 1, 64).to(x), tokens(x), x.flatten(2)).softmax(-1) @ tokens(y)
+    ).transpose(1, 2),
+    "a channel each in the batch": lambda net, x, y: torch.baddbmm(
+        y.flatten(0, 1), x.flatten(0, 1), y.flatten(0, 1)
+    ).view(x.shape),
 }
 
 CASES = {
@@ -271,6 +287,17 @@ def test_a_network_around_the_operator_is_pruned_right(name: str) -> None:
     small.train()(images).sum().backward()
 
 
+@pytest.mark.parametrize("name", ADDED)
+def test_what_is_added_to_a_batched_product(name: str) -> None:
+    torch.manual_seed(0)
+    model = randomized(Around(ADDED[name])).double().eval()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    made = plan(model, images, importance=Random(seed=0), channels=0.5)
+    assert len(made.removed["left.0.weight"][0]) == 4
+    with torch.no_grad():
+        assert largest_difference(prune(model, made).eval()(images), silenced_twin(model, made)(images)) < 1e-10
+
+
 def test_no_rule_is_left_out() -> None:
     covered = {f"aten.{name}" for name in CASES} | {f"aten.{name}" for name in NOT_SEEN}
     in_place = {f"aten.{name}_" for name in POINTWISE}  # one rule serves both; half of these names do not exist
@@ -284,4 +311,7 @@ def test_a_rule_that_trips_freezes_what_it_was_asked_about(monkeypatch: pytest.M
     monkeypatch.setitem(_RULES, "aten.exp", tripping)
     model = randomized(Around(lambda net, x, y: x.exp() + y, 8)).double().eval()
     made = plan(model, torch.randn(2, 3, 8, 8, dtype=torch.float64), importance=Random(seed=0), channels=0.5)
-    assert made.frozen["left.0.weight"] == "the coupling rule of aten.exp raised ValueError: two rows of other lengths"
+    assert (
+        made.frozen["left.0.weight"]
+        == "the coupling rule of aten.exp raised ValueError: two rows of other lengths (in the model itself)"
+    )

@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 from random_architectures import architecture
 from twin_property import Verdict, verdict
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::flowprune.errors.FlowpruneWarning"
+)  # of many of them nothing may leave
+
 CASES, PARTS = 500, 10
 
 

@@ -1,7 +1,7 @@
 """From a budget to a plan: how many channels leave each coupled group, counted exactly."""
 
 from flowprune.allocation.budget import Budget, budget_from
-from flowprune.allocation.by_layer import Shares, checked_shares, share_of_classes
+from flowprune.allocation.by_layer import Shares, checked_shares, share_of_classes, share_of_layer
 from flowprune.allocation.costs import CountModel, macs_model, params_model
 from flowprune.allocation.fitting import Fit, fit_channels, fit_count
 from flowprune.allocation.plan import AttributeChange, BranchChange, Fold, LayerChange, Plan, RoundedWidth
@@ -30,5 +30,6 @@ __all__ = [
     "params_model",
     "rank",
     "share_of_classes",
+    "share_of_layer",
     "widths_of",
 ]

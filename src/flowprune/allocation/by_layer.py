@@ -78,6 +78,16 @@ def share_of_classes(shares: Shares, coupling: Coupling, otherwise: float, optio
     return found
 
 
+def share_of_layer(shares: Shares, layer: str) -> float:
+    """The share of a layer, by its own name: that of the first pattern that means it or a module around it, 1 if none does."""
+    if callable(shares):
+        raise TypeError("a function gives shares to groups, not to layers")
+    if not isinstance(shares, Mapping):
+        return float(shares)
+    meant = (share for pattern, share in shares.items() if any(_means(pattern, name) for name in _around(layer)))
+    return next(meant, 1.0)
+
+
 def _around(name: str) -> list[str]:
     """A tensor's name and the paths of all modules around it."""
     parts = name.split(".")

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from flowprune.coupling.components import components
 from flowprune.coupling.labels import Array, Block, block_at
-from flowprune.coupling.propagation import Propagation, arange, propagate
+from flowprune.coupling.propagation import Propagation, arange, place_of, propagate
 from flowprune.coupling.rules import rule_of
 from flowprune.tracing import Graph, Operation
 from flowprune.tracing.integers import (
@@ -20,7 +20,10 @@ from flowprune.tracing.integers import (
     Expression,
     attributes_in,
     dimensions_in,
+    evaluate,
+    in_words,
     is_derived_from_sizes,
+    sizes_in,
     solved_for_first,
 )
 
@@ -101,6 +104,7 @@ class Notes:
     freezes: list[Freeze] = field(default_factory=list)
     balances: list[Array] = field(default_factory=list)
     fixed: dict[tuple[bool, int], Array] = field(default_factory=dict)
+    fixed_at: dict[tuple[bool, int], str] = field(default_factory=dict)
     rows: list[tuple[Array, Array]] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
     extents: list[Extent] = field(default_factory=list)
@@ -117,11 +121,12 @@ class Notes:
     def bound_rows(self, roots: Array) -> list[Freeze]:
         """What must stay because it is a whole row, and the operator counts its rows itself."""
         found: list[Freeze] = []
-        for rows in self.fixed.values():
+        for where, rows in self.fixed.items():
             members = roots[rows]
             whole = (members == members[:, :1]).all(axis=1)
             if whole.any():
-                found.append(Freeze(rows[whole].reshape(-1), "a group that could only leave as a whole"))
+                reason = f"a group that could only leave as a whole ({self.fixed_at[where]})"
+                found.append(Freeze(rows[whole].reshape(-1), reason))
         return found
 
     def roots(self) -> Array:
@@ -176,7 +181,10 @@ class Analysis(Propagation):
         self.notes.right.append(right.reshape(-1))
 
     def freeze(self, labels: Array, reason: str) -> None:
-        """Note that the channels must stay."""
+        """Note that the channels must stay, and where the reason is: at the operator that is asked for its rule."""
+        if self.operation is not None:
+            at = self.operation.module or "the model itself"
+            reason += f" (in {at})" if self.operation.name in reason else f" ({place_of(self.operation)})"
         self.notes.freezes.append(Freeze(labels.reshape(-1), reason))
 
     def balance(self, rows: Array, fixed: bool = False) -> None:
@@ -185,12 +193,13 @@ class Analysis(Propagation):
         if fixed:
             assert self.operation is not None
             self.notes.fixed[self.graph.training, self.operation.index] = rows
+            self.notes.fixed_at[self.graph.training, self.operation.index] = place_of(self.operation)
 
     def share(self, parts: Sequence[Array]) -> None:
         """Note that the parts' sizes follow from one another."""
         assert self.operation is not None
         for part in parts[1:]:
-            self.notes.ties.append(Tie(parts[0], part, f"{self.operation.name} in {self.operation.module}"))
+            self.notes.ties.append(Tie(parts[0], part, place_of(self.operation)))
 
     def interleave(self, rows: Array) -> None:
         """Note that the rows' entries alternate from here on."""
@@ -209,13 +218,13 @@ class Analysis(Propagation):
         origins = operation.integers.get(argument)
         expression = origins[position] if origins is not None and position < len(origins) else None
         if expression is None:
-            self._literal(labels, reason, operation)
+            self._stays(labels, reason, _given(operation, argument, position), ("number",))
         elif is_derived_from_sizes(expression):
             self._tie(labels, expression, operation)
         elif (solved := solved_for_first(expression, self._number)) is not None:
             self.notes.demands.append(Demand(solved[0], labels, solved[1]))
         else:
-            self._literal(labels, reason, operation)
+            self._stays(labels, reason, _given(operation, argument, position), expression)
 
     def extent(self, block: Block, axis: int, expression: Expression) -> None:
         """Note the size, to be compared with what a cut leaves; a single dimension's number freezes it at once."""
@@ -224,12 +233,12 @@ class Analysis(Propagation):
         self._tie(block.labels, expression, operation)
         if is_derived_from_sizes(expression):
             return
-        place = f"{operation.name} in {operation.module or 'the model itself'}"
+        place = place_of(operation)
         attribute = attributes_in(expression)[0] if expression[0] == "attribute" else None
-        if attribute is None and dimensions_in(expression):
-            return  # a ratio of a size and an attribute: the attribute is known from elsewhere, or the certificate refuses
+        if attribute is None and sizes_in(expression):
+            return  # computed from a size and an attribute: the attribute is known from elsewhere, or the certificate refuses
         if attribute is None and block.labels.ndim == 1 and not attributes_in(expression):
-            self._literal(block.labels, "reshaped to a number written in the code", operation)
+            self._stays(block.labels, "reshaped to", evaluate(expression, self._number), expression)
         else:
             self.notes.extents.append(Extent(block, axis, attribute, place, expression))
             self.notes.numbers |= {found: self._number(found) for found in attributes_in(expression)}
@@ -244,12 +253,10 @@ class Analysis(Propagation):
         for value, dimension in dimensions_in(expression):
             source = block_at(self.layouts.get(value, ()), dimension)
             if source is not None and not np.array_equal(source.labels.reshape(-1), labels.reshape(-1)):
-                place = f"{operation.name} in {operation.module or 'the model itself'}"
-                self.notes.ties.append(Tie(source.labels.reshape(-1), labels.reshape(-1), place))
+                self.notes.ties.append(Tie(source.labels.reshape(-1), labels.reshape(-1), place_of(operation)))
 
-    def _literal(self, labels: Array, reason: str, operation: Operation) -> None:
-        place = f" ({operation.name} in {operation.module or 'the model itself'})"
-        self.freeze(labels, reason + place)
+    def _stays(self, labels: Array, what: str, number: int, expression: Expression) -> None:
+        self.freeze(labels, f"{what} {in_words(number, expression)}")
 
     def _is_standard(self, operation: Operation) -> bool:
         return isinstance(self._model.get_submodule(operation.module), (_ConvNd, nn.LayerNorm))
@@ -267,6 +274,12 @@ class Analysis(Propagation):
         assert self.operation is not None
         if not self.graph.training:
             self.notes.costs.append(Cost(self.operation.index, constant, tuple(factors)))
+
+
+def _given(operation: Operation, argument: str, position: int) -> int:
+    """The integer that an operator was called with."""
+    given = operation.argument(argument)
+    return int(given[position] if isinstance(given, (tuple, list)) else given)
 
 
 def analyse(

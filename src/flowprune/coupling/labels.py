@@ -73,6 +73,8 @@ def without(layout: Layout, blocks: Iterable[Block]) -> Layout:
 
 def reduced(dimensions: Sequence[int], labels: Array) -> Block | None:
     """A block with the axes dropped along which its labels do not vary; None if none is left."""
+    if not labels.size:  # a slice that a cut has left nothing of
+        return Block(tuple(dimensions), labels)
     kept: list[int] = []
     for axis, dimension in enumerate(dimensions):
         first = labels.take([0], axis=axis)

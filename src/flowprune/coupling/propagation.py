@@ -94,7 +94,8 @@ class Propagation(ABC):
             labels: as many as the integer says.
             argument: the operator's argument that holds the integer.
             position: its place in a list argument, 0 for a bare integer.
-            reason: why the channels stay where the integer cannot follow.
+            reason: what the operator does by it ("a slice ends at"), to begin the reason why the channels stay where the integer
+                cannot follow; what the integer is comes after it.
         """
 
     @abstractmethod
@@ -160,6 +161,11 @@ class Propagation(ABC):
             return None
         self.join(left.labels, right.labels)
         return left
+
+
+def place_of(operation: Operation) -> str:
+    """Where in the model an operator runs, in words."""
+    return f"{operation.name} in {operation.module or 'the model itself'}"
 
 
 def propagate(state: Propagation, rule_of: Callable[[Operation], Rule]) -> None:

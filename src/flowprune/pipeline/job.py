@@ -16,6 +16,7 @@ from flowprune.importance import Random
 from flowprune.measuring.dead_filters import DEAD_BELOW
 from flowprune.models import create, takes_classes
 from flowprune.pipeline.criteria import importance_from
+from flowprune.planning.falling_short import attempts
 from flowprune.pruning import check_finite, plan
 from flowprune.recipe import BudgetSection, DataSection, NetworkSection, PruningSection, Recipe
 from flowprune.training import Data, load_data
@@ -62,11 +63,9 @@ class Job:
         """The share of the model's MACs that a cut of what is dead in it now would leave."""
         section = self.recipe.pruning
         dead = BudgetSection(threshold=DEAD_BELOW)
-        if section is None:
-            made = plan(model, self.example(), **dead.options())
-        else:
-            asked = next((budget for budget in section.budgets if budget.kind == "threshold"), dead)
-            made = plan(model, self.example(), **section.options(asked))
+        asked = dead if section is None else next((b for b in section.budgets if b.kind == "threshold"), dead)
+        with attempts():
+            made = plan(model, self.example(), **(dead.options() if section is None else section.options(asked)))
         before, after = made.macs
         return after / max(1, before)
 
@@ -98,7 +97,8 @@ class Job:
                 self.macs_left(model)
             for budget in section.budgets if section is not None else ():
                 if section is not None and budget.kind in ("macs", "params", "channels"):
-                    plan(model, self.example(), **section.options(budget), importance=Random())
+                    with attempts():
+                        plan(model, self.example(), **section.options(budget), importance=Random())
 
 
 def data_of(section: DataSection, data_dir: str | Path | None, seed: int) -> Data:

@@ -14,7 +14,7 @@ from flowprune.planning.coupled_model import CoupledModel
 from flowprune.planning.exemptions import IGNORED
 from flowprune.planning.layers import layer_changes
 from flowprune.planning.selection import Selection
-from flowprune.tracing.integers import Attribute, attributes_in, evaluate
+from flowprune.tracing.integers import Attribute, evaluate, in_words
 
 
 def assemble(
@@ -93,10 +93,10 @@ def _attributes(
     for attribute, uses in wanted.items():
         results = sorted({after for _, after, _ in uses})
         if len(results) > 1:
-            reason = f"{attribute.module}.{attribute.name} would have to be {' and '.join(map(str, results))} at once"
+            reason = f"{attribute} would have to be {' and '.join(map(str, results))} at once"
             conflicts.append(Contradiction(attribute, tuple(labels for _, _, labels in uses), reason))
         elif results[0] != uses[0][0] and attribute.module in coupled.exempt.modules:
-            reason = f"{attribute.module}.{attribute.name} counts them, and {attribute.module} is {IGNORED}"
+            reason = f"{attribute} counts them, and {attribute.module} is {IGNORED}"
             conflicts += [Freeze(labels, reason) for _, _, labels in uses]
         elif results[0] != uses[0][0]:
             changes.append(
@@ -106,12 +106,9 @@ def _attributes(
     numbers = coupling.notes.numbers | mended
     for extent, after in computed:
         if evaluate(extent.expression, numbers.__getitem__) != after:
-            what = (
-                "what the code computes from attributes"
-                if attributes_in(extent.expression)
-                else "a number written in the code"
-            )
-            conflicts.append(Freeze(extent.block.labels.reshape(-1), f"reshaped to {what} ({extent.place})"))
+            dense = evaluate(extent.expression, coupling.notes.numbers.__getitem__)
+            reason = f"reshaped to {in_words(dense, extent.expression)} ({extent.place})"
+            conflicts.append(Freeze(extent.block.labels.reshape(-1), reason))
     return tuple(changes), conflicts
 
 

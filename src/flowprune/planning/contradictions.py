@@ -34,7 +34,7 @@ class Contradiction:
 def level(contradiction: Contradiction, notes: Notes) -> None:
     """Ask that what the attribute counts shrinks in step: equally many leave where it counts equally many, else the same share."""
     first, *others = contradiction.uses
-    place = f"{contradiction.attribute.module}.{contradiction.attribute.name}"
+    place = str(contradiction.attribute)
     for labels in others:
         if len(labels) == len(first):
             notes.balances.append(np.stack([first, labels]))

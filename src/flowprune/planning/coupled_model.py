@@ -77,7 +77,7 @@ class CoupledModel:
         graphs = _both_passes(model, inputs)
         notes, passes = analyse(model, graphs, heads, places)
         exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
-        notes.freezes.extend(exempt.freezes)
+        notes.freezes[:0] = exempt.freezes  # in front: what the user has asked for is the first reason to give
         parameters = frozenset(name for name, _ in model.named_parameters())
         batch = batch_size(inputs)
         coupling = group_channels(notes, passes)

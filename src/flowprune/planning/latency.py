@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flowprune.allocation import Budget, Plan
-from flowprune.errors import BudgetError, UnreachableBudgetError
+from flowprune.errors import UnreachableBudgetError
 from flowprune.measuring.latency import Timing, time_in_turns
 from flowprune.tracing import batch_size, first_tensor
 
@@ -41,7 +41,7 @@ def within_latency(
         carried_out: the small model of a plan.
 
     Raises:
-        BudgetError: if even the smallest model the constraints allow is too slow.
+        UnreachableBudgetError: if even the smallest model the constraints allow is too slow.
     """
     whole = planned(Budget("channels", share=1.0))
     dense = carried_out(whole)
@@ -56,10 +56,11 @@ def within_latency(
     smallest = _smallest(budget, planned)
     before, after = timed(smallest, TURNS)
     if not _is_fast_enough(budget, before, after):
-        raise BudgetError(
+        raise UnreachableBudgetError(
             f"{budget} cannot be met on this machine: {_shown(_target(budget, before))} were asked for, the dense model takes "
             f"{_shown(before.median)} and the smallest model the constraints allow {_shown(after.median)}; raise the budget or "
-            "free more layers"
+            "free more layers",
+            round(after.median * 1e9),
         )
     fitting = [smallest]
     high = whole.macs[0]

@@ -17,6 +17,7 @@ from flowprune.measuring import measure
 from flowprune.planning import CoupledModel
 from flowprune.planning.assembly import name_of
 from flowprune.planning.exemptions import Frozen, Ignored
+from flowprune.planning.falling_short import attempts
 from flowprune.pruning import check_finite, plan, prune
 from flowprune.sensitivity_scan.result import CutPoint, GroupSensitivity, Sensitivity
 
@@ -70,15 +71,16 @@ def sensitivity(
         points: list[CutPoint] = []
         for position, share in enumerate(asked):
             kept = {**whole, **{group.name: 1 - share for group in groups}}
-            made = plan(
-                model,
-                inputs,
-                importance=criterion,
-                channels=kept,
-                largest_cut=1.0,
-                ignore=ignore,
-                freeze=freeze,
-            )
+            with attempts():
+                made = plan(
+                    model,
+                    inputs,
+                    importance=criterion,
+                    channels=kept,
+                    largest_cut=1.0,
+                    ignore=ignore,
+                    freeze=freeze,
+                )
             removed = _removed(made, groups[0])
             if points and points[-1].removed == removed:
                 found = points[-1].accuracy

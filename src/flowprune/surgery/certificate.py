@@ -187,7 +187,9 @@ class _Certification(Propagation):
                 continue
             reason = f"the argument {name} of {dense.name} is {after!r} instead of {before!r}"
             self._require(isinstance(before, float) and isinstance(after, float), reason)
-            self._altered[dense.index] = reason  # changes no shape: there may be more of the kind, one an attention
+            self._altered[dense.index] = (
+                f"{reason}: the code computes it from a width"  # changes no shape: there may be more of the kind, one an attention
+            )
         if dense.name == "aten.constant_pad_nd":
             self._check_padding(dense, small)
         self.operation = small

@@ -124,8 +124,9 @@ class Graph:
             or written down in the code.
         uninitialised: values that are memory nobody had written to.
         replaced: names of parameters and buffers that the forward puts another tensor in place of.
-        draws: whether the forward draws from Python's or numpy's random generators.
         counts: whether the forward changes numbers that its modules hold.
+        draws: whether the forward drew from Python's ``random`` or numpy's global generator: a plain number of this pass, or what
+            became of it, may be another one the next time.
         training: the mode it was traced in.
         tensors: the kind it was traced on, "meta", "fake" or "real".
     """

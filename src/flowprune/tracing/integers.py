@@ -60,6 +60,18 @@ class Integer(int):
 
     __hash__ = int.__hash__
 
+    def __neg__(self) -> Integer:
+        return Integer(-int(self), ("-", ("number", 0), self.expression))
+
+    def __pos__(self) -> Integer:
+        return self
+
+    def __rshift__(self, places: int) -> int:
+        return self // (1 << places)
+
+    def __lshift__(self, places: int) -> int:
+        return self * (1 << places)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Integer:
         return self
 
@@ -91,8 +103,9 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
     "-": operator.sub,
     "*": operator.mul,
     "//": operator.floordiv,
+    "%": operator.mod,
 }
-for _symbol, _method in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv")):
+for _symbol, _method in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
     _forward, _reflected = _arithmetic(_symbol, _OPERATORS[_symbol])
     setattr(Integer, f"__{_method}__", _forward)
     setattr(Integer, f"__r{_method}__", _reflected)
@@ -105,6 +118,10 @@ class Attribute:
     module: str
     name: str
     position: int | None = None
+
+    def __str__(self) -> str:
+        element = "" if self.position is None else f"[{self.position}]"
+        return (f"{self.module}.{self.name}" if self.module else f"the model's {self.name}") + element
 
 
 def attributes_in(expression: Expression) -> list[Attribute]:
@@ -185,6 +202,18 @@ def solved_for_first(
         solved = solved_for_first(right, number_of)
         return None if solved is None else (solved[0], solved[1] / evaluate(left, number_of))
     return None
+
+
+def in_words(number: int, expression: Expression) -> str:
+    """An integer that does not follow a cut, and where it comes from, to end a sentence with.
+
+    >>> in_words(8, ("//", ("attribute", "body", "width", None), ("number", 2)))
+    '8, which the code computes from body.width'
+    """
+    names = dict.fromkeys(map(str, attributes_in(expression)))
+    if names:
+        return f"{number}, which the code computes from {' and '.join(names)}"
+    return f"{number}, a number written in the code, or made by int() or from floats"
 
 
 def mark_attributes(model: nn.Module) -> None:

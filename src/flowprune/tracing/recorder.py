@@ -18,11 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from flowprune.errors import FlowpruneError, TraceError
-from flowprune.tracing import remembered
+from flowprune.tracing import random_numbers, remembered
 from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
 from flowprune.tracing.integers import Integer, equalities, expression_of, mark_attributes, widths_said
 from flowprune.tracing.shadow import call_model, first_tensor, model_of, shadow, to_meta
 from flowprune.tracing.state import note_changes, state_of
+from flowprune.tracing.unlogged import failures_unlogged
 
 
 def trace(model: nn.Module, inputs: Any, *, training: bool = False) -> Graph:
@@ -43,7 +44,7 @@ def trace(model: nn.Module, inputs: Any, *, training: bool = False) -> Graph:
     failure: Exception | None = None
     for attempt in (_on_meta, _on_fake, _on_real):
         try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
+            with random_numbers.repeated(), torch.no_grad():
                 return attempt(model, inputs, training)
         except FlowpruneError:
             raise
@@ -76,7 +77,7 @@ def retrace(model: nn.Module, inputs: Any, like: Graph) -> Graph:
         InterruptedTraceError: if the forward raises; it carries the part that ran.
     """
     attempt = {"meta": _on_meta, "fake": _on_fake, "real": _on_real}[like.tensors]
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with random_numbers.repeated(), torch.no_grad():
         return attempt(model, inputs, like.training, False)
 
 
@@ -88,7 +89,7 @@ def _on_meta(model: nn.Module, inputs: Any, training: bool, provenance: bool = T
 
 
 def _on_fake(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with failures_unlogged(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
             converted = mode.from_tensor(tensor.detach())
@@ -140,12 +141,15 @@ def _record(
     calls = _PythonCalls(recorder.number, recorder.graph.escaped, provenance)
     recorder.calls = calls
     before = state_of(model) if provenance else None
+    undrawn = random_numbers.state_outside_torch()
     try:
         recorder.watch_modules(model)
         with spelled_out_attention(), equalities() as compared, calls, recorder:
             outputs = call_model(model, inputs)
     except Exception as error:
         raise InterruptedTraceError(recorder.graph, error) from error
+    finally:
+        recorder.graph.draws = random_numbers.state_outside_torch() != undrawn
     recorder.graph.outputs = tuple(recorder.number(leaf) for leaf in tensors_in(outputs))
     recorder.graph.equalities = widths_said(compared)
     if before is not None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowprune.tracing.graph import Graph
+from flowprune.tracing.random_numbers import repeated_outside_torch
 from flowprune.tracing.recorder import is_unseen, spelled_out_attention, trace
 from flowprune.tracing.shadow import call_model, model_of, shadow
 
@@ -52,7 +53,8 @@ def replay(model: nn.Module, inputs: Any, visit: Visit, graph: Graph | None = No
     training-time hooks stay untouched.
     """
     twin = shadow(model_of(model), lambda tensor: tensor).eval()
-    with spelled_out_attention(), torch.no_grad(), _Visitor(graph or trace(model, inputs), visit):
+    visitor = _Visitor(graph or trace(model, inputs), visit)
+    with repeated_outside_torch(), spelled_out_attention(), torch.no_grad(), visitor:
         return call_model(twin, inputs)
 
 

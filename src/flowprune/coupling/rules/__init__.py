@@ -71,13 +71,12 @@ def rule_of(operation: Operation) -> Rule:
 
 def unknown_operator(operation: Operation, state: Propagation) -> None:
     """Freeze every channel the operator touches, and say which operator it was; of a parametrisation, how to be rid of it."""
-    place = f" in {operation.module}" if operation.module else ""
     advice = ""
     if "parametrizations" in operation.module.split("."):
         advice = "; to prune the layer, fold it in by torch.nn.utils.parametrize.remove_parametrizations"
     elif operation.name == "aten._weight_norm_interface":
         advice = "; to prune the layer, fold it in by torch.nn.utils.remove_weight_norm"
-    state.freeze_inputs(operation, f"passes through {operation.name}{place}, which has no coupling rule{advice}")
+    state.freeze_inputs(operation, f"passes through {operation.name}, which has no coupling rule{advice}")
 
 
 for _module in pkgutil.iter_modules(__path__):

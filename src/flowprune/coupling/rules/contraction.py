@@ -9,6 +9,7 @@ from typing import TypeGuard
 from flowprune.coupling.labels import Array, Block, Layout, block_at, without
 from flowprune.coupling.propagation import Propagation
 from flowprune.coupling.rules import rule
+from flowprune.coupling.rules.pointwise import joined_layouts
 from flowprune.tracing import Operation, Reference
 
 _UNKNOWN = "reads the model's input, or channels that are not known"
@@ -54,16 +55,15 @@ def _cost(state: Propagation, sizes: Sequence[tuple[int, Block | None]]) -> None
 
 @rule("aten.bmm", "aten.baddbmm")
 def batched_matrix_product(operation: Operation, state: Propagation) -> None:
-    """[b, m, k] times [b, k, n].
+    """[b, m, k] times [b, k, n]; to ``baddbmm``'s result another tensor is added, entry by entry.
 
     Where the batch holds attention heads, a factor carries a block [heads, width]. A head leaves as a whole: its labels are joined
     along its width, and the result carries one label a head in its batch dimension. Where pruning goes inside heads, the labels
     of a width that is summed over are joined one by one, and every head keeps the same number.
     """
-    if operation.name == "aten.baddbmm":
-        state.freeze_inputs(operation, "passes through aten.baddbmm, which has no coupling rule")
-        return
-    left, right = operation.argument("self"), operation.argument("mat2")
+    added: Reference | None = operation.argument("self") if operation.name == "aten.baddbmm" else None
+    left = operation.argument("self" if added is None else "batch1")
+    right = operation.argument("mat2" if added is None else "batch2")
     height, depth, width = state.shape(left)[1], state.shape(left)[2], state.shape(right)[2]
     from_left, batch_left = _taken(state, state.layout(left), 2)
     from_right, batch_right = _taken(state, state.layout(right), 1)
@@ -105,6 +105,9 @@ def batched_matrix_product(operation: Operation, state: Propagation) -> None:
         state.join(heads[0], labels)
     if heads and len(spread) != 1:
         layout.append(Block((0,), heads[0]))
+    if added is not None and operation.argument("beta", 1) != 0:  # a beta of 0 ignores what is added, whatever it holds
+        shape = state.output_shape(operation)
+        layout = list(joined_layouts(state, [tuple(layout), state.layout(added)], [shape, state.shape(added)], shape))
     state.set(operation, tuple(layout))
     _bmm_cost(state, state.shape(left)[0], height, depth, width, from_left, down, across, heads)
 

@@ -126,7 +126,7 @@ def _grouped(
         rows = made.reshape(groups, per_group)
         if depthwise:
             state.join(entering, rows)
-            state.count(entering.reshape(-1), "groups", 0, "the number of groups")
+            state.count(entering.reshape(-1), "groups", 0, "its groups are")
         else:
             state.balance(rows, fixed=True)
             if read is not None:
@@ -140,7 +140,7 @@ def _grouped(
         return None
     state.join(entering.reshape(-1), read)
     if depthwise and per_group == 1:
-        state.count(entering.reshape(-1), "groups", 0, "the number of groups")
+        state.count(entering.reshape(-1), "groups", 0, "its groups are")
         return read
     state.balance(entering, fixed=True)
     return np.tile(made, groups) if made is not None else None

@@ -21,6 +21,7 @@ def embedding(operation: Operation, state: Propagation) -> None:
     rows, columns = block_at(state.layout(weight), 0), block_at(state.layout(weight), 1)
     if rows is not None:
         state.freeze(rows.labels, "rows of a table are picked by number")
+    state.freeze_layout(state.layout(operation.argument("indices")), "numbers that rows of a table are picked by")
     if columns is not None:
         state.set(operation, (Block((len(state.output_shape(operation)) - 1,), columns.labels),))
 

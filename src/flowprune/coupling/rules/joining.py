@@ -80,9 +80,9 @@ def cut_slice(operation: Operation, state: Propagation) -> None:
     start, end = (bound + size if bound < 0 else bound for bound in (start, end))
     labels = block.labels
     if start > 0:
-        state.count(labels[:start], "start", 0, "a slice starts at a number written in the code")
+        state.count(labels[:start], "start", 0, "a slice starts at")
     if end < size:
-        state.count(labels[:end], "end", 0, "a slice ends at a number written in the code")
+        state.count(labels[:end], "end", 0, "a slice ends at")
     state.set(operation, (*others, Block((dimension,), labels[start:end])))
 
 
@@ -127,7 +127,7 @@ def _split_into(
             state.balance(labels.reshape(whole, sizes[0]))
             if operation.python not in ("chunk", "tensor_split"):
                 for row in labels.reshape(whole, sizes[0]):
-                    state.count(row, "split_size", 0, "split by a number written in the code")
+                    state.count(row, "split_size", 0, "split by")
     start = 0
     for position in range(len(operation.outputs)):
         length = state.output_shape(operation, position)[dimension]
@@ -136,7 +136,7 @@ def _split_into(
             continue
         part = labels[start : start + length]
         if not equal:
-            state.count(part, "split_sizes", position, "split by numbers written in the code")
+            state.count(part, "split_sizes", position, "split by")
         state.set(operation, (*others, Block((dimension,), part)), position)
         start += length
 
@@ -191,7 +191,7 @@ def constant_pad(operation: Operation, state: Propagation) -> None:
             state.freeze(block.labels, "a reshaped block is padded, or channels are cut off by a negative padding")
             continue
         low, high = state.fresh(before), state.fresh(after)
-        state.count(low, "pad", place, "zero channels are padded by a number written in the code")
-        state.count(high, "pad", place + 1, "zero channels are padded by a number written in the code")
+        state.count(low, "pad", place, "zero channels are padded by")
+        state.count(high, "pad", place + 1, "zero channels are padded by")
         layout.append(Block(block.dimensions, np.concatenate([low, block.labels, high])))
     state.set(operation, tuple(layout))

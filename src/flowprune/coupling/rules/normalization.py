@@ -56,12 +56,12 @@ def layer_norm(operation: Operation, state: Propagation) -> None:
     if normalized == 1:
         block = _channels(operation, state, last, tensors, "layer norm")
         if block is not None:
-            state.count(block.labels, "normalized_shape", 0, "normalised over a number written in the code")
+            state.count(block.labels, "normalized_shape", 0, "normalised over")
     elif any(b.dimensions[-1] > last - normalized for b in state.layout(x)):
         state.freeze_inputs(operation, "a layer norm over several dimensions")
     else:  # over positions only: every channel has statistics of its own
         for tensor in tensors:
-            state.freeze_layout(state.layout(tensor), "positions")
+            state.freeze_layout(state.layout(tensor), "the weight of a layer norm over positions")
     others = tuple(b for b in state.layout(x) if b.dimensions[-1] <= last - normalized)
     state.set(operation, (*others, Block((last,), block.labels)) if block is not None else others)
     for position in (1, 2):

@@ -102,7 +102,7 @@ def restrided(operation: Operation, state: Propagation) -> None:
     ):
         state.set(operation, state.layout(x))
     else:
-        state.freeze_inputs(operation, "passes through aten.as_strided_")
+        state.freeze_inputs(operation, "its elements are placed anew by strides")
 
 
 @rule("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias", "aten._reshape_copy", "aten.view_copy")
