@@ -150,3 +150,18 @@ def test_a_constant_that_meets_others_elsewhere_than_in_weights_stays_or_is_righ
         assert torch.allclose(model(images), small(images), atol=1e-10)
     if how in ("products of positions", "einsum") and constant < 0:
         assert not made.is_empty  # zeros add nothing
+
+
+@pytest.mark.parametrize("constant", [0.8, -0.3])
+def test_a_grouped_convolution_reads_a_channel_of_every_group(constant: float) -> None:
+    """The same column of its weight reads one channel in each group: constants of all of them count, not the first group's."""
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU())
+    model = nn.Sequential(*made, nn.Conv2d(16, 8, 1, groups=2), nn.ReLU(), nn.Conv2d(8, 3, 1)).double().eval()
+    with torch.no_grad():
+        made[1].weight[[1, 9]] = 0
+        made[1].bias[1], made[1].bias[9] = -0.5, constant
+    plan_ = plan(model, torch.randn(2, 3, 6, 6, dtype=torch.float64), threshold=1e-2)
+    assert plan_.is_empty is (constant > 0)
+    images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    assert torch.allclose(model(images), prune(model, plan_)(images), atol=1e-12)
