@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from flowprune.allocation import Plan
     from flowprune.artifacts import export, load, save
     from flowprune.comparison import compare
-    from flowprune.errors import FlowpruneError
+    from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
     from flowprune.flow import FeatureFlow, flow_paths
     from flowprune.iterating import prune_iteratively
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FeatureFlow",
     "FlowpruneError",
+    "FlowpruneWarning",
     "Plan",
     "compare",
     "errors",
@@ -50,6 +51,7 @@ __all__ = [
 _ROOMS = {
     "FeatureFlow": "flowprune.flow",
     "FlowpruneError": "flowprune.errors",
+    "FlowpruneWarning": "flowprune.errors",
     "Plan": "flowprune.allocation",
     "compare": "flowprune.comparison",
     "evaluate": "flowprune.training",
