@@ -14,7 +14,7 @@ from flowprune.errors import ModelError
 from flowprune.surgery.attributes import mend_attributes
 from flowprune.surgery.restructuring import renumber, restructured
 from flowprune.tracing import model_of, shadow
-from flowprune.tracing.shadow import to_meta
+from flowprune.tracing.shadow import check_sizes_known, check_weights_there, to_meta
 
 
 def names_of_tensors(model: nn.Module) -> dict[int, str]:
@@ -32,8 +32,10 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     """A new, smaller module; ``model`` is untouched.
 
     Raises:
-        ModelError: if the model's tensors are not those the plan was made for.
+        ModelError: if the model's tensors are not those the plan was made for, or have no numbers (on the meta device).
     """
+    check_sizes_known(model)
+    check_weights_there(model)
     model = restructured(model_of(model), plan.branches)
     check_fits(model, plan)
     names = names_of_tensors(model)

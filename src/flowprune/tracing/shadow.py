@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten
 
 from flowprune.errors import ModelError, TraceError
@@ -34,14 +35,36 @@ def model_of(model: nn.Module) -> nn.Module:
     return model
 
 
+def check_sizes_known(model: nn.Module) -> None:
+    """Raise a ``ModelError`` naming the first lazy module that has not seen an input yet."""
+    for path, module in model.named_modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and is_lazy(tensor):
+                raise ModelError(
+                    f"{path or 'the model'} is a {type(module).__name__} whose sizes are not known before its first input; run the "
+                    "model on one (model(inputs)), then pass it again"
+                )
+
+
+def check_weights_there(model: nn.Module) -> None:
+    """Raise a ``ModelError`` naming the first parameter or buffer that is on the meta device, where nothing has values."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise ModelError(
+                f"{name} is on the meta device and holds no numbers; put the model on a real one (model.to_empty(device=...)) and "
+                "load its weights"
+            )
+
+
 def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
     """A structural copy of ``model`` in which every tensor it holds is replaced by ``stand_in(tensor)``.
 
     Shared tensors stay shared. Tensors that are plain attributes of a module (caches) are replaced too.
 
     Raises:
-        ModelError: if the model cannot be copied.
+        ModelError: if the model cannot be copied, or a lazy module has not run yet.
     """
+    check_sizes_known(model)
     try:
         return structural_copy(model, stand_in)
     except Exception as error:
