@@ -95,7 +95,7 @@ class _Cutting:
         """What else an optimizer keeps: containers are its own, with the new parameters; what is remembered by parameter is not."""
         if isinstance(value, Optimizer):
             return self.carried_over(value)
-        if isinstance(value, nn.Parameter) and id(value) in self._names:
+        if isinstance(value, torch.Tensor) and id(value) in self._names:
             return self._partner(value)[1]
         if type(value) is list:
             carried = [self._attribute(entry) for entry in value]

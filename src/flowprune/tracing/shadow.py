@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten
 
 from flowprune.errors import ModelError, TraceError
+from flowprune.tracing.scripted import hide_scripted_parts
 from flowprune.tracing.structural_copy import structural_copy
 
 
@@ -57,13 +58,30 @@ def check_weights_there(model: nn.Module) -> None:
 
 
 def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-    """A structural copy of ``model`` in which every tensor it holds is replaced by ``stand_in(tensor)``.
+    """A structural copy of ``model``, to be run under dispatch modes, in which every tensor it holds is ``stand_in(tensor)``.
 
-    Shared tensors stay shared. Tensors that are plain attributes of a module (caches) are replaced too.
+    Shared tensors stay shared. Tensors that are plain attributes of a module (caches) are replaced too. Scripted parts are hidden
+    behind modules that look the same from outside (``tracing.scripted``).
 
     Raises:
         ModelError: if the model cannot be copied, or a lazy module has not run yet.
     """
+    copied = copy_with(model, stand_in)
+    hide_scripted_parts(copied)
+    return copied
+
+
+def copy_with(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    """The same with its scripted parts as they are, copied whole with their own tensors: a model to be handed on.
+
+    Raises:
+        ModelError: as ``shadow``.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            f"the model is scripted or traced as a whole ({type(model).__name__} of torch.jit), so its code cannot be followed; "
+            "pass the eager model it was made from, and script or trace the result again"
+        )
     check_sizes_known(model)
     try:
         return structural_copy(model, stand_in)
