@@ -25,6 +25,7 @@ from flowprune.planning.falling_short import warn_if_short, why_it_stays
 from flowprune.planning.latency import within_latency
 from flowprune.planning.selection import LARGEST_CUT, dead_by_layer
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
+from flowprune.tracing.shadow import check_sizes_known, check_weights_there
 
 ATTEMPTS = 32
 """How often a cut may be refused and tried again with the refused part frozen."""
@@ -225,9 +226,12 @@ def prune(
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise a ``ModelError`` for a model without parameters, or naming the first parameter or buffer that holds NaN or infinity."""
+    """Raise a ``ModelError`` for a model without parameters, or naming the first parameter or buffer that holds NaN or infinity, or
+    nothing at all (of a lazy module that has not run, or on the meta device)."""
     if next(model.parameters(), None) is None:
         raise ModelError(f"{type(model).__name__} has no parameters, so there is nothing to prune")
+    check_sizes_known(model)
+    check_weights_there(model)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.device.type != "meta" and not is_finite(tensor):
+        if not is_finite(tensor):
             raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")

@@ -61,6 +61,26 @@ def test_a_model_of_nan_is_refused(refused: Refused, tmp_path: Path) -> None:
     assert "layer2.0.conv1.weight" in line and "NaN" in line
 
 
+@pytest.mark.parametrize(
+    ("builder", "arguments", "said"),
+    [
+        ("lazy", ("prune", "--macs", 0.5, "--importance", "l2", "--out", "a.fp"), "0 is a LazyConv2d"),
+        ("nowhere", ("explain",), "0.weight is on the meta device"),
+    ],
+)
+def test_a_model_without_numbers_is_refused(
+    builder: str, arguments: tuple[object, ...], said: str, refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "unready.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def lazy():\n    return nn.Sequential(nn.LazyConv2d(8, 3), nn.Conv2d(8, 2, 3))\n"
+        "def nowhere():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 3)).to('meta')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command, *more = arguments
+    assert said in refused(command, f"unready:{builder}", "--input", "3x8x8", *more, PYTHONPATH=path)
+
+
 def test_a_corrupt_artifact_is_refused(refused: Refused, tmp_path: Path) -> None:
     path = tmp_path / "broken.fp"
     save(create("resnet8", width=4), path)

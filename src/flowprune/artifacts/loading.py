@@ -16,6 +16,7 @@ from flowprune.lineage import Lineage, attach_lineage
 from flowprune.models import create, runs_own_code
 from flowprune.surgery import cut
 from flowprune.tracing import model_of
+from flowprune.tracing.shadow import check_sizes_known
 
 _WHERE_WEIGHTS_COME_FROM = ("weights", "pretrained", "checkpoint")
 
@@ -102,6 +103,7 @@ def _build(header: Header, file: Path) -> nn.Module:
 
 def _own_copy(model: nn.Module) -> nn.Module:
     try:
+        check_sizes_known(model)
         return copy.deepcopy(model_of(model))
     except ModelError as error:
         raise ArtifactError(f"model= is no fresh instance: {error}") from error

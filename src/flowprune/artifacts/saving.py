@@ -16,6 +16,7 @@ from flowprune.artifacts.replacing import replacing
 from flowprune.errors import ArtifactError
 from flowprune.lineage import lineage_of
 from flowprune.tracing import model_of
+from flowprune.tracing.shadow import check_sizes_known
 
 
 def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
@@ -33,10 +34,11 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
 
     Raises:
         ArtifactError: the model's state holds something else than dense tensors with data, or the notes are no JSON.
-        ModelError: the model is a wrapper (compiled, DistributedDataParallel, ...).
+        ModelError: the model is a wrapper (compiled, DistributedDataParallel, ...), or a lazy module of it has not run yet.
         OutputError: the file cannot be written.
     """
     lineage = lineage_of(model_of(model))
+    check_sizes_known(model)
     tensors, shared = stored_tensors(model)
     header = Header(
         architecture=type(model).__name__,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprune.allocation import LayerChange
 from flowprune.coupling import Coupling
-from flowprune.coupling.roles import layer_of
+from flowprune.coupling.roles import Roles, layer_of, roles_in
 from flowprune.planning.coupled_model import CoupledModel
 
 
@@ -26,12 +26,12 @@ def layer_changes(coupled: CoupledModel, gone: NDArray[np.bool_]) -> tuple[Layer
         entry[0] += before // coupled.batch
         entry[1] += after // coupled.batch
     changes: list[LayerChange] = []
+    roles = roles_in(graph)
     shapes = {name: graph.values[value].shape for value, name in graph.parameters.items() if name in coupled.parameters}
     for layer, (before, after) in macs.items():
-        own = {name: shape for name, shape in shapes.items() if name.rpartition(".")[0] == layer}
-        weight = next((name for name in own if name.endswith("weight")), next(iter(own), layer))
-        made = _made_dimension(coupling, weight)
-        channels = _kept(coupling, gone, weight, made, shapes.get(weight, (0, 0)))
+        own = {name: shape for name, shape in shapes.items() if _owner(name, macs) == layer}
+        made = _made_by(own, roles)
+        channels = (0, 0) if made is None else _kept(coupling, gone, *made, own[made[0]])
         params = [0, 0]
         for name, shape in own.items():
             sizes = [_kept(coupling, gone, name, d, shape) for d in range(len(shape))]
@@ -41,12 +41,20 @@ def layer_changes(coupled: CoupledModel, gone: NDArray[np.bool_]) -> tuple[Layer
     return tuple(changes)
 
 
-def _made_dimension(coupling: Coupling, weight: str) -> int:
-    for group in coupling.groups:
-        for member in group.members:
-            if member.name == weight and member.role == "output":
-                return member.dimension
-    return 0
+def _owner(name: str, layers: Container[str]) -> str:
+    """The layer a parameter belongs to; the model's own weights are layers by themselves."""
+    return name if name in layers else name.rpartition(".")[0]
+
+
+def _made_by(own: Mapping[str, Sequence[int]], roles: Roles) -> tuple[str, int] | None:
+    """The weight of a layer and which of its dimensions are the filters.
+
+    None where a module only multiplies tensors: a scale, a temperature or a table of positions beside that makes no channels.
+    """
+    matrices = [name for name, shape in own.items() if len(shape) > 1]
+    made = [(name, d) for name in matrices for d in range(len(own[name])) if roles.get((name, d)) == "output"]
+    made += [(name, 0) for name in matrices if name.endswith("weight")]
+    return next(iter(made), None)
 
 
 def _kept(

@@ -13,8 +13,8 @@ from flowprune.allocation import Plan
 from flowprune.errors import ModelError
 from flowprune.surgery.attributes import mend_attributes
 from flowprune.surgery.restructuring import renumber, restructured
-from flowprune.tracing import model_of, shadow
-from flowprune.tracing.shadow import to_meta
+from flowprune.tracing import model_of
+from flowprune.tracing.shadow import check_sizes_known, check_weights_there, copy_with, to_meta
 
 
 def names_of_tensors(model: nn.Module) -> dict[int, str]:
@@ -32,8 +32,10 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     """A new, smaller module; ``model`` is untouched.
 
     Raises:
-        ModelError: if the model's tensors are not those the plan was made for.
+        ModelError: if the model's tensors are not those the plan was made for, or have no numbers (on the meta device).
     """
+    check_sizes_known(model)
+    check_weights_there(model)
     model = restructured(model_of(model), plan.branches)
     check_fits(model, plan)
     names = names_of_tensors(model)
@@ -59,7 +61,7 @@ def cut_on_meta(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def _copy(model: nn.Module, plan: Plan, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-    small = shadow(model, stand_in)
+    small = copy_with(model, stand_in)
     mend_attributes(small, model, plan)
     renumber(small, plan.branches, plan.removed)
     return small

@@ -27,7 +27,7 @@ from flowprune.surgery.branch_modules import (
     placed,
     reading,
 )
-from flowprune.tracing.shadow import shadow
+from flowprune.tracing.shadow import copy_with
 
 KINDS = ("opened", "reading", "ended", "constant", "vanished")
 
@@ -40,7 +40,7 @@ def restructured(model: nn.Module, branches: Sequence[BranchChange]) -> nn.Modul
     """
     if not branches:
         return model
-    copied = shadow(model, lambda tensor: tensor)
+    copied = copy_with(model, lambda tensor: tensor)
     for branch in branches:
         _carry_out(copied, branch)
     return copied

@@ -21,6 +21,7 @@ from flowprune.errors import FlowpruneError, TraceError
 from flowprune.tracing import random_numbers, remembered
 from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
 from flowprune.tracing.integers import Integer, equalities, expression_of, mark_attributes, widths_said
+from flowprune.tracing.scripted import ScriptedPart
 from flowprune.tracing.shadow import call_model, first_tensor, model_of, shadow, to_meta
 from flowprune.tracing.state import note_changes, state_of
 from flowprune.tracing.unlogged import failures_unlogged
@@ -370,6 +371,8 @@ class _Recorder(TorchDispatchMode):
             return hook
 
         for path, module in model.named_modules():
+            if isinstance(module, ScriptedPart):
+                continue  # nobody can put a hook there: no place to look at features
             module.register_forward_pre_hook(enter(path), with_kwargs=True)
             module.register_forward_hook(leave(path))
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten
 
 from flowprune.errors import ModelError, TraceError
+from flowprune.tracing.scripted import hide_scripted_parts
 from flowprune.tracing.structural_copy import structural_copy
 
 
@@ -34,14 +36,53 @@ def model_of(model: nn.Module) -> nn.Module:
     return model
 
 
-def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-    """A structural copy of ``model`` in which every tensor it holds is replaced by ``stand_in(tensor)``.
+def check_sizes_known(model: nn.Module) -> None:
+    """Raise a ``ModelError`` naming the first lazy module that has not seen an input yet."""
+    for path, module in model.named_modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and is_lazy(tensor):
+                raise ModelError(
+                    f"{path or 'the model'} is a {type(module).__name__} whose sizes are not known before its first input; run the "
+                    "model on one (model(inputs)), then pass it again"
+                )
 
-    Shared tensors stay shared. Tensors that are plain attributes of a module (caches) are replaced too.
+
+def check_weights_there(model: nn.Module) -> None:
+    """Raise a ``ModelError`` naming the first parameter or buffer that is on the meta device, where nothing has values."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise ModelError(
+                f"{name} is on the meta device and holds no numbers; put the model on a real one (model.to_empty(device=...)) and "
+                "load its weights"
+            )
+
+
+def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    """A structural copy of ``model``, to be run under dispatch modes, in which every tensor it holds is ``stand_in(tensor)``.
+
+    Shared tensors stay shared. Tensors that are plain attributes of a module (caches) are replaced too. Scripted parts are hidden
+    behind modules that look the same from outside (``tracing.scripted``).
 
     Raises:
-        ModelError: if the model cannot be copied.
+        ModelError: if the model cannot be copied, or a lazy module has not run yet.
     """
+    copied = copy_with(model, stand_in)
+    hide_scripted_parts(copied)
+    return copied
+
+
+def copy_with(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    """The same with its scripted parts as they are, copied whole with their own tensors: a model to be handed on.
+
+    Raises:
+        ModelError: as ``shadow``.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            f"the model is scripted or traced as a whole ({type(model).__name__} of torch.jit), so its code cannot be followed; "
+            "pass the eager model it was made from, and script or trace the result again"
+        )
+    check_sizes_known(model)
     try:
         return structural_copy(model, stand_in)
     except Exception as error:

@@ -31,8 +31,8 @@ _UNCHANGING = frozenset(
         *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
     }
 )
-_STATELESS = (CustomOpDef, OpOverload, OpOverloadPacket)
-"""Operators: ``deepcopy`` refuses them."""
+_STATELESS = (CustomOpDef, OpOverload, OpOverloadPacket, torch.jit.ScriptFunction)
+"""Operators and scripted functions: ``deepcopy`` refuses them."""
 
 _CONTAINERS = frozenset({dict, OrderedDict, set, list})
 _TABLES = frozenset({"_modules", "_parameters", "_buffers"})
@@ -48,6 +48,9 @@ def structural_copy(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.T
     # every module and tensor is known, if empty, before anything that may refer to it is copied
     for module in model.modules():
         kind: Any = type(module)
+        if issubclass(kind, torch.jit.ScriptModule):
+            _enter_scripted(module, memo)
+            continue
         if not _is_plain(kind):
             _enter_attributes(module.__dict__.items(), memo, stand_in)
             continue
@@ -63,6 +66,18 @@ def structural_copy(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.T
     whole: nn.Module = copy.deepcopy(model, memo)  # what is in the memo, unless its class has a way of its own
     strip_transient_hooks(whole)
     return whole
+
+
+def _enter_scripted(part: nn.Module, memo: dict[int, Any]) -> None:
+    """Copy a scripted part as one, with tensors of its own; while gradients are recorded, they would be results of the old ones."""
+    if id(part) in memo:
+        return
+    with torch.no_grad():
+        copied = copy.deepcopy(part, memo)
+    for old, new in zip(part.modules(), copied.modules(), strict=True):
+        memo[id(old)] = new
+    for before, after in zip(part.parameters(), copied.parameters(), strict=True):
+        after.requires_grad_(before.requires_grad)
 
 
 def _begun(
@@ -104,6 +119,8 @@ def _enter_attributes(
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor) and id(leaf) not in memo:
                 memo[id(leaf)] = stand_in(leaf)
+            elif isinstance(leaf, _STATELESS):
+                memo[id(leaf)] = leaf
 
 
 def _copied(held: Any, memo: dict[int, Any]) -> Any:
