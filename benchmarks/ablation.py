@@ -140,7 +140,11 @@ class Setting:
     def training(self, cell: Cell) -> TrainingSettings:
         """How a cell is trained."""
         return TrainingSettings(
-            epochs=self.epochs, weight_decay=cell.weight_decay, seed=cell.seed, evaluate_every=self.epochs
+            epochs=self.epochs,
+            weight_decay=cell.weight_decay,
+            precision="float32",
+            seed=cell.seed,
+            evaluate_every=self.epochs,
         )
 
     def described(self) -> dict[str, Any]:

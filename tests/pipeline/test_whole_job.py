@@ -27,7 +27,7 @@ RECIPE = {
     "networks": [{"name": "resnet8", "options": {"in_channels": 1, "width": 6}}],
     "data": {"name": "digits", "subset": 320},
     "methods": ["plain", "ffr"],
-    "training": {"epochs": 3, "batch_size": 32, "augmentation": {"crop": 1, "flip": False}},
+    "training": {"epochs": 3, "batch_size": 32, "augmentation": {"crop": 1, "flip": False}, "precision": "float32"},
     "flow": {"gradient": "20%", "curvature": "5%"},
     "pruning": {
         "budgets": [{"macs": 0.5}, {"threshold": 0.7}],
@@ -35,7 +35,7 @@ RECIPE = {
         "batches": 1,
         "batch_size": 64,
     },
-    "finetuning": {"epochs": 1, "batch_size": 32, "lr": 0.01, "augmentation": None},
+    "finetuning": {"epochs": 1, "batch_size": 32, "lr": 0.01, "augmentation": None, "precision": "float32"},
 }
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from flowprune.errors import DataError, UnknownNameError
-from flowprune.training import load_data
+from flowprune.training import load_data, splits
 
 REAL = os.environ.get("FLOWPRUNE_DATA")
 
@@ -115,6 +115,31 @@ def test_imagefolder_reads_classes_and_cuts_to_the_asked_size(tmp_path: Path) ->
     picture(tmp_path / "val" / "green" / "0.png", (0, 255, 0))
     with pytest.raises(DataError, match=r"differ \(green\)"):
         load_data("imagefolder", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("subset", [None, 5])
+def test_pictures_of_a_small_folder_are_decoded_once_and_those_of_a_large_one_never_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subset: int | None
+) -> None:
+    for half in ("train", "val"):
+        for label in range(2):
+            for number in range(4):
+                picture(tmp_path / half / str(label) / f"{number}.png", (60 * number, 200 * label, 7), (8, 8))
+    whole = load_data("imagefolder", data_dir=tmp_path, size=8, subset=subset)
+    with monkeypatch.context() as patched:
+        patched.setattr(splits, "SMALL_BYTES", 4 * 3 * 8 * 8)  # four pictures
+        large = load_data("imagefolder", data_dir=tmp_path, size=8, subset=subset)
+    for order in ([3, 1, 1], [0, 1, 2, 3, 4], [4, 3, 2, 1, 0]):
+        positions = list(torch.tensor(order).split(2))
+        ours, theirs = (list(data.train.batches(positions, torch.device("cpu"))) for data in (whole, large))
+        assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(ours, theirs, strict=True))
+    every = list(whole.batches("train"))
+    for file in tmp_path.rglob("*.png"):
+        file.unlink()
+    for first, again in zip(every, whole.batches("train"), strict=True):
+        assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    with pytest.raises(DataError, match="cannot read the picture"):
+        list(large.batches("train"))
 
 
 def test_tinyimagenet_labels_its_test_half_from_the_annotations(tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ from flowprune.training.schedule import learning_rate
 
 
 def settings(**changes: Any) -> TrainingSettings:
-    usual = {"epochs": 2, "batch_size": 64, "lr": 0.1, "augmentation": {"crop": 1, "flip": False}}
+    usual = {
+        "epochs": 2,
+        "batch_size": 64,
+        "lr": 0.1,
+        "augmentation": {"crop": 1, "flip": False},
+        "precision": "float32",
+    }
     return TrainingSettings.model_validate({**usual, **changes})
 
 

@@ -64,4 +64,4 @@ def finetune(
     if data is not None:
         notes["data"] = {"name": images.name, **{key: options.get(key) for key in ("normalize", "size")}}
     save(given.model, out, notes=notes)
-    typer.echo(f"top-1 {result.top1:.2f} % after {epochs} epochs\nsaved: {out}")
+    typer.echo(f"top-1 {result.top1:.2f} % after {epochs} epochs in {result.precision}\nsaved: {out}")

@@ -19,10 +19,12 @@ from flowprune.errors import OutputError
 from flowprune.pipeline.criteria import importance_from
 from flowprune.pipeline.folder import COMPARISON, REPORT, RunFolder
 from flowprune.pipeline.job import data_of
+from flowprune.pipeline.precision import as_begun, measured
 from flowprune.pipeline.run import run_results, threads
 from flowprune.reporting import environment
 from flowprune.reporting.template import write_page
 from flowprune.training import Data
+from flowprune.training.precision import write_precision
 
 COMPARISON_FORMAT = 1
 
@@ -67,14 +69,21 @@ def compare(
         recipe = comparison_recipe(recipe)
     state = Accelerator(mixed_precision="no")
     folder = RunFolder(out, writes=state.is_main_process)
+    if resume:
+        recipe = as_begun(recipe, folder)
     if folder.writes:
         folder.check(recipe, resume=resume, overwrite=overwrite)
     data = data_of(recipe.data, data_dir, recipe.seeds[0])
     cells = list(cells_of(recipe))
     with threads(recipe.threads):
         _check(recipe, data, state.device, data_dir)
+        first = CellJob(recipe.run_recipe(recipe.seeds[0], None, None), data, state.device, data_dir)
+        recipe, precision = measured(recipe, state, data, lambda: [first.build(first.recipe.networks[0])])
         if folder.writes:
             folder.claim(recipe, resume=resume, overwrite=overwrite)
+            if precision is not None:
+                write_precision(folder.path, precision)
+                say(str(precision))
         state.wait_for_everyone()
         finished = []
         about = {

@@ -39,9 +39,10 @@ def prune_with_training(
     """
 
     def finetune(small: nn.Module, step: int) -> None:
+        nonlocal settings
         if settings is not None and data is not None and settings.epochs > 0:
             folder = run_folder(step)
-            train(
+            result = train(
                 small,
                 data,
                 settings,
@@ -50,6 +51,7 @@ def prune_with_training(
                 progress=progress,
                 title=f"{title}, step {step} of {steps}",
             )
+            settings = settings.model_copy(update={"precision": result.precision})  # measured once, if at all
 
     small = prune_iteratively(model, example, steps=steps, finetune=finetune, **options)
     made = [Plan.from_dict(plan) for plan in lineage_of(small).plans[len(lineage_of(model).plans) :]]

@@ -14,6 +14,7 @@ from flowprune.artifacts.replacing import write_text
 from flowprune.errors import ArtifactError, OutputError
 from flowprune.recipe import dump_recipe
 from flowprune.training.checkpoint import CHECKPOINT
+from flowprune.training.precision import PRECISION
 
 RECIPE, RESULTS, REPORT, MODEL = "recipe.yaml", "results.json", "report.html", "model.fp"
 COMPARISON = "comparison.json"
@@ -26,6 +27,7 @@ class RunFolder:
     ::
 
         recipe.yaml                    as run, written first
+        precision.json                 the measurement, if the recipe left the precision to it
         stages/NETWORK-METHOD.../      metrics.jsonl, checkpoint.pt while it trains, stage.json once it is finished
         models/NETWORK-METHOD....fp    the model each stage left
         results.json, report.html, model.fp   once everything is finished
@@ -128,7 +130,7 @@ class RunFolder:
 
     def _remove_run(self) -> None:
         """Remove what a run wrote, and nothing else that somebody put beside it."""
-        for name in (RESULTS, REPORT, MODEL, COMPARISON):
+        for name in (RESULTS, REPORT, MODEL, COMPARISON, PRECISION):
             (self.path / name).unlink(missing_ok=True)
         for left in (self.path / _RESULTS_OF_CELLS).glob("*-seed[0-9]*.json"):
             left.unlink()

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from accelerate import Accelerator
 from flowprune.artifacts.replacing import replacing
 from flowprune.pipeline.folder import MODEL, REPORT, RunFolder
 from flowprune.pipeline.job import Job, data_of
+from flowprune.pipeline.precision import as_begun, measured
 from flowprune.pipeline.stages import Record, Stages
 from flowprune.recipe import Recipe
 from flowprune.reporting import environment, write_report
+from flowprune.training.precision import write_precision
 
 RESULTS_FORMAT = 1
 
@@ -56,14 +59,21 @@ def run(
     began = time.perf_counter()
     state = Accelerator(mixed_precision="no")
     folder = RunFolder(out, writes=state.is_main_process)
+    if resume:
+        recipe = as_begun(recipe, folder)
     if folder.writes:
         folder.check(recipe, resume=resume, overwrite=overwrite)
     data = data_of(recipe.data, data_dir, recipe.training.seed)
     with threads(recipe.threads):
         job = Job(recipe, data, state.device)
         job.check()
+        recipe, precision = measured(recipe, state, data, lambda: [job.build(network) for network in recipe.networks])
+        job = replace(job, recipe=recipe)
         if folder.writes:
             folder.claim(recipe, resume=resume, overwrite=overwrite)
+            if precision is not None:
+                write_precision(folder.path, precision)
+                say(str(precision))
         state.wait_for_everyone()
         records = []
         for network in recipe.networks:

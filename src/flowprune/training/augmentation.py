@@ -23,6 +23,10 @@ class Draw:
         """What falls to one process."""
         return Draw(self.rows[rank::processes], self.columns[rank::processes], self.mirrored[rank::processes])
 
+    def to(self, device: torch.device) -> Draw:
+        """The same on a device."""
+        return Draw(self.rows.to(device), self.columns.to(device), self.mirrored.to(device))
+
 
 def draw(settings: Augmentation, images: int, generator: torch.Generator) -> Draw:
     """Decide for ``images`` images, on the CPU, so that every kind of device sees the same training."""
@@ -37,17 +41,13 @@ def augment(images: Tensor, padding: int, drawn: Draw) -> Tensor:
     Args:
         images: uint8 [N, C, H, W].
         padding: the ``crop`` of the settings.
-        drawn: for these N images.
+        drawn: for these N images, on their device.
 
     Returns:
-        [N, C, H, W], in channels-last memory format.
+        uint8 [N, C, H, W].
     """
     count, _, height, width = images.shape
-    device = images.device
-    pixels = functional.pad(images, (padding,) * 4).permute(0, 2, 3, 1)
-    rows = drawn.rows.to(device)[:, None] + torch.arange(height, device=device)
-    across = torch.arange(width, device=device).expand(count, width)
-    across = torch.where(drawn.mirrored.to(device)[:, None], width - 1 - across, across)
-    columns = drawn.columns.to(device)[:, None] + across
-    each = torch.arange(count, device=device)[:, None, None]
-    return pixels[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    # Every window of every image, as a view: [N, C, rows to start at, columns to start at, H, W].
+    windows = functional.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    chosen = windows[torch.arange(count, device=images.device), :, drawn.rows, drawn.columns]
+    return torch.where(drawn.mirrored[:, None, None, None], chosen.flip(-1), chosen)

@@ -28,29 +28,33 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     temporary.replace(folder / CHECKPOINT)
 
 
-def read_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The state in the folder; None if there is none yet.
 
     Raises:
         ArtifactError: it cannot be read.
-        OutputError: it belongs to a training with other settings.
     """
     file = folder / CHECKPOINT
     if not file.exists():
         return None
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        before = dict(state["settings"])
+        dict(state["settings"])
     except Exception as error:  # whatever the reader stumbles over in a damaged file
         raise ArtifactError(f"cannot read the checkpoint {file}; remove it to train from the start") from error
+    return state
+
+
+def check_settings(folder: Path, state: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise an ``OutputError`` if the state of a folder belongs to a training with other settings."""
+    before = state["settings"]
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         was, now = before.get(changed[0]), settings[changed[0]]
         raise OutputError(
-            f"{file} belongs to a training with {changed[0]}: {was} instead of {now}; resume with the same settings, "
-            "or use another output folder"
+            f"{folder / CHECKPOINT} belongs to a training with {changed[0]}: {was} instead of {now}; resume with the same "
+            "settings, or use another output folder"
         )
-    return state
 
 
 def write_metrics(folder: Path, history: Sequence[dict[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from flowprune.training.cifar import cifar10, cifar100
 from flowprune.training.digits import digits
 from flowprune.training.folders import imagefolder, tinyimagenet
 from flowprune.training.normalization import Normalization, normalization
-from flowprune.training.splits import Split, drawn
+from flowprune.training.splits import Split, drawn, kept_if_small
 
 _Reader = Callable[[str | Path | None, int | None, int], tuple[Split, Split, int, tuple[int, int, int]]]
 
@@ -102,7 +102,8 @@ def load_data(
         seed: of the subset.
         size: height and width: digits are enlarged to it (16), pictures in folders scaled and cut to it (224; 64 for
             Tiny ImageNet). CIFAR stays 32.
-        workers: processes that decode pictures.
+        workers: processes that decode pictures. Pictures that take up to 2 GiB of pixels are decoded once and stay in memory; more
+            are decoded anew in every epoch.
 
     Raises:
         UnknownNameError: nothing has this name.
@@ -112,9 +113,11 @@ def load_data(
         raise UnknownNameError("data set", name, _READERS)
     train, test, classes, shape = _READERS[name](data_dir, size, workers)
     choice = _USUAL.get(name, name) if normalize is None else normalize
-    data = Data(name, train, test, classes, shape, normalization(choice, shape[0]))
-    if subset is None:
-        return data
-    if not 1 <= subset <= len(train):
-        raise DataError(f"subset: {subset} of the {len(train)} training images of {name}; ask for 1 to {len(train)}")
-    return replace(data, train=drawn(train, subset, seed))
+    normalize_images = normalization(choice, shape[0])
+    if subset is not None:
+        if not 1 <= subset <= len(train):
+            raise DataError(
+                f"subset: {subset} of the {len(train)} training images of {name}; ask for 1 to {len(train)}"
+            )
+        train = drawn(train, subset, seed)
+    return Data(name, kept_if_small(train, shape), kept_if_small(test, shape), classes, shape, normalize_images)

@@ -15,11 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowprune.errors import ModelError, OutputError
-from flowprune.training.augmentation import augment, draw
-from flowprune.training.checkpoint import CHECKPOINT, append_metrics, read_checkpoint, write_checkpoint, write_metrics
+from flowprune.training.augmentation import Draw, augment, draw
+from flowprune.training.checkpoint import (
+    CHECKPOINT,
+    append_metrics,
+    check_settings,
+    read_checkpoint,
+    write_checkpoint,
+    write_metrics,
+)
 from flowprune.training.data import Data
 from flowprune.training.epoch_end import end_epoch
 from flowprune.training.evaluation import totals
+from flowprune.training.precision import Precision, settled_precision
 from flowprune.training.progress import TrainingProgress
 from flowprune.training.schedule import learning_rate
 from flowprune.training.settings import TrainingSettings
@@ -55,11 +63,13 @@ class TrainingResult:
             them; else None), seconds, images_per_second (training only).
         top1: test accuracy after the last epoch, in per cent: the result.
         best_top1: the highest one seen on the test images. Choosing an epoch by it would be choosing on the test.
+        precision: what it was trained in: that of the settings, or what was chosen where they say "auto".
     """
 
     history: list[dict[str, Any]]
     top1: float
     best_top1: float
+    precision: Precision
 
 
 def train(
@@ -84,12 +94,13 @@ def train(
         model: any classifier of images.
         data: the images.
         settings: how to train.
-        run_folder: receives ``metrics.jsonl`` and, after every epoch, ``checkpoint.pt``; nothing is written if None.
+        run_folder: receives ``metrics.jsonl``, after every epoch ``checkpoint.pt``, and ``precision.json`` where the precision was
+            measured; nothing is written if None.
         regularizer: a penalty on this very model.
         macs_left: for a penalty with ``target_macs``: measures, once an epoch, the share of the MACs that a cut of what is dead
             would leave. Called in every process.
-        resume: go on from the checkpoint in ``run_folder`` (from the start, if there is none). ``model`` must then be
-            built exactly as for the first start. On the CPU the end is bit for bit that of a training never
+        resume: go on from the checkpoint in ``run_folder`` (from the start, if there is none), in the precision it has. ``model``
+            must then be built exactly as for the first start. On the CPU the end is bit for bit that of a training never
             interrupted.
         progress: show a bar on standard error.
         title: of the bar.
@@ -104,10 +115,14 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     model.to(accelerator.device)
     model.to(memory_format=torch.channels_last)
+    state = read_checkpoint(folder) if resume and folder is not None else None
+    begun = None if state is None else state["settings"]["precision"]
+    precision = settled_precision(accelerator, model, data, settings, folder=folder, resume=resume, begun=begun)
+    settings = settings.model_copy(update={"precision": precision})
     with _own_random_numbers(settings.seed, accelerator.device):
         run = _Run(accelerator, model, data, settings, regularizer, macs_left, folder)
         if folder is not None:
-            run.restore(read_checkpoint(folder, run.fingerprint) if resume else None)
+            run.restore(state)
         visible = progress and accelerator.is_main_process
         with TrainingProgress(title, settings.epochs * run.steps, len(run.history) * run.steps, visible) as bar:
             for _ in range(len(run.history), settings.epochs):
@@ -116,9 +131,9 @@ def train(
     model.train()
     if settings.epochs == 0:
         top1 = run.evaluate()["test_accuracy"]
-        return TrainingResult([], top1, top1)
+        return TrainingResult([], top1, top1, precision)
     accuracies = [epoch["test_accuracy"] for epoch in run.history if epoch["test_accuracy"] is not None]
-    return TrainingResult(run.history, accuracies[-1], max(accuracies))
+    return TrainingResult(run.history, accuracies[-1], max(accuracies), precision)
 
 
 class _Run:
@@ -159,6 +174,8 @@ class _Run:
     def restore(self, state: dict[str, Any] | None) -> None:
         """Go back to the end of the checkpoint's epoch; to the very start if there is none."""
         if state is not None:
+            assert self.folder is not None
+            check_settings(self.folder, state, self.fingerprint)
             try:
                 self.model.load_state_dict(state["model"])
             except RuntimeError as error:
@@ -225,7 +242,13 @@ class _Run:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         order = torch.randperm(len(self.data.train), generator=self.generator)
         batches = [chosen[rank::processes] for chosen in self._batches(order)]
-        whole = [len(chosen) for chosen in self._batches(order)]
+        drawn: list[Draw] = []
+        if settings.augmentation is not None:
+            # For the batches of all processes, so that their number does not change what an image looks like; and all before the
+            # first step: a copy to a device that is busy waits for it.
+            for chosen in self._batches(order):
+                whole = draw(settings.augmentation, len(chosen), self.generator)
+                drawn.append(whole.share(rank, processes).to(device))
         sums = torch.zeros(4, device=device)
         first_step = len(self.history) * self.steps
         self.wrapped.train()
@@ -233,9 +256,7 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(settings, first_step + step, self.steps)
             if settings.augmentation is not None:
-                # Drawn for the batch of all processes, so that their number does not change what an image looks like.
-                drawn = draw(settings.augmentation, whole[step], self.generator).share(rank, processes)
-                images = augment(images, settings.augmentation.crop, drawn)
+                images = augment(images, settings.augmentation.crop, drawn[step])
             ready = self.data.normalize(images).to(memory_format=torch.channels_last)
             self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):

@@ -1,7 +1,8 @@
-"""Images of one half of a data set: as tensors in memory, or as files read by a loader. Both give uint8 batches."""
+"""Images of one half of a data set: tensors in memory, files read by a loader, or files kept once read. All give uint8 batches."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,8 +38,8 @@ class ImagesInMemory:
         """See ``Split``."""
         if self.images.device != device:
             self.images, self.targets = self.images.to(device), self.targets.to(device)
-        for chosen in positions:
-            here = chosen.to(device)
+        # All at once and before the first step: a copy to a device that is busy waits for it.
+        for here in [chosen.to(device) for chosen in positions]:
             yield self.images[here], self.targets[here]
 
 
@@ -67,6 +68,52 @@ class ImagesInFolders:
         except DataError as error:
             # A worker process sends its whole traceback as the message; the last line is ours.
             raise DataError(str(error).strip().splitlines()[-1].partition("DataError: ")[2] or str(error)) from error
+
+
+class ImagesDecodedOnce:
+    """A data set of files that fits into memory: each is decoded when it is first asked for, and its pixels are kept.
+
+    Args:
+        files: the images.
+        shape: (channels, height, width) of each.
+    """
+
+    def __init__(self, files: Split, shape: tuple[int, int, int]) -> None:
+        self._files = files
+        # The system gives memory for what is written only, so a run that looks at few images needs little.
+        pixels = torch.empty((len(files), *shape), dtype=torch.uint8)
+        self._kept = ImagesInMemory(pixels, torch.empty(len(files), dtype=torch.int64))
+        self._decoded = torch.zeros(len(files), dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def batches(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """See ``Split``."""
+        if self._decoded.all():
+            yield from self._kept.batches(positions, device)
+            return
+        known, missing = self._decoded.clone(), []
+        for chosen in positions:
+            missing.append(chosen[~known[chosen]].unique())
+            known[chosen] = True
+        fresh = iter(self._files.batches([new for new in missing if len(new)], torch.device("cpu")))
+        for chosen, new in zip(positions, missing, strict=True):
+            if len(new):
+                self._kept.images[new], self._kept.targets[new] = next(fresh)
+                self._decoded[new] = True
+            yield self._kept.images[chosen].to(device), self._kept.targets[chosen].to(device)
+
+
+SMALL_BYTES = 2 * 2**30
+"""As many pixels of a half of a data set are kept in memory: Tiny ImageNet's 1.2 GB are, ImageNet's 190 are not."""
+
+
+def kept_if_small(split: Split, shape: tuple[int, int, int]) -> Split:
+    """The split itself where its images are in memory or too many for it; else one that decodes every file once."""
+    whole = split.whole if isinstance(split, Subset) else split
+    small = len(split) * math.prod(shape) <= SMALL_BYTES
+    return ImagesDecodedOnce(split, shape) if small and isinstance(whole, ImagesInFolders) else split
 
 
 @dataclass
