@@ -9,34 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-
 from flowprune.coupling.labels import Array, Layout
-from flowprune.tracing import Graph, Operation, Reference
-
-_COUNTING = frozenset(
-    {
-        "aten.nonzero",
-        "aten.masked_select",
-        "aten._unique2",
-        "aten.unique_dim",
-        "aten.unique_consecutive",
-        "aten._local_scalar_dense",
-        "torchvision.nms",
-    }
-)
-
-
-def decides_by_data(operation: Operation, graph: Graph) -> bool:
-    """Whether values, not only sizes, say what the operator returns: how many, or which number."""
-    if operation.name in _COUNTING:
-        return True
-    if operation.name == "aten.index":
-        return any(
-            isinstance(chosen, Reference) and graph.values[chosen.value].dtype in (torch.bool, torch.uint8)
-            for chosen in operation.argument("indices") or ()
-        )
-    return False
+from flowprune.tracing import Operation
 
 
 def is_number(argument: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from flowprune.tracing.integers import Attribute
+from flowprune.tracing.integers import Attribute, Expression
 
 # Nobody changes these two, but thousands are made, and a class declared frozen takes three times as long to make.
 
@@ -120,6 +120,9 @@ class Graph:
         escaped: value number -> the call that read a tensor's numbers past all operators (``Tensor.numpy``).
         calls: every module call, in the order in which they returned.
         equalities: (attribute, value number, dimension) of every attribute that code found equal to the size of a tensor.
+        limits: the expressions (``tracing.integers``) of an integer, and of one that was compared with it, divided by it or cut
+            at it.
+        plain: the expressions of integers that became plain numbers or floats, or were compared with some.
         draws: whether the forward drew from Python's ``random`` or numpy's global generator: a plain number of this pass, or what
             became of it, may be another one the next time.
         training: the mode it was traced in.
@@ -135,6 +138,8 @@ class Graph:
     calls: list[ModuleCall] = field(default_factory=list)
     escaped: dict[int, str] = field(default_factory=dict)
     equalities: list[tuple[Attribute, int, int]] = field(default_factory=list)
+    limits: list[tuple[Expression, Expression]] = field(default_factory=list)
+    plain: list[Expression] = field(default_factory=list)
     draws: bool = False
     training: bool = False
     tensors: str = "meta"
