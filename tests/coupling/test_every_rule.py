@@ -250,9 +250,6 @@ ADDED: dict[str, Body] = {
     "one slope a channel": lambda net, x, y: torch.baddbmm(
         net.slope.to(x)[:, None], x.flatten(2), torch.ones(2, 64, 64).to(x), beta=0.5, alpha=2.0
     ),
-    "nothing, by beta": lambda net, x, y: torch.baddbmm(
-        x.new_full(x.flatten(2).shape, float("nan")), x.flatten(2), torch.ones(2, 64, 64).to(x), beta=0
-    ),
     "scores of a batch": lambda net, x, y: (
         torch.baddbmm(torch.ones(1, 1, 64).to(x), tokens(x), x.flatten(2)).softmax(-1) @ tokens(y)
     ).transpose(1, 2),

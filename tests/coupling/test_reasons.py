@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import flowprune as fp
 
+PLAIN = ", a number written in the code, kept outside of its modules, or made by int() or from floats"
 Middle = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -53,15 +54,15 @@ REASONS: dict[str, tuple[Middle, str]] = {
     ),
     "a number": (
         lambda net, x: torch.cat([x[:, :15], x[:, :1]], 1),
-        "a slice ends at 15, a number written in the code, or made by int() or from floats (aten.slice in body)",
+        f"a slice ends at 15{PLAIN} (aten.slice in body)",
     ),
     "a number made by int()": (
         lambda net, x: x.reshape(x.shape[0], int(x.shape[1] / 1), -1).reshape(x.shape),
-        "reshaped to 16, a number written in the code, or made by int() or from floats (aten.view in body)",
+        f"reshaped to 16{PLAIN} (aten.view in body)",
     ),
     "rows of a number": (
         lambda net, x: x.view(x.shape[0], x.shape[1] // 8, 8, *x.shape[2:]).view(x.shape),
-        "reshaped to 8, a number written in the code, or made by int() or from floats (aten.view in body)",
+        f"reshaped to 8{PLAIN} (aten.view in body)",
     ),
     "attributes": (
         lambda net, x: x[:, : net.width - 1].cos().repeat(1, 2, 1, 1)[:, :16],  # type: ignore[operator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from silenced_twin import same_state
@@ -104,6 +105,14 @@ def test_integer_arithmetic_is_an_integer_s() -> None:
         3,
         2,
     )
+    assert (-seven, +seven, seven % 4, 9 % seven, seven >> 1, seven << 1, divmod(seven, 2), round(seven)) == (
+        -7, 7, 3, 2, 3, 14, (3, 1), 7,
+    )  # fmt: skip
+    assert (
+        type(-seven) is type(seven % 4) is type(seven >> 1) is type(round(seven)) is type(math.ceil(seven)) is Integer
+    )
+    assert (seven**2, 2**seven, 14 / seven, math.sqrt(seven + 2), int(seven)) == (49, 128, 2.0, 3.0, 7)
+    assert type(int(seven)) is type(seven**2) is int
     assert seven / 2 == 3.5 and seven * 0.5 == 3.5 and seven == 7 and type(seven * 0.5) is float
     assert type(copy.deepcopy(seven)) is Integer
 

@@ -24,7 +24,7 @@ from flowprune.constants.call import Call, Operand
 from flowprune.constants.knowledge import Knowledge, nothing
 from flowprune.constants.rules import Learned, rule_for
 from flowprune.tracing import Graph, Operation
-from flowprune.tracing.data_dependence import hands_out_numbers
+from flowprune.tracing.data_decides import hands_out_numbers
 
 Look = Callable[[Operation, Callable[[int], Knowledge | None]], None]
 """Called before each operation, with what is known of a value at that moment."""

@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from flowprune.coupling.components import components
 from flowprune.coupling.labels import Array, Block, block_at
+from flowprune.coupling.other_uses import note_other_uses
 from flowprune.coupling.propagation import Propagation, arange, place_of, propagate
 from flowprune.coupling.rules import rule_of
 from flowprune.tracing import Graph, Operation
@@ -109,6 +110,7 @@ class Notes:
     demands: list[Demand] = field(default_factory=list)
     extents: list[Extent] = field(default_factory=list)
     numbers: dict[Attribute, int] = field(default_factory=dict)
+    held: dict[Attribute, str] = field(default_factory=dict)
     ties: list[Tie] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     fresh: dict[tuple[bool, int, int], Array] = field(default_factory=dict)
@@ -303,6 +305,7 @@ def analyse(
             )
         _count_unweighted_norms(analysis, model)
         _count_what_is_compared(analysis)
+        note_other_uses(analysis)
         passes.append(analysis)
     _tie_attention(notes, model, graphs[0])
     used = {

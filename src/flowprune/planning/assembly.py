@@ -98,6 +98,9 @@ def _attributes(
         elif results[0] != uses[0][0] and attribute.module in coupled.exempt.modules:
             reason = f"{attribute} counts them, and {attribute.module} is {IGNORED}"
             conflicts += [Freeze(labels, reason) for _, _, labels in uses]
+        elif results[0] != uses[0][0] and attribute in coupling.notes.held:
+            reason = f"{attribute} counts them, and {coupling.notes.held[attribute]}"
+            conflicts += [Freeze(labels, reason) for _, _, labels in uses]
         elif results[0] != uses[0][0]:
             changes.append(
                 AttributeChange(attribute.module, attribute.name, attribute.position, uses[0][0], results[0])

@@ -23,7 +23,7 @@ from flowprune.coupling.rules import rule_of
 from flowprune.surgery.arguments import altered_arguments, same_form
 from flowprune.surgery.decided_by_data import first_that_reads, fits, is_number
 from flowprune.tracing import Graph, Operation
-from flowprune.tracing.data_dependence import decides_by_data
+from flowprune.tracing.data_decides import decides_by_data
 from flowprune.tracing.integers import Expression
 from flowprune.tracing.recorder import InterruptedTraceError, retrace
 

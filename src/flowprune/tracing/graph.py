@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from flowprune.tracing.integers import Attribute
+from flowprune.tracing.integers import Attribute, Expression
 
 # Nobody changes these two, but thousands are made, and a class declared frozen takes three times as long to make.
 
@@ -125,6 +125,9 @@ class Graph:
         uninitialised: values that are memory nobody had written to.
         replaced: names of parameters and buffers that the forward puts another tensor in place of.
         counts: whether the forward changes numbers that its modules hold.
+        limits: the expressions (``tracing.integers``) of an integer, and of one that was compared with it, divided by it or cut
+            at it.
+        plain: the expressions of integers that became plain numbers or floats, or were compared with some.
         draws: whether the forward drew from Python's ``random`` or numpy's global generator: a plain number of this pass, or what
             became of it, may be another one the next time.
         training: the mode it was traced in.
@@ -143,6 +146,8 @@ class Graph:
     constants: dict[int, torch.Tensor] = field(default_factory=dict)
     uninitialised: set[int] = field(default_factory=set)
     replaced: frozenset[str] = frozenset()
+    limits: list[tuple[Expression, Expression]] = field(default_factory=list)
+    plain: list[Expression] = field(default_factory=list)
     draws: bool = False
     counts: bool = False
     training: bool = False

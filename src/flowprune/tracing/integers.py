@@ -9,32 +9,16 @@ therefore keeps the Python-level arguments of the running call and matches seque
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from torch import nn
 
-Expression = tuple[Any, ...]
-"""("attribute", module path, name, position or None) | ("size", value number, dimension) | ("number", n)
-| (operator, left, right)."""
-
-
-_equalities: ContextVar[list[tuple[Expression, Expression]] | None] = ContextVar("equalities", default=None)
-
-
-@contextmanager
-def equalities() -> Iterator[list[tuple[Expression, Expression]]]:
-    """Inside, a list of what code has compared and found equal: the expressions of both sides."""
-    found: list[tuple[Expression, Expression]] = []
-    token = _equalities.set(found)
-    try:
-        yield found
-    finally:
-        _equalities.reset(token)
+from flowprune.tracing.noticing import Expression as Expression
+from flowprune.tracing.noticing import noticed_now
 
 
 class Integer(int):
@@ -49,22 +33,47 @@ class Integer(int):
         return self
 
     def __eq__(self, other: object) -> bool:
-        equal = int.__eq__(self, other)
-        if equal is True and isinstance(other, Integer) and (noticed := _equalities.get()) is not None:
-            noticed.append((self.expression, other.expression))
-        return equal
+        _compared(self, other)
+        return int.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
-        different = int.__ne__(self, other)
-        return different if different is NotImplemented else not self == other
+        _compared(self, other)
+        return int.__ne__(self, other)
 
     __hash__ = int.__hash__
 
+    def __int__(self) -> int:
+        return _plain(self)
+
+    def __float__(self) -> float:
+        return float(_plain(self))
+
+    def __pow__(self, exponent: Any, modulus: Any = None) -> Any:
+        return pow(_plain(self), exponent, modulus)
+
+    def __rpow__(self, base: Any, modulus: Any = None) -> Any:
+        return pow(base, _plain(self), modulus)
+
+    def __truediv__(self, other: Any) -> Any:
+        note_limit(other, self.expression)
+        return _plain(self) / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / _plain(self)
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
     def __neg__(self) -> Integer:
-        return Integer(-int(self), ("-", ("number", 0), self.expression))
+        return Integer(-int.__int__(self), ("-", ("number", 0), self.expression))
 
     def __pos__(self) -> Integer:
         return self
+
+    __trunc__ = __floor__ = __ceil__ = __pos__
+
+    def __round__(self, digits: Any = None) -> int:
+        return self if digits is None else round(_plain(self), digits)
 
     def __rshift__(self, places: int) -> int:
         return self // (1 << places)
@@ -76,7 +85,47 @@ class Integer(int):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (int, (int(self),))
+        return (int, (int.__int__(self),))
+
+
+def _plain(number: Integer) -> int:
+    """The number alone: from here on nobody knows what becomes of it."""
+    if (noticed := noticed_now()) is not None:
+        noticed.plain.append(number.expression)
+    return int.__int__(number)
+
+
+def note_limit(limit: object, of: Expression) -> None:
+    """Note that a number divides, or bounds a part of, what an expression says."""
+    if isinstance(limit, Integer) and (noticed := noticed_now()) is not None:
+        noticed.limits.append((limit.expression, of))
+
+
+def _compared(number: Integer, other: object) -> None:
+    noticed = noticed_now()
+    if noticed is None or not isinstance(other, (int, float)):
+        return
+    if isinstance(other, Integer):
+        noticed.limits += [(number.expression, other.expression), (other.expression, number.expression)]
+        if int.__eq__(number, other):
+            noticed.equal.append((number.expression, other.expression))
+    elif not sys._getframe(2).f_globals.get("__name__", "").startswith("torch.nn."):
+        # torch's own layers only check arguments, and that there is more than one value to take statistics of
+        noticed.plain.append(number.expression)
+
+
+def _comparison(name: str) -> Callable[[Integer, object], bool]:
+    compare: Callable[[int, object], bool] = getattr(int, name)
+
+    def method(self: Integer, other: object) -> bool:
+        _compared(self, other)
+        return compare(self, other)
+
+    return method
+
+
+for _name in ("__lt__", "__le__", "__gt__", "__ge__"):
+    setattr(Integer, _name, _comparison(_name))
 
 
 def expression_of(number: int) -> Expression:
@@ -87,13 +136,17 @@ def expression_of(number: int) -> Expression:
 def _arithmetic(symbol: str, compute: Callable[[int, int], int]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def forward(self: Integer, other: Any) -> Any:
         if not isinstance(other, int) or isinstance(other, bool):
-            return NotImplemented if not isinstance(other, float) else compute(int(self), other)  # type: ignore[arg-type]
-        return Integer(compute(int(self), int(other)), (symbol, self.expression, expression_of(other)))
+            return NotImplemented if not isinstance(other, float) else compute(_plain(self), other)  # type: ignore[arg-type]
+        if symbol in ("//", "%"):
+            note_limit(other, self.expression)
+        numbers = int.__int__(self), int.__int__(other)
+        return Integer(compute(*numbers), (symbol, self.expression, expression_of(other)))
 
     def reflected(self: Integer, other: Any) -> Any:
         if not isinstance(other, int) or isinstance(other, bool):
-            return NotImplemented if not isinstance(other, float) else compute(other, int(self))  # type: ignore[arg-type]
-        return Integer(compute(int(other), int(self)), (symbol, expression_of(other), self.expression))
+            return NotImplemented if not isinstance(other, float) else compute(other, _plain(self))  # type: ignore[arg-type]
+        numbers = int.__int__(other), int.__int__(self)
+        return Integer(compute(*numbers), (symbol, expression_of(other), self.expression))
 
     return forward, reflected
 
@@ -150,6 +203,15 @@ def sizes_in(expression: Expression) -> list[int]:
     if expression[0] in ("number", "attribute"):
         return []
     return sizes_in(expression[1]) + sizes_in(expression[2])
+
+
+def places_in(expression: Expression) -> list[tuple[int, int]]:
+    """(value number, dimension) of every size in an expression."""
+    if expression[0] == "size":
+        return [(int(expression[1]), int(expression[2]))]
+    if expression[0] in ("number", "attribute"):
+        return []
+    return places_in(expression[1]) + places_in(expression[2])
 
 
 def dimensions_in(expression: Expression) -> list[tuple[int, int]]:
@@ -213,7 +275,7 @@ def in_words(number: int, expression: Expression) -> str:
     names = dict.fromkeys(map(str, attributes_in(expression)))
     if names:
         return f"{number}, which the code computes from {' and '.join(names)}"
-    return f"{number}, a number written in the code, or made by int() or from floats"
+    return f"{number}, a number written in the code, kept outside of its modules, or made by int() or from floats"
 
 
 def mark_attributes(model: nn.Module) -> None:

@@ -13,14 +13,15 @@ from torch import nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from flowprune.errors import FlowpruneError, TraceError
 from flowprune.tracing import random_numbers, remembered
 from flowprune.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
-from flowprune.tracing.integers import Integer, equalities, expression_of, mark_attributes, widths_said
+from flowprune.tracing.integers import expression_of, mark_attributes, widths_said
+from flowprune.tracing.noticing import noticing
+from flowprune.tracing.python_calls import PythonCalls
 from flowprune.tracing.scripted import ScriptedPart
 from flowprune.tracing.shadow import call_model, first_tensor, model_of, shadow, to_meta
 from flowprune.tracing.state import note_changes, state_of
@@ -139,20 +140,22 @@ def _record(
         mark_attributes(model)
     recorder = _Recorder(model, inputs, training, originals)
     recorder.graph.tensors = tensors
-    calls = _PythonCalls(recorder.number, recorder.graph.escaped, provenance)
+    calls = PythonCalls(recorder.number, recorder.graph.escaped, provenance)
     recorder.calls = calls
     before = state_of(model) if provenance else None
     undrawn = random_numbers.state_outside_torch()
     try:
         recorder.watch_modules(model)
-        with spelled_out_attention(), equalities() as compared, calls, recorder:
+        with spelled_out_attention(), noticing() as noticed, calls, recorder:
             outputs = call_model(model, inputs)
     except Exception as error:
         raise InterruptedTraceError(recorder.graph, error) from error
     finally:
         recorder.graph.draws = random_numbers.state_outside_torch() != undrawn
     recorder.graph.outputs = tuple(recorder.number(leaf) for leaf in tensors_in(outputs))
-    recorder.graph.equalities = widths_said(compared)
+    recorder.graph.equalities = widths_said(noticed.equal)
+    recorder.graph.limits = list(dict.fromkeys(noticed.limits))
+    recorder.graph.plain = list(dict.fromkeys(noticed.plain))
     if before is not None:
         note_changes(recorder.graph, before, state_of(model), recorder.stand_ins)
     return recorder.graph
@@ -190,74 +193,6 @@ def tensors_in(structure: Any) -> Iterator[torch.Tensor]:
         yield from tensors_in(list(vars(structure).values()))
 
 
-_PAST_OPERATORS = frozenset({"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"})
-"""Methods of a tensor that hand out its numbers: what is done with them, no operator shows."""
-
-
-class _PythonCalls(TorchFunctionMode):
-    """Remembers which Python-level call is running and its integers, because C++ drops their provenance.
-
-    It also makes the sizes that code reads off a tensor remember which tensor and dimension they are of.
-    """
-
-    def __init__(self, number: Callable[[torch.Tensor], int], escaped: dict[int, str], provenance: bool) -> None:
-        super().__init__()
-        self._provenance = provenance
-        self._escaped = escaped
-        self.sequences: list[tuple[int, ...]] = []
-        self.name = ""
-        self._number = number
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        outer = self.sequences, self.name
-        self.name = getattr(function, "__name__", "")
-        if self._provenance:
-            self.sequences = list(_integer_sequences((*args, *(kwargs or {}).values())))
-        if self.name in _PAST_OPERATORS and args and isinstance(args[0], torch.Tensor):
-            self._escaped[self._number(args[0])] = self.name
-        try:
-            result = function(*args, **(kwargs or {}))
-        finally:
-            self.sequences, self.name = outer
-        if isinstance(result, torch.Size):
-            number = self._number(args[0])
-            if not self._provenance:
-                return result
-            return torch.Size([Integer(size, ("size", number, place)) for place, size in enumerate(result)])
-        if isinstance(result, int) and getattr(function, "__name__", "") == "size":
-            place = args[1] if len(args) > 1 else (kwargs or {})["dim"]
-            number = self._number(args[0])
-            return Integer(result, ("size", number, place % args[0].dim())) if self._provenance else result
-        return result
-
-
-def _integer_sequences(arguments: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
-    """The runs of integers among call arguments: list arguments, integers given bare, and the bounds of slices.
-
-    A single number is only worth knowing where it has a provenance; runs are kept whole, because they are matched by their length.
-    """
-    bare = tuple(argument for argument in arguments if _is_integer(argument))
-    if bare:
-        yield bare
-    for argument in arguments:
-        if _is_integer(argument):
-            if isinstance(argument, Integer):
-                yield (argument,)
-        elif isinstance(argument, slice):
-            yield from ((bound,) for bound in (argument.start, argument.stop) if isinstance(bound, Integer))
-        elif isinstance(argument, (list, tuple)):
-            if argument and all(_is_integer(element) for element in argument):
-                yield tuple(argument)
-            else:
-                yield from (run for run in _integer_sequences(tuple(argument)) if len(run) == 1)
-
-
-def _is_integer(argument: Any) -> bool:
-    return isinstance(argument, int) and not isinstance(argument, bool)
-
-
 _LITERALS = frozenset({torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default})
 """What ``torch.tensor([...])`` calls on the numbers that the code holds."""
 
@@ -277,7 +212,7 @@ class _Recorder(TorchDispatchMode):
         self._originals = originals
         self._blank: set[int] = set()
         self.stand_ins: dict[int, int] = {}
-        self.calls: _PythonCalls | None = None
+        self.calls: PythonCalls | None = None
         self._numbers: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # an id is only unique while its tensor lives
         self._path = ""
@@ -388,7 +323,8 @@ def _origins(operation: Operation, sequences: list[tuple[int, ...]]) -> dict[str
         if not isinstance(wanted, tuple) or not wanted or not all(isinstance(number, int) for number in wanted):
             continue
         for sequence in sequences:
-            if len(sequence) == len(wanted) and all(a in (b, -1) for a, b in zip(sequence, wanted, strict=True)):
+            numbers = map(int.__int__, sequence)  # compared as plain ones, which is not the code's doing
+            if len(sequence) == len(wanted) and all(a in (b, -1) for a, b in zip(numbers, wanted, strict=True)):
                 found[name] = tuple(expression_of(number) for number in sequence)
                 break
     return found
@@ -396,10 +332,10 @@ def _origins(operation: Operation, sequences: list[tuple[int, ...]]) -> dict[str
 
 @lru_cache(maxsize=4096)
 def _names_of_numbers(function: OpOverload) -> tuple[str, ...]:
-    """The arguments that can be an integer or several."""
+    """The arguments that can be an integer or several; among them tensors, in whose place a number may stand."""
     others = ("Tensor", "bool", "float", "str", "Generator", "Device", "Layout")
     return tuple(
         argument.name
         for argument in function._schema.arguments
-        if not any(other in str(argument.type) for other in others)
+        if str(argument.type) == "Tensor" or not any(other in str(argument.type) for other in others)
     )

@@ -105,7 +105,7 @@ def batched_matrix_product(operation: Operation, state: Propagation) -> None:
         state.join(heads[0], labels)
     if heads and len(spread) != 1:
         layout.append(Block((0,), heads[0]))
-    if added is not None and operation.argument("beta", 1) != 0:  # a beta of 0 ignores what is added, whatever it holds
+    if added is not None:
         shape = state.output_shape(operation)
         layout = list(joined_layouts(state, [tuple(layout), state.layout(added)], [shape, state.shape(added)], shape))
     state.set(operation, tuple(layout))

@@ -1,4 +1,7 @@
-"""Operators that return as much, or such a number, as the values of tensors ask for: boxes, entries under a mask, ``item()``."""
+"""Operators that return as much as the values ask for: the boxes of a detector, the entries under a mask, a number.
+
+Behind them, sizes and numbers of two passes may differ without anything being wrong.
+"""
 
 from __future__ import annotations
 
