@@ -3,7 +3,8 @@
     python benchmarks/mutants.py [--out results/mutants.json] [--only PATTERN] [--again]
 
 The networks are the torture networks of the tests, three users' shapes and ten architectures of the zoo, with random weights in
-float64. Mutants already in the output file are left out, so the run can be interrupted and goes on; ``--again`` tries them anew.
+float64; and some with dead filters, for the faults in the constants, whose reference is the dense model. Mutants already in the
+output file are left out, so the run can be interrupted and goes on; ``--again`` tries them anew.
 The table is written by ``benchmarks/mutants_table.py``.
 """
 
@@ -32,8 +33,7 @@ def main() -> int:
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
     import torch
-    from mutation.collection import mutants_of
-    from mutation.subjects import NAMES, Subject
+    from mutation.collection import EVERY_NAME, mutants_of, subject_of
     from mutation.trial import trial
 
     torch.set_num_threads(1)
@@ -44,11 +44,11 @@ def main() -> int:
         content = json.loads(arguments.out.read_text(encoding="utf-8"))
         known = {_key(verdict): verdict for verdict in content["mutants"]}
         finished = content["finished"]
-    for name in NAMES:
+    for name in EVERY_NAME:
         if not fnmatch.fnmatchcase(name, arguments.only) or (name in finished and not arguments.again):
             continue
         began = time.process_time()
-        subject = Subject(name)
+        subject = subject_of(name)
         mutants = mutants_of(subject, OF_A_KIND[":" in name])
         if arguments.again:
             known = {key: verdict for key, verdict in known.items() if key[0] != name}
@@ -59,7 +59,7 @@ def main() -> int:
                 if verdict["caught"] == "survived" or not verdict["untouched"]:
                     print(f"SURVIVED {verdict}", flush=True)
                 _write(arguments.out, known, finished)
-        finished = [entry for entry in NAMES if entry in {*finished, name}]
+        finished = [entry for entry in EVERY_NAME if entry in {*finished, name}]
         _write(arguments.out, known, finished)
         counts = Counter(verdict["caught"] for key, verdict in known.items() if key[0] == name)
         seconds = time.process_time() - began

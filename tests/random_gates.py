@@ -46,7 +46,7 @@ class Gated(nn.Module):
         if self.how == "own limit":
             return torch.where(x > self.limit, x, torch.zeros_like(x))
         if self.how == "any":
-            return x * (gate > 1).flatten(1).any(1).view(-1, 1, 1, 1)
+            return x * (gate > 0.3).flatten(1).any(1).view(-1, 1, 1, 1)
         if self.how == "not below":
             return x * ~(gate < 0)
         return x * (gate > 0).to(x.dtype) if self.how == "cast" else x * (gate > 0)

@@ -46,7 +46,7 @@ class LookedUp(nn.Module):
             return x * self.scalars[level].view(-1, 1, 1, 1)
         if self.how == "index_select":
             return x * self.scalars.index_select(0, level).view(-1, 1, 1, 1)
-        return x * torch.bincount(level, minlength=LEVELS).to(x.dtype)[0]
+        return x * torch.bincount(level, minlength=LEVELS)[level].to(x.dtype).view(-1, 1, 1, 1)
 
     def _rearranged(self, x: Tensor, scores: Tensor) -> Tensor:
         flat = x.flatten(2)

@@ -75,6 +75,10 @@ class Subject:
         """Plan the cut, by whatever the engine now is."""
         return plan(self.model, self.inputs, importance=L2(), channels=0.5)
 
+    def returned(self, network: nn.Module) -> list[Tensor]:
+        """What a network returns for the inputs."""
+        return outputs_of(network, self.inputs)
+
     def silenced(self, made: Plan) -> list[Tensor]:
         """What the dense model returns when everything ``made`` removes is zeroed where it is read."""
         return outputs_of(silenced_twin(self.model, made), self.inputs)

@@ -14,7 +14,8 @@ from torch import nn
 
 from flowprune import pruning
 from flowprune.pruning import prune
-from mutation.subjects import Subject, difference, outputs_of
+from mutation.constants_subjects import ConstantsSubject
+from mutation.subjects import Subject, difference
 
 EQUAL = 1e-10
 EXPOSED = 1e-8
@@ -65,7 +66,7 @@ class _RefusedError(Exception):
     pass
 
 
-def trial(subject: Subject, mutant: Mutant) -> Verdict:
+def trial(subject: Subject | ConstantsSubject, mutant: Mutant) -> Verdict:
     """Plan and cut by the faulty engine, and look at what comes out."""
     before = portrait(subject.model)
     caught, reason = _caught(subject, mutant, _stopping_at_a_refusal)
@@ -78,7 +79,9 @@ def trial(subject: Subject, mutant: Mutant) -> Verdict:
     return Verdict(subject.name, mutant.kind, mutant.what, caught, reason, uncertified, untouched)
 
 
-def _caught(subject: Subject, mutant: Mutant, engine: Callable[[], AbstractContextManager[Any]]) -> tuple[str, str]:
+def _caught(
+    subject: Subject | ConstantsSubject, mutant: Mutant, engine: Callable[[], AbstractContextManager[Any]]
+) -> tuple[str, str]:
     with engine(), mutant.fault():
         try:
             made = subject.planned()
@@ -88,8 +91,8 @@ def _caught(subject: Subject, mutant: Mutant, engine: Callable[[], AbstractConte
         except Exception as error:  # whatever it is, it is loud
             return "engine raises", _in_one_line(error)
     try:
-        outputs = outputs_of(small, subject.inputs)
-        training = outputs_of(small.train(), subject.inputs)
+        outputs = subject.returned(small)
+        training = subject.returned(small.train())
     except Exception as error:
         return "forward raises", _in_one_line(error)
     right = subject.plan

@@ -128,6 +128,17 @@ def test_numbers_that_the_plan_was_not_made_with() -> None:
     assert removed == 0 and difference < 1e-12
 
 
+def test_a_grouped_reader_reads_the_same_place_in_every_group() -> None:
+    """One of the two channels that leave together is silent, the other is not."""
+    torch.manual_seed(0)
+    model = Between(nn.Conv2d(16, 16, 1, groups=2))
+    with torch.no_grad():
+        model.norm.weight[8:14] = 0.0
+        model.norm.bias[:6], model.norm.bias[8:14] = -1.0, 1.0
+    _, difference = removed_and_difference(model, [(images(),) for _ in range(4)], 0.0)
+    assert difference < 1e-12
+
+
 def test_other_budgets_plan_as_ever() -> None:
     torch.manual_seed(0)
     model = Between(Gate("compared")).double().eval()

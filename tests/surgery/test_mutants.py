@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from mutation.collection import mutants_of
+from mutation.collection import mutants_of, subject_of
 from mutation.subjects import Subject
 from mutation.trial import Verdict, trial
 
@@ -25,6 +25,10 @@ SAMPLE = (
     "mean and softmax over channels",
     "two towers, concatenation",
 )
+CONSTANTS_SAMPLE = (
+    *("nothing between", "where", "a table", "marks", "a mask of floats", "a product of activations"),
+    *("a number taken out", "a padded reader", "a grouped reader"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,20 @@ def test_no_mutant_survives(verdicts: list[Verdict]) -> None:
     assert not [verdict for verdict in verdicts if verdict.caught == "survived"]
     assert sum(verdict.caught in NOTICED for verdict in verdicts) >= 150
     assert Counter(verdict.caught for verdict in verdicts)["twin"] >= 30
+
+
+@pytest.fixture(scope="module")
+def constants_verdicts() -> list[Verdict]:
+    """Every fault in the constants on each network of their sample."""
+    subjects = [subject_of(f"constants: {name}") for name in CONSTANTS_SAMPLE]
+    return [trial(subject, mutant) for subject in subjects for mutant in mutants_of(subject, of_a_kind=1)]
+
+
+def test_no_fault_in_the_constants_survives(constants_verdicts: list[Verdict]) -> None:
+    """Each kind is shown by some network to make a wrong model, and none makes one that nobody notices."""
+    assert not [verdict for verdict in constants_verdicts if verdict.caught == "survived" or not verdict.untouched]
+    noticed = {verdict.kind for verdict in constants_verdicts if verdict.caught in NOTICED}
+    assert {verdict.kind for verdict in constants_verdicts} == noticed
 
 
 def test_the_refused_leave_the_model_untouched(verdicts: list[Verdict]) -> None:

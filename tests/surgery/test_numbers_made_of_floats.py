@@ -101,8 +101,14 @@ def test_planned_and_equal_to_the_dense_model(how: str) -> None:
     inputs = [(torch.randn(2, 3, 8, 8, dtype=draw), torch.rand(2, dtype=draw)) for _ in range(4)]
     made = plan(model, inputs[0], threshold=0.01, fold_tolerance=0)
     assert distance(Seeded(prune(model, made).eval()), Seeded(model), inputs) < 1e-12
-    assert made.removed["second.0.weight"][0] == tuple(range(6))  # behind them there is nothing but a mean
-    if how in ("plain", "assertion", "check"):
+    if how not in (
+        "length",
+        "repetitions",
+        "assertion",
+        "check",
+    ):  # where Python goes on with a number, nothing is known
+        assert made.removed["second.0.weight"][0] == tuple(range(6))
+    if how == "plain":
         assert made.removed["first.0.weight"][0] == tuple(range(6))
 
 
