@@ -53,6 +53,10 @@ def _without_weights(
     if view is not None and view.name == "aten.t":
         argument, dimension = view.argument("self"), 0
     name = graph.parameters.get(argument.value)
+    groups = maker.argument("groups", 1) if "convolution" in maker.name else 1
+    if name is not None and dimension == 1 and groups > 1:  # transposed: [read, made a group, ...]
+        held = tensors[name].detach()
+        return (held.reshape(groups, -1, *held.shape[1:]).movedim(2, 1).flatten(2) == 0).all(dim=2).flatten()
     if name is None or tensors[name].shape[dimension] != len(like):
         return torch.zeros(len(like), dtype=torch.bool, device=like.device)
     return (tensors[name].detach().movedim(dimension, 0).flatten(1) == 0).all(dim=1)

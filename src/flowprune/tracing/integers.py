@@ -106,7 +106,8 @@ def _compared(number: Integer, other: object) -> None:
     if noticed is None or not isinstance(other, (int, float)):
         return
     if isinstance(other, Integer):
-        noticed.limits += [(number.expression, other.expression), (other.expression, number.expression)]
+        if number.expression != other.expression:  # a size is always equal to itself
+            noticed.limits += [(number.expression, other.expression), (other.expression, number.expression)]
         if int.__eq__(number, other):
             noticed.equal.append((number.expression, other.expression))
     elif not sys._getframe(2).f_globals.get("__name__", "").startswith("torch.nn."):

@@ -241,7 +241,10 @@ class _Recorder(TorchDispatchMode):
 
     def _enter(self, tensor: torch.Tensor) -> int:
         number = len(self.graph.values)
-        self.graph.values.append(Value(number, tuple(tensor.shape), tensor.dtype))
+        with (
+            torch._C.DisableTorchFunction()
+        ):  # under a scripted function, asking for the shape would be a call to look at
+            self.graph.values.append(Value(number, tuple(tensor.shape), tensor.dtype))
         self._numbers[id(tensor)] = number
         self._alive.append(tensor)
         return number
