@@ -252,7 +252,10 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():  # a scripted function leaves the watch over Python's calls on
+            return self._noted(function, args, kwargs or {})
+
+    def _noted(self, function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if is_unseen(function):
             made = function(*args, **kwargs)
             if isinstance(made, torch.Tensor):
