@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -25,6 +25,7 @@ from flowprune.planning.falling_short import warn_if_short, why_it_stays
 from flowprune.planning.latency import within_latency
 from flowprune.planning.selection import LARGEST_CUT, dead_by_layer
 from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
+from flowprune.surgery.beside_forward import follow_other_methods
 from flowprune.tracing.shadow import check_sizes_known, check_weights_there
 
 ATTEMPTS = 32
@@ -50,6 +51,7 @@ def plan(
     ignore: Ignored = (),
     freeze: Frozen | None = None,
     branches: bool | str = False,
+    also: Collection[str] = (),
 ) -> Plan:
     """Decide what to cut, and certify it; ``model`` is not touched.
 
@@ -81,13 +83,17 @@ def plan(
             live ends and puts them at their places, and one without any leaves a constant, or nothing. Dead is what ``threshold``
             says, under other budgets what is below 0.01; it leaves before anything else does. True changes a branch where that
             saves time, "always" every branch with dead ends; ``plan.branches`` and ``plan.branches_left`` say what became of which.
+        also: names of methods without required arguments, of any modules, that will be called on the small model, beside those
+            named ``fuse*``, ``reparameterize*`` and ``switch_to_deploy``. Integer attributes that only they read follow the cut;
+            where they will not do to the small model what they do to the dense one, a ``FlowpruneWarning`` names them.
 
     Warns:
         FlowpruneWarning: the plan is empty, or keeps more than twice the channels that ``channels`` asks for; with the reasons.
 
     Raises:
         BudgetError: for a malformed budget, or one that no allowed cut reaches; then with the reasons.
-        ModelError: for NaN weights, a wrapper, a model that cannot be copied, or an unknown name in ``ignore`` or ``freeze``.
+        ModelError: for NaN weights, a wrapper, a model that cannot be copied, or an unknown name in ``ignore``, ``freeze`` or
+            ``also``.
         TraceError: if the forward raises on the example inputs.
         CertificateError: if no part of the cut can be certified.
     """
@@ -114,6 +120,7 @@ def plan(
             fold_tolerance=fold_tolerance,
             ignore=ignore,
             freeze=freeze,
+            also=also,
         )
     largest_cut = checked_shares(largest_cut, "largest_cut")
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
@@ -172,7 +179,7 @@ def plan(
         stays = why_it_stays(coupled.coupling.frozen, bool(coupled.coupling.groups))
         raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
     warn_if_short(found, budget)
-    return found
+    return follow_other_methods(model, inputs, found, coupled.graph, also)
 
 
 def _remembered(importance: Importance | None) -> Importance | None:
