@@ -27,11 +27,11 @@ import torch
 from torch import nn
 
 from flowprune import models
-from flowprune.artifacts.replacing import write_text
-from flowprune.flow import FeatureFlow
-from flowprune.pipeline.measurement import measured
+from flowprune.artifacts.atomic_write import write_text
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
 from flowprune.pruning import plan, prune
 from flowprune.reporting import environment
+from flowprune.studies.pipeline.measurement import measured
 from flowprune.training import Data, TrainingSettings, evaluate, load_data, train
 
 TERMS = ("gradient", "curvature", "both")

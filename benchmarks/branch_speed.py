@@ -4,7 +4,7 @@
 
 First, relu(norm(convolution(x)) + stream), all of the branch's ends alive, against fewer of them put at their places
 (``placed``), at the widths and sizes of ResNet-20's and ResNet-50's stages. From these come the numbers in
-``flowprune.branches.worth``. Then whole networks with dead ends planted: dense, without their dead ends, and pruned
+``flowprune.engine.branches.savings``. Then whole networks with dead ends planted: dense, without their dead ends, and pruned
 to as many MACs in coupled groups, in PyTorch and ONNX Runtime. One thread, the processor's own clock, all ways in turns, medians.
 Then ``python benchmarks/branch_speed_table.py`` writes the tables of docs/branches.md.
 """
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 import flowprune as fp
-from flowprune.branches.worth import is_worth_opening
+from flowprune.engine.branches.savings import is_worth_opening
+from flowprune.engine.surgery.branch_modules import placed
 from flowprune.reporting.environment import environment
-from flowprune.surgery.branch_modules import placed
 
 STAGES = (
     {"channels": 16, "inner": 16, "size": 32, "kernel": 3, "batches": (1, 64)},

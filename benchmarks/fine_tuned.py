@@ -13,9 +13,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from flowprune.artifacts.replacing import write_text
-from flowprune.comparison import compare
-from flowprune.comparison.recipe import load_comparison_recipe
+from flowprune.artifacts.atomic_write import write_text
+from flowprune.studies.comparison import compare
+from flowprune.studies.comparison.comparison_recipe import load_comparison_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ("resnet20", "resnet56")

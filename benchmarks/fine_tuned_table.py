@@ -16,9 +16,9 @@ from typing import Any
 from fine_tuned import NETWORKS, recipe_of
 from written_pages import written
 
-from flowprune.comparison.cells import Cell, cells_of
-from flowprune.comparison.recipe import load_comparison_recipe
-from flowprune.comparison.summary import markdown_table, summarised
+from flowprune.studies.comparison.cells import Cell, cells_of
+from flowprune.studies.comparison.comparison_recipe import load_comparison_recipe
+from flowprune.studies.comparison.summary import markdown_table, summarised
 
 BEGIN, END = "<!-- fine-tuned:begin -->", "<!-- fine-tuned:end -->"
 

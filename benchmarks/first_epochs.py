@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flowprune.artifacts.replacing import write_text
+from flowprune.artifacts.atomic_write import write_text
 from flowprune.reporting import environment
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -34,9 +34,9 @@ from torch.nn import functional
 from written_pages import written
 
 import flowprune as fp
-from flowprune.flow import absolute_penalty
-from flowprune.flow.absolute_penalty import _Backward as Backward
-from flowprune.flow.absolute_penalty import _Pull as Pull
+from flowprune.methods.regularizers.feature_flow.penalty import absolute_penalty
+from flowprune.methods.regularizers.feature_flow.penalty.absolute_penalty import _Backward as Backward
+from flowprune.methods.regularizers.feature_flow.penalty.absolute_penalty import _Pull as Pull
 from flowprune.reporting.environment import environment
 
 NETWORKS = {

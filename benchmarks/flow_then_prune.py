@@ -26,12 +26,12 @@ from typing import Any
 
 import torch
 
-from flowprune.artifacts.replacing import write_text
-from flowprune.pipeline.folder import RunFolder
-from flowprune.pipeline.job import Job, data_of, slug
-from flowprune.pipeline.stages import Record, Stages
-from flowprune.recipe import BudgetSection, ImportanceSection, Recipe, load_recipe
+from flowprune.artifacts.atomic_write import write_text
 from flowprune.reporting import environment
+from flowprune.studies.pipeline.job import Job, data_of, slug
+from flowprune.studies.pipeline.run_folder import RunFolder
+from flowprune.studies.pipeline.stages import Record, Stages
+from flowprune.studies.recipe import BudgetSection, ImportanceSection, Recipe, load_recipe
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--only", default="*", help="networks, as a pattern")
     parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "networks")]
     import torch
     from mutation.collection import EVERY_NAME, mutants_of, subject_of
     from mutation.trial import trial

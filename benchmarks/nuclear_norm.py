@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flowprune.coupling import CoupledGroup
-from flowprune.importance import NuclearNorm
-from flowprune.importance.map_watch import evaluation_shadow, watch_maps
-from flowprune.importance.stages import maps_at
+from flowprune.engine.coupling import CoupledGroup
+from flowprune.engine.planning import CoupledModel
+from flowprune.engine.tracing import trace
+from flowprune.methods.importance import NuclearNorm
+from flowprune.methods.importance._maps.map_stages import maps_at
+from flowprune.methods.importance._maps.map_watch import evaluation_shadow, watch_maps
 from flowprune.models import create
-from flowprune.planning import CoupledModel
 from flowprune.reporting.environment import environment
-from flowprune.tracing import trace
 from flowprune.training import load_data
 
 NETWORKS = ("resnet56", "vgg16")

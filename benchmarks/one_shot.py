@@ -24,12 +24,12 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from flowprune.artifacts.replacing import write_text
-from flowprune.importance import REGISTRY
+from flowprune.artifacts.atomic_write import write_text
+from flowprune.methods.importance import REGISTRY
 from flowprune.models import create
-from flowprune.pipeline.criteria import importance_from
 from flowprune.pruning import plan, prune
 from flowprune.reporting import environment
+from flowprune.studies.pipeline.criteria import importance_from
 from flowprune.training import Data, load_data
 from flowprune.training.locating import data_root
 

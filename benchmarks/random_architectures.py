@@ -3,9 +3,10 @@
     python benchmarks/random_architectures.py [--cases 10000] [--first 0] [--out results/random-architectures.json] [--again]
 
 Case n is drawn by ``random.Random(n)``: the architecture, then the criterion, the budget and the scope, as in
-``tests/random_architectures.py``, ``tests/twin_property.py`` and ``tests/dense_property.py``, which say what is checked. Where the
-twin is not defined (``tests/twin_limits.py``) it judges nothing, and the record says so. The output file is written every
-hundred cases, and a run goes on where it was interrupted, unless ``--again``; it names the revisions that made it.
+``tests/networks/random_architectures.py``, ``tests/networks/twin_property.py`` and ``tests/networks/dense_property.py``, which
+say what is checked. Where the twin is not defined (``tests/networks/twin_limits.py``) it judges nothing, and the record says
+so. The output file is written every hundred cases, and a run goes on where it was interrupted, unless ``--again``; it names the
+revisions that made it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
+sys.path[:0] = [str(ROOT / "tests" / "networks"), str(ROOT / "src")]
 
 from dense_property import THRESHOLD, DenseVerdict, dense_verdict  # noqa: E402
 from random_architectures import architecture  # noqa: E402

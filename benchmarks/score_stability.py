@@ -23,10 +23,10 @@ from one_shot import WEIGHTS, begun, command_line
 from torch import Tensor
 from torch.nn import functional
 
-from flowprune.artifacts.replacing import write_text
-from flowprune.pipeline.criteria import importance_from
-from flowprune.planning import CoupledModel
+from flowprune.artifacts.atomic_write import write_text
+from flowprune.engine.planning import CoupledModel
 from flowprune.reporting import environment
+from flowprune.studies.pipeline.criteria import importance_from
 from flowprune.training import Data, load_data
 
 CRITERIA: dict[str, tuple[str, dict[str, Any]]] = {

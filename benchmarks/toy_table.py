@@ -15,7 +15,7 @@ from typing import Any
 
 from written_pages import written
 
-from flowprune.toy import ToyResult
+from flowprune.studies.toy import ToyResult
 
 BEGIN, END = "<!-- toy:begin -->", "<!-- toy:end -->"
 

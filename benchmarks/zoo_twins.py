@@ -5,8 +5,8 @@
 
 Per model of ``benchmarks/zoo.txt``, or of ``benchmarks/zoo_others.txt``: parameters near zero (layer scales, position tables,
 heads) and the norms' statistics are randomised, so that nothing can hide behind them; half of the channels of every group leave,
-drawn at random; then the pruned model's outputs are compared with those of ``tests/silenced_twin.py``, and the twin's with the
-dense model's. Models in the output file are left out, but for errors, so a run can be interrupted and goes on.
+drawn at random; then the pruned model's outputs are compared with those of ``tests/networks/silenced_twin.py``, and the twin's
+with the dense model's. Models in the output file are left out, but for errors, so a run can be interrupted and goes on.
 
 With ``--budget threshold`` a tenth of the filters in front of every batch norm are made constant (gamma zero, beta not), and leave
 by ``threshold=0.01, fold_tolerance=0``; the reference is the dense model itself, on the example inputs and on others.
@@ -35,7 +35,7 @@ LARGEST_DIFFERENCE = 1e-10
 
 def compare(line: str, budget: str) -> dict[str, Any]:
     """One model, in this process."""
-    sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+    sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "networks")]
     import torch
     from zoo.subjects import Subject
 

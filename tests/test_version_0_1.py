@@ -19,9 +19,9 @@ import torch
 import yaml
 
 import flowprune as fp
-from flowprune.lineage import lineage_of
-from flowprune.pipeline.run import run
-from flowprune.recipe import dump_recipe, load_recipe
+from flowprune.engine.steps.lineage import lineage_of
+from flowprune.studies.pipeline.run import run
+from flowprune.studies.recipe import dump_recipe, load_recipe
 
 KEPT = Path(__file__).parent / "data" / "version_0_1"
 

@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import flowprune.importance
+import flowprune.methods.importance
 import flowprune.pruning  # noqa: F401 - what is imported later would keep the wrappers for good
 
 PHASES = {
-    "flowprune.tracing.recorder:trace": "trace",
-    "flowprune.coupling.analysis:analyse": "coupling",
-    "flowprune.coupling.grouping:group_channels": "coupling",
-    "flowprune.measuring.filter_scale:filter_scales": "scoring",
-    "flowprune.importance.l2:L2.__call__": "scoring",
-    "flowprune.planning.selection:select": "allocation",
-    "flowprune.planning.assembly:assemble": "allocation",
-    "flowprune.allocation.costs:macs_model": "allocation",
-    "flowprune.allocation.costs:params_model": "allocation",
-    "flowprune.surgery.cut:cut_on_meta": "certificate",
-    "flowprune.surgery.cut:cut": "certificate",  # of a model that runs on real tensors only; in ``prune`` it is the cut
-    "flowprune.surgery.certificate:certify": "certificate",
+    "flowprune.engine.tracing.recorder:trace": "trace",
+    "flowprune.engine.coupling.analysis:analyse": "coupling",
+    "flowprune.engine.coupling.grouping:group_channels": "coupling",
+    "flowprune.engine.measuring.filter_scales:filter_scales": "scoring",
+    "flowprune.methods.importance.l2:L2.__call__": "scoring",
+    "flowprune.engine.planning.selection:select": "allocation",
+    "flowprune.engine.planning.assembly:assemble": "allocation",
+    "flowprune.engine.allocation.costs:macs_model": "allocation",
+    "flowprune.engine.allocation.costs:params_model": "allocation",
+    "flowprune.engine.surgery.cut:cut_on_meta": "certificate",
+    "flowprune.engine.surgery.cut:cut": "certificate",  # of a model that runs on real tensors only; in ``prune`` it is the cut
+    "flowprune.engine.surgery.certificate:certify": "certificate",
     "flowprune.pruning:prune": "cut",
 }
 """Function -> phase. Time in a function called inside another's counts for the inner one; the last two phases keep all theirs."""

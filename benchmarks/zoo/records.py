@@ -16,20 +16,8 @@ BUSY = 1.1
 
 
 MEASURED = (
-    *(
-        "allocation",
-        "artifacts",
-        "branches",
-        "coupling",
-        "lineage.py",
-        "measuring",
-        "models",
-        "planning",
-        "pruning.py",
-        "surgery",
-        "tracing",
-    ),
-    *("importance/aggregation.py", "importance/filters.py", "importance/l2.py", "importance/normalization.py"),
+    *("engine", "artifacts", "models", "pruning.py"),
+    *("methods/importance/l2.py", "methods/importance/_scores", "methods/importance/_weights"),
 )
 """What of flowprune a survey runs; training, the flow and the command line may change without its being out of date."""
 

@@ -39,12 +39,12 @@ def works(tool: str, subject: Subject, known: Mapping[str, Any], emit: Emit) -> 
         with watching() as watched:
             pruned = ours.prune(model, inputs, classes)
         record |= ours.details(pruned)
-        record["prunable"] = prunable_share(watched.results["flowprune.coupling.grouping:group_channels"], model)
+        record["prunable"] = prunable_share(watched.results["flowprune.engine.coupling.grouping:group_channels"], model)
         record["params_kept"] = _count(pruned.model) / dense_parameters
         emit(record | {"works": False, "error": "the checks did not end"})
         differences = changed(before, fingerprint(model))
         assert not differences, f"of the source, {', '.join(differences)} changed"
-        certificate = "flowprune.surgery.certificate:certify"
+        certificate = "flowprune.engine.surgery.certificate:certify"
         assert not pruned.plan.is_empty, "the plan is empty"
         assert certificate in watched.results and watched.results[certificate] is None, "there is no certificate"
     else:

@@ -6,18 +6,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flowprune import errors, importance, models
-    from flowprune.allocation import Plan
+    from flowprune import errors, models
     from flowprune.artifacts import export, load, save
-    from flowprune.comparison import compare
+    from flowprune.engine.allocation import Plan
+    from flowprune.engine.measuring import measure
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
-    from flowprune.flow import FeatureFlow, flow_paths
-    from flowprune.iterating import prune_iteratively
-    from flowprune.measuring import measure
-    from flowprune.pruning import plan, prune
-    from flowprune.recipe import load_recipe
-    from flowprune.sensitivity_scan import sensitivity
+    from flowprune.methods import importance
+    from flowprune.methods.regularizers.feature_flow import FeatureFlow
+    from flowprune.pruning import plan, prune, prune_iteratively
+    from flowprune.studies.comparison import compare
+    from flowprune.studies.flow_paths import flow_paths
+    from flowprune.studies.recipe import load_recipe
+    from flowprune.studies.sensitivity import sensitivity
     from flowprune.training import evaluate, load_data, train
 
 __version__ = "0.1.0"
@@ -49,24 +50,24 @@ __all__ = [
 
 # Imported on first use: `flowprune --help` must not wait for torch.
 _ROOMS = {
-    "FeatureFlow": "flowprune.flow",
+    "FeatureFlow": "flowprune.methods.regularizers.feature_flow",
     "FlowpruneError": "flowprune.errors",
     "FlowpruneWarning": "flowprune.errors",
-    "Plan": "flowprune.allocation",
-    "compare": "flowprune.comparison",
+    "Plan": "flowprune.engine.allocation",
+    "compare": "flowprune.studies.comparison",
     "evaluate": "flowprune.training",
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
-    "flow_paths": "flowprune.flow",
+    "flow_paths": "flowprune.studies.flow_paths",
     "load": "flowprune.artifacts",
     "load_data": "flowprune.training",
-    "load_recipe": "flowprune.recipe",
-    "measure": "flowprune.measuring",
+    "load_recipe": "flowprune.studies.recipe",
+    "measure": "flowprune.engine.measuring",
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
-    "prune_iteratively": "flowprune.iterating",
+    "prune_iteratively": "flowprune.pruning",
     "save": "flowprune.artifacts",
-    "sensitivity": "flowprune.sensitivity_scan",
+    "sensitivity": "flowprune.studies.sensitivity",
     "train": "flowprune.training",
 }
 

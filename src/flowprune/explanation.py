@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from flowprune.branches.ends import find_ends
-from flowprune.coupling import CoupledGroup
-from flowprune.measuring import filter_layers
-from flowprune.planning.coupled_model import CoupledModel
-from flowprune.planning.exemptions import Frozen, Ignored
+from flowprune.engine.branches.ends import find_ends
+from flowprune.engine.coupling import CoupledGroup
+from flowprune.engine.measuring import filter_layers
+from flowprune.engine.planning.coupled_model import CoupledModel
+from flowprune.engine.planning.exemptions import Frozen, Ignored
 
 
 @dataclass(frozen=True)

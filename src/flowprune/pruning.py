@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
 import torch
 from torch import nn
 
-from flowprune.allocation import Budget, Plan, Shares, budget_from, checked_shares
-from flowprune.branches.deciding import Terms
-from flowprune.branches.removal import BranchRemoval
-from flowprune.coupling import CoupledGroup
+from flowprune.engine.allocation import Budget, Plan, Shares, budget_from, checked_shares
+from flowprune.engine.branches.deciding import Terms
+from flowprune.engine.branches.removal import BranchRemoval
+from flowprune.engine.coupling import CoupledGroup
+from flowprune.engine.interfaces import Importance
+from flowprune.engine.measuring import filter_scales, is_finite, reference_scale
+from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.planning import CoupledModel, assemble, select
+from flowprune.engine.planning.exemptions import Frozen, Ignored
+from flowprune.engine.planning.falling_short import attempts, warn_if_short, why_it_stays
+from flowprune.engine.planning.garbage_collection import collector_paused
+from flowprune.engine.planning.latency_budget import within_latency
+from flowprune.engine.planning.selection import LARGEST_CUT, dead_by_layer
+from flowprune.engine.planning.widths import KINDS, Widths
+from flowprune.engine.steps.lineage import attach_lineage, lineage_of
+from flowprune.engine.surgery import certify, cut, cut_on_meta, cut_optimizer
+from flowprune.engine.surgery.beside_forward import follow_other_methods
+from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_there
 from flowprune.errors import BudgetError, CertificateError, ModelError, UnreachableBudgetError
-from flowprune.importance.protocol import Importance
-from flowprune.lineage import attach_lineage, lineage_of
-from flowprune.measuring import filter_scales, is_finite, reference_scale
-from flowprune.measuring.dead_filters import DEAD_BELOW
-from flowprune.planning import CoupledModel, assemble, select
-from flowprune.planning.collector import collector_paused
-from flowprune.planning.exemptions import Frozen, Ignored
-from flowprune.planning.falling_short import warn_if_short, why_it_stays
-from flowprune.planning.latency import within_latency
-from flowprune.planning.selection import LARGEST_CUT, dead_by_layer
-from flowprune.surgery import certify, cut, cut_on_meta, cut_optimizer
-from flowprune.surgery.beside_forward import follow_other_methods
-from flowprune.tracing.shadow import check_sizes_known, check_weights_there
+from flowprune.methods.importance import Random
 
 ATTEMPTS = 32
 """How often a cut may be refused and tried again with the refused part frozen."""
@@ -103,7 +105,7 @@ def plan(
     if heads == "both" and branches:
         raise BudgetError('branches with heads="both" is not possible; use heads="whole" or heads="inside"')
     if heads == "both":
-        from flowprune.heads import plan_both  # it makes two plans by this function
+        from flowprune.engine.planning.heads import plan_both  # it makes two plans by this function
 
         return plan_both(
             model,
@@ -242,3 +244,63 @@ def check_finite(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not is_finite(tensor):
             raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")
+
+
+Finetune = Callable[[nn.Module, int], nn.Module | None]
+
+
+def prune_iteratively(
+    model: nn.Module, inputs: Any, *, steps: int, finetune: Finetune | None = None, **options: Any
+) -> nn.Module:
+    """Cut a model in several steps; ``model`` is untouched, and the last step ends at the budget as a single cut would.
+
+    What is kept falls by the same factor in every step: with ``macs=0.25`` and two steps to a half, then to a quarter of the dense
+    model's. So does the share of the channels that every group keeps, and ``largest_cut`` is of the dense model's groups, too.
+
+    Args:
+        model: the dense model.
+        inputs: example inputs.
+        steps: how many.
+        finetune: is given the small model and the number of the step (from 1) after every step but the last; trains it in place,
+            or returns the model to go on with.
+        **options: the keyword arguments of ``plan``: a budget of ``macs``, ``params`` or ``channels``, and an importance, which is
+            asked anew in every step; ``branches`` are changed in the last.
+
+    Returns:
+        The small model; its lineage holds every step's plan.
+
+    Raises:
+        BudgetError: if the budget is one of a threshold or a time, or cannot be met; before anything is trained.
+        Whatever ``plan`` raises.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise BudgetError(f"steps={steps!r} is not a number of steps: use a whole number such as 3")
+    given: dict[str, Any] = {kind: options.get(kind) for kind in KINDS}
+    budget = budget_from(**given)
+    if budget.kind in ("threshold", "latency"):
+        raise BudgetError(
+            f"{budget} cannot be met in steps; use a budget of macs=, params= or channels=, or a single cut"
+        )
+    others = {key: value for key, value in options.items() if key not in (*KINDS, "largest_cut")}
+    possible = plan(model, inputs, **{**options, "importance": Random()})
+    share = budget.share if budget.kind == "channels" else None
+    widths = Widths(model, inputs, share, options.get("largest_cut", LARGEST_CUT), others)
+    small = model
+    for step in range(1, steps + 1):
+        asked = widths.options(step / steps)
+        if budget.kind != "channels":
+            assert possible.target is not None
+            dense = getattr(possible, budget.kind)[0]
+            target = int(dense * (possible.target / dense) ** (step / steps)) if step < steps else possible.target
+            asked |= {budget.kind: str(max(1, target))}
+        # A branch whose ends are put at places holds its stream: nothing of that could leave in a later step.
+        with attempts():  # what is to be said was said of the whole
+            made = plan(
+                small, inputs, **{**others, "branches": step == steps and others.get("branches", False)}, **asked
+            )
+        if not made.is_empty or small is model:
+            small = prune(small, made)
+            widths.follow(made)
+        if finetune is not None and step < steps:
+            small = finetune(small, step) or small
+    return small

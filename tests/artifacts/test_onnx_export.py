@@ -12,7 +12,7 @@ from torch import nn
 
 from flowprune.artifacts import export
 from flowprune.errors import ArtifactError, ModelError, OutputError
-from flowprune.importance import L2
+from flowprune.methods.importance import L2
 from flowprune.models import create
 from flowprune.pruning import prune
 

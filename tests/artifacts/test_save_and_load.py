@@ -16,9 +16,9 @@ from torch import nn
 
 from flowprune.artifacts import load, read_header, save
 from flowprune.artifacts.header import digest
+from flowprune.engine.steps.lineage import lineage_of
 from flowprune.errors import ArtifactError, OutputError
-from flowprune.importance import L2, Random
-from flowprune.lineage import lineage_of
+from flowprune.methods.importance import L2, Random
 from flowprune.models import create
 from flowprune.pruning import prune
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import flowprune.pipeline.stages as pipeline
-from flowprune.recipe import Recipe, load_recipe
+import flowprune.studies.pipeline.stages as pipeline
+from flowprune.studies.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "benchmarks").glob("flow_then_prune_*.yaml"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from flowprune.importance import REGISTRY
+from flowprune.methods.importance import REGISTRY
 from flowprune.models import create
 from flowprune.training import Data, evaluate, load_data
 

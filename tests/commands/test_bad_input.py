@@ -281,8 +281,8 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(
 
 def test_a_model_that_knows_its_classes_need_not_be_told_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe hands the data set's number of classes on; a builder of the user's own may have no use for it."""
-    from flowprune.pipeline.job import Job
-    from flowprune.recipe import Recipe
+    from flowprune.studies.pipeline.job import Job
+    from flowprune.studies.recipe import Recipe
     from flowprune.training import load_data
 
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -298,8 +298,8 @@ def test_a_model_that_knows_its_classes_need_not_be_told_them(tmp_path: Path, mo
 def test_an_unforeseen_error_is_one_line_and_exit_1(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from flowprune import recipe
     from flowprune.cli import main
+    from flowprune.studies import recipe
 
     def broken(*given: object) -> None:
         raise ZeroDivisionError("over\nlines")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowprune import models
+from flowprune.engine.steps.lineage import lineage_of
 from flowprune.errors import ModelError, UnknownNameError
-from flowprune.lineage import lineage_of
 
 DATA = Path(os.environ["FLOWPRUNE_DATA"]) if os.environ.get("FLOWPRUNE_DATA") else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from flowprune.tracing import trace
+from flowprune.engine.tracing import trace
 from mutation import faults_in_analysis, faults_in_attributes, faults_in_constants, faults_in_cuts, faults_in_rules
 from mutation.constants_subjects import BETWEEN, ConstantsSubject
 from mutation.hearing import sayings

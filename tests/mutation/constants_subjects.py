@@ -12,7 +12,7 @@ from random_gates import ChannelsFirstRMSNorm, Gated, WrittenRMSNorm
 from random_lookups import LookedUp
 from torch import Tensor, nn
 
-from flowprune.allocation import Plan
+from flowprune.engine.allocation import Plan
 from flowprune.pruning import plan, prune
 from mutation.subjects import difference, outputs_of
 

@@ -14,11 +14,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from flowprune.coupling import Analysis
-from flowprune.coupling import rules as coupling_rules
-from flowprune.coupling.labels import Block
-from flowprune.coupling.propagation import Propagation, Rule
-from flowprune.tracing import Operation
+from flowprune.engine.coupling import Analysis
+from flowprune.engine.coupling import rules as coupling_rules
+from flowprune.engine.coupling.labels import Block
+from flowprune.engine.coupling.propagation import Propagation, Rule
+from flowprune.engine.tracing import Operation
 from mutation.hearing import Saying
 from mutation.trial import Mutant
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from flowprune.allocation import Plan
+from flowprune.engine.allocation import Plan
 from mutation.trial import Mutant
 
 Change = Callable[[nn.Module], None]
@@ -96,7 +96,7 @@ def _with_other_scale(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 def _after_mending(change: Change) -> AbstractContextManager[Any]:
     """Both the copy that is certified and the real small model get the fault."""
-    surgery = importlib.import_module("flowprune.surgery.cut")  # the package's ``cut`` is the function
+    surgery = importlib.import_module("flowprune.engine.surgery.cut")  # the package's ``cut`` is the function
     mend = surgery.mend_attributes
 
     def wrong(small: nn.Module, dense: nn.Module, plan: Plan) -> None:

@@ -15,16 +15,16 @@ from unittest.mock import patch
 
 import torch
 
-from flowprune.constants import folding, interpretation
-from flowprune.constants import rules as constant_rules
-from flowprune.constants.call import Call, Operand
-from flowprune.constants.knowledge import Knowledge
-from flowprune.constants.rules import Learned, Rule, rule_for
-from flowprune.planning import selection
-from flowprune.tracing import Graph
+from flowprune.engine.constants import folding, interpretation
+from flowprune.engine.constants import rules as constant_rules
+from flowprune.engine.constants.call import Call, Operand
+from flowprune.engine.constants.knowledge import Knowledge
+from flowprune.engine.constants.rules import Learned, Rule, rule_for
+from flowprune.engine.planning import selection
+from flowprune.engine.tracing import Graph
 from mutation.trial import Mutant
 
-known_constants = importlib.import_module("flowprune.constants.known_constants")  # the package's is the function
+known_constants = importlib.import_module("flowprune.engine.constants.known_constants")  # the package's is the function
 
 Wrong = Callable[[Rule, Call], Learned]
 

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from flowprune import pruning
-from flowprune.allocation import Plan
+from flowprune.engine.allocation import Plan
 from mutation.trial import Mutant
 
 Change = Callable[[Plan], Plan]

@@ -13,10 +13,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from flowprune.coupling import Analysis
-from flowprune.coupling.labels import Block, block_at, without
-from flowprune.coupling.propagation import Propagation, Rule
-from flowprune.tracing import Graph, Operation
+from flowprune.engine.coupling import Analysis
+from flowprune.engine.coupling.labels import Block, block_at, without
+from flowprune.engine.coupling.propagation import Propagation, Rule
+from flowprune.engine.tracing import Graph, Operation
 from mutation.faults_in_analysis import silent, with_rule
 from mutation.hearing import Saying
 from mutation.trial import Mutant

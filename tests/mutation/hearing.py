@@ -11,8 +11,8 @@ from unittest.mock import patch
 import numpy as np
 from torch import nn
 
-from flowprune.coupling import Analysis
-from flowprune.planning import CoupledModel
+from flowprune.engine.coupling import Analysis
+from flowprune.engine.planning import CoupledModel
 
 SAYINGS = ("join", "freeze", "balance", "count", "extent")
 

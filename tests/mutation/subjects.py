@@ -11,10 +11,10 @@ from torture_networks import IMAGE, TORTURE, Headed, unit
 from users_shapes import USERS_SHAPES, images_for
 
 import flowprune.models as models
-from flowprune.allocation import Plan
-from flowprune.importance import L2
+from flowprune.engine.allocation import Plan
+from flowprune.engine.tracing.recorder import tensors_in
+from flowprune.methods.importance import L2
 from flowprune.pruning import plan, prune
-from flowprune.tracing.recorder import tensors_in
 
 ZOO: dict[str, int] = {
     "torchvision:resnet18": 64,

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from flowprune.errors import ArtifactError, OutputError
-from flowprune.flow import FeatureFlow
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
 from flowprune.models import create
 from flowprune.reporting import environment, load_results, markdown_table, results_table, write_report
 from flowprune.reporting.figures import figures

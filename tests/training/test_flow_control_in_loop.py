@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from flowprune import models, plan
+from flowprune.engine.measuring import dead_filters
 from flowprune.errors import ModelError
-from flowprune.flow import FeatureFlow
-from flowprune.measuring import dead_filters
-from flowprune.pipeline.job import Job
-from flowprune.recipe import Recipe
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
+from flowprune.studies.pipeline.job import Job
+from flowprune.studies.recipe import Recipe
 from flowprune.training import TrainingSettings, load_data, train
 
 EPOCHS = 6

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from flowprune import models
 from flowprune.errors import ArtifactError, ModelError, OutputError
-from flowprune.flow import FeatureFlow
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
 from flowprune.training import TrainingSettings, evaluate, load_data, train
 from flowprune.training.schedule import learning_rate
 
@@ -172,7 +172,7 @@ JOB = """
 import sys, torch
 from pathlib import Path
 from flowprune import models
-from flowprune.flow import FeatureFlow
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
 from flowprune.training import TrainingSettings, load_data, train
 
 torch.set_num_threads(1)
@@ -294,7 +294,7 @@ TWO_PROCESSES = """
 import sys, torch
 from accelerate import PartialState
 from flowprune import models
-from flowprune.flow import FeatureFlow
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
 from flowprune.training import TrainingSettings, load_data, train
 
 torch.set_num_threads(1)

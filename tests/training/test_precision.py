@@ -16,11 +16,11 @@ from torch import Tensor, nn
 import flowprune.training.precision as precision
 from flowprune import models
 from flowprune.errors import ArtifactError, OutputError
-from flowprune.flow import FeatureFlow
-from flowprune.pipeline.folder import RunFolder
-from flowprune.pipeline.precision import as_begun
-from flowprune.pipeline.run import run
-from flowprune.recipe import Recipe, load_recipe
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
+from flowprune.studies.pipeline.chosen_precision import as_begun
+from flowprune.studies.pipeline.run import run
+from flowprune.studies.pipeline.run_folder import RunFolder
+from flowprune.studies.recipe import Recipe, load_recipe
 from flowprune.training import Data, TrainingSettings, load_data, train
 
 Processor = Callable[..., None]

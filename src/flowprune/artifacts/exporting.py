@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from flowprune.artifacts.replacing import replacing
+from flowprune.artifacts.atomic_write import replacing
+from flowprune.engine.tracing import call_model, first_tensor, model_of
 from flowprune.errors import ArtifactError, ModelError
-from flowprune.tracing import call_model, first_tensor, model_of
 
 OPSET = 20
 TOLERANCE = 1e-4

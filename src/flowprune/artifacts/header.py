@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flowprune.allocation import Plan
+from flowprune.engine.allocation import Plan
 from flowprune.errors import ArtifactError
 
 FORMAT = 1

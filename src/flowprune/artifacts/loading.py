@@ -11,12 +11,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flowprune.artifacts.header import Header, check_is_file, unreadable
+from flowprune.engine.steps.lineage import Lineage, attach_lineage
+from flowprune.engine.surgery import cut
+from flowprune.engine.tracing import model_of
+from flowprune.engine.tracing.shadow import check_sizes_known
 from flowprune.errors import ArtifactError, ModelError, UnknownNameError
-from flowprune.lineage import Lineage, attach_lineage
 from flowprune.models import create, runs_own_code
-from flowprune.surgery import cut
-from flowprune.tracing import model_of
-from flowprune.tracing.shadow import check_sizes_known
 
 _WHERE_WEIGHTS_COME_FROM = ("weights", "pretrained", "checkpoint")
 

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flowprune import __version__
+from flowprune.artifacts.atomic_write import replacing
 from flowprune.artifacts.header import Header
-from flowprune.artifacts.replacing import replacing
+from flowprune.engine.steps.lineage import lineage_of
+from flowprune.engine.tracing import model_of
+from flowprune.engine.tracing.shadow import check_sizes_known
 from flowprune.errors import ArtifactError
-from flowprune.lineage import lineage_of
-from flowprune.tracing import model_of
-from flowprune.tracing.shadow import check_sizes_known
 
 
 def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:

@@ -24,11 +24,11 @@ def compare(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """Compare methods at equal budgets, data and training."""
-    from flowprune.comparison.recipe import load_comparison_recipe
+    from flowprune.studies.comparison.comparison_recipe import load_comparison_recipe
 
     read = load_comparison_recipe(recipe, changes or ())
 
-    from flowprune.comparison.comparing import compare as compare_methods
+    from flowprune.studies.comparison.comparing import compare as compare_methods
 
     carry_out(
         compare_methods,
@@ -46,7 +46,7 @@ def compare(
 
 def show_comparison(comparison: dict[str, Any], *, markdown: bool) -> None:
     """Print the table of a comparison, the content of its ``comparison.json``."""
-    from flowprune.comparison.summary import markdown_table, terminal_table
+    from flowprune.studies.comparison.summary import markdown_table, terminal_table
 
     if markdown:
         typer.echo(markdown_table(comparison), nl=False)

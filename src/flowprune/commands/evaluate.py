@@ -21,7 +21,7 @@ def evaluate(
     """Measure top-1 on the test images."""
     from accelerate import PartialState
 
-    from flowprune.commands.subject import subject
+    from flowprune.commands.model_and_data import subject
     from flowprune.training import evaluate as evaluate_on
 
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)

@@ -25,12 +25,12 @@ def explain(
     flow: Annotated[bool, typer.Option("--flow", help="Show the points of the feature flow instead.")] = False,
 ) -> None:
     """Show which layers lose their channels together, and why others keep theirs."""
-    from flowprune.commands.subject import subject
+    from flowprune.commands.model_and_data import subject
     from flowprune.explanation import explain as explained
 
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     if flow:
-        from flowprune.flow import FeatureFlow
+        from flowprune.methods.regularizers.feature_flow import FeatureFlow
 
         with FeatureFlow(given.model, inputs=given.example(input_shape)) as found:
             typer.echo(str(found))

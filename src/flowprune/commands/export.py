@@ -24,7 +24,7 @@ def export(
     import torch
 
     from flowprune.artifacts import export as write_onnx
-    from flowprune.commands.subject import subject
+    from flowprune.commands.model_and_data import subject
 
     given = subject(artifact, builder=model_name, options=key_values(model_option, "--model-option"))
     x = given.example(input_shape)

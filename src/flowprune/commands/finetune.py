@@ -43,8 +43,8 @@ def finetune(
     import sys
 
     from flowprune.artifacts import save
-    from flowprune.commands.subject import subject
-    from flowprune.recipe_file import checked_sections
+    from flowprune.commands.model_and_data import subject
+    from flowprune.studies.recipe_file import checked_sections
     from flowprune.training import TrainingSettings, train
 
     chosen = {

@@ -23,7 +23,7 @@ from flowprune.errors import DataError, OutputError, RecipeError, TraceError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flowprune.commands.subject import Subject
+    from flowprune.commands.model_and_data import Subject
     from flowprune.training import Data
 
 _BATCH, _POSITIONS = 64, 1 << 20
@@ -77,8 +77,8 @@ def flow(
         raise RecipeError(f"--against names the model {_repeated(references)} a second time; leave it out")
     import json
 
-    from flowprune.artifacts.replacing import write_text
-    from flowprune.commands.subject import is_artifact
+    from flowprune.artifacts.atomic_write import write_text
+    from flowprune.commands.model_and_data import is_artifact
     from flowprune.commands.terminal import wide_console
     from flowprune.reporting import environment
     from flowprune.reporting.flow_page import flow_html
@@ -127,7 +127,7 @@ def _subjects(
     """
     import torch
 
-    from flowprune.commands.subject import is_artifact, subject
+    from flowprune.commands.model_and_data import is_artifact, subject
 
     kinds = {is_artifact(reference) for reference in references}
     found = []
@@ -189,8 +189,8 @@ def _measured(
 
     from accelerate import PartialState
 
-    from flowprune.flow import flow_paths
-    from flowprune.measuring import dead_filters
+    from flowprune.engine.measuring import dead_filters
+    from flowprune.studies.flow_paths import flow_paths
 
     device = PartialState().device
     model = given.model.to(device)
@@ -210,7 +210,7 @@ def _measured(
 
 def _names(references: list[str]) -> list[str]:
     """Short names: files without folder and ending, where that tells them apart."""
-    from flowprune.commands.subject import is_artifact
+    from flowprune.commands.model_and_data import is_artifact
 
     short = [
         Path(reference).name.removesuffix(".fp") if is_artifact(reference) else reference for reference in references

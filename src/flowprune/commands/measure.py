@@ -20,9 +20,9 @@ def measure(
     """Count parameters, MACs, sparsity and dead filters."""
     import json
 
-    from flowprune.commands.subject import subject
-    from flowprune.measuring import measure as count
-    from flowprune.pipeline import measured
+    from flowprune.commands.model_and_data import subject
+    from flowprune.engine.measuring import measure as count
+    from flowprune.studies.pipeline import measured
 
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     x = given.example(input_shape)

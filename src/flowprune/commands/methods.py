@@ -9,7 +9,7 @@ import typer
 
 def methods() -> None:
     """List importances, regularizers, models and data sets."""
-    from flowprune import importance, regularizers
+    from flowprune.methods import importance, regularizers
     from flowprune.models import names
     from flowprune.training import data_sets
 

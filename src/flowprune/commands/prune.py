@@ -124,15 +124,15 @@ def prune(
 
     import torch
 
-    from flowprune.allocation import budget_from
     from flowprune.artifacts import save
-    from flowprune.commands.subject import subject
-    from flowprune.importance import REGISTRY
-    from flowprune.pipeline import importance_from
-    from flowprune.pipeline.between import prune_with_training
+    from flowprune.commands.model_and_data import subject
+    from flowprune.engine.allocation import budget_from
+    from flowprune.methods.importance import REGISTRY
     from flowprune.pruning import plan
     from flowprune.pruning import prune as cut
-    from flowprune.recipe_file import checked_sections
+    from flowprune.studies.pipeline import importance_from
+    from flowprune.studies.pipeline.cuts_in_steps import prune_with_training
+    from flowprune.studies.recipe_file import checked_sections
     from flowprune.training import TrainingSettings
 
     budget = {

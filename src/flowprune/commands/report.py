@@ -23,13 +23,13 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """Print the table of a run or a comparison and write its page anew."""
-    from flowprune.pipeline.folder import COMPARISON, REPORT
+    from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT
 
     page = out if out is not None else (run_folder if run_folder.is_dir() else run_folder.parent) / REPORT
     if run_folder.name == COMPARISON or (run_folder / COMPARISON).exists():
-        from flowprune.comparison.comparing import load_comparison
-        from flowprune.comparison.page import comparison_html
         from flowprune.reporting.template import write_page
+        from flowprune.studies.comparison.comparing import load_comparison
+        from flowprune.studies.comparison.comparison_page import comparison_html
 
         comparison = load_comparison(run_folder)
         write_page(comparison_html(comparison), page)

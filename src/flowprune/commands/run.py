@@ -24,12 +24,12 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train with FFR, prune, fine-tune, measure, report."""
-    from flowprune.recipe import load_recipe
+    from flowprune.studies.recipe import load_recipe
 
     read = load_recipe(recipe, changes or ())
 
-    from flowprune.pipeline.run import run as run_job
     from flowprune.reporting import results_table
+    from flowprune.studies.pipeline.run import run as run_job
 
     carry_out(
         run_job,

@@ -75,13 +75,13 @@ def sensitivity(
     from rich.console import Console
     from rich.progress import Progress
 
-    from flowprune.artifacts.replacing import write_text
-    from flowprune.commands.subject import subject
-    from flowprune.pipeline import importance_from
+    from flowprune.artifacts.atomic_write import write_text
+    from flowprune.commands.model_and_data import subject
     from flowprune.reporting import environment
     from flowprune.reporting.template import write_page
-    from flowprune.sensitivity_scan import sensitivity as scan
-    from flowprune.sensitivity_scan.page import sensitivity_html
+    from flowprune.studies.pipeline import importance_from
+    from flowprune.studies.sensitivity import sensitivity as scan
+    from flowprune.studies.sensitivity.sensitivity_page import sensitivity_html
     from flowprune.training import evaluate
     from flowprune.training.splits import drawn
 

@@ -32,7 +32,7 @@ def toy(
         counts = [int(part) for part in samples.split(",")]
     except ValueError:
         counts = [0]
-    from flowprune.toy.experiment import EACH
+    from flowprune.studies.toy.experiment import EACH
 
     if not 1 <= min(counts) <= max(counts) <= EACH:
         raise RecipeError(f"--samples {samples!r}: write whole numbers from 1 to {EACH}, like 1,5,20")
@@ -47,11 +47,11 @@ def toy(
     from rich.console import Console
     from rich.table import Table
 
-    from flowprune.artifacts.replacing import replacing, write_text
+    from flowprune.artifacts.atomic_write import replacing, write_text
     from flowprune.reporting import environment
     from flowprune.reporting.template import PagePicture, PageTable, summary_html, write_page
-    from flowprune.toy import toy_experiment
-    from flowprune.toy.picture import picture
+    from flowprune.studies.toy import toy_experiment
+    from flowprune.studies.toy.picture import picture
 
     notes = Console(stderr=True, highlight=False, quiet=not sys.stderr.isatty())
     with torch.random.fork_rng(devices=[]):

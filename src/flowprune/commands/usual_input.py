@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from flowprune.lineage import lineage_of
+from flowprune.engine.steps.lineage import lineage_of
 
 _SIZE_OPTIONS = {"torchvision": "image_size", "timm": "img_size"}
 _CHANNEL_OPTIONS = {"": "in_channels", "timm": "in_chans"}

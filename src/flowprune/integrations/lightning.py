@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from flowprune.errors import MissingLibraryError, ModelError, UnknownNameError
-from flowprune.flow import FeatureFlow
-from flowprune.flow.unwrapping import unwrapped
 from flowprune.integrations.session import FlowSession, check_options
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
+from flowprune.methods.regularizers.feature_flow.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from flowprune.errors import ArtifactError
-from flowprune.flow import FeatureFlow
-from flowprune.flow.strength import strength_of
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
+from flowprune.methods.regularizers.strength.given_strength import strength_of
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.errors import MissingLibraryError
-from flowprune.flow import FeatureFlow
-from flowprune.flow.unwrapping import unwrapped
 from flowprune.integrations.session import FlowSession, check_options
+from flowprune.methods.regularizers.feature_flow import FeatureFlow
+from flowprune.methods.regularizers.feature_flow.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments

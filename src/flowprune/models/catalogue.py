@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from flowprune.engine.steps.lineage import Lineage, attach_lineage
 from flowprune.errors import FlowpruneError, ModelError, UnknownNameError
-from flowprune.lineage import Lineage, attach_lineage
 from flowprune.models.resnet import CifarResNet
 from flowprune.models.vgg import PlainNet
 from flowprune.models.weights import load_weights

@@ -70,7 +70,8 @@ class PointRow(Record):
 
 
 class StageRow(Record):
-    """The paths of images through one stage of a flow: what ``flowprune.flow.StagePaths`` holds, by the same names."""
+    """The paths of images through one stage of a flow: what ``flowprune.studies.flow_paths.StagePaths`` holds, by the same
+    names."""
 
     points: list[str] = Field(min_length=2)
     carried: bool

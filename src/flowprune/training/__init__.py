@@ -5,7 +5,7 @@ from __future__ import annotations
 from flowprune.training.data import Data, data_sets, load_data
 from flowprune.training.evaluation import Evaluation, evaluate
 from flowprune.training.loop import Regularizer, TrainingResult, train
-from flowprune.training.normalization import Normalization
+from flowprune.training.pixel_normalization import Normalization
 from flowprune.training.settings import Augmentation, TrainingSettings
 
 __all__ = [

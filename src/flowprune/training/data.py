@@ -12,8 +12,8 @@ from torch import Tensor
 from flowprune.errors import DataError, UnknownNameError
 from flowprune.training.cifar import cifar10, cifar100
 from flowprune.training.digits import digits
-from flowprune.training.folders import imagefolder, tinyimagenet
-from flowprune.training.normalization import Normalization, normalization
+from flowprune.training.image_folders import imagefolder, tinyimagenet
+from flowprune.training.pixel_normalization import Normalization, normalization
 from flowprune.training.splits import Split, drawn, kept_if_small
 
 _Reader = Callable[[str | Path | None, int | None, int], tuple[Split, Split, int, tuple[int, int, int]]]

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Steered(Protocol):
-    """A penalty whose strength changes from epoch to epoch, such as ``flowprune.flow.FeatureFlow``."""
+    """A penalty whose strength changes from epoch to epoch, such as ``flowprune.FeatureFlow``."""
 
     @property
     def strength(self) -> float:

@@ -34,7 +34,7 @@ from flowprune.training.settings import TrainingSettings
 
 
 class Regularizer(Protocol):
-    """A penalty on what the model just did, such as ``flowprune.flow.FeatureFlow``.
+    """A penalty on what the model just did, such as ``flowprune.FeatureFlow``.
 
     One that also has ``strength`` and ``epoch_end`` is told when an epoch has ended: see ``flowprune.training.epoch_end``.
     """

@@ -18,9 +18,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowprune.artifacts.replacing import write_text
+from flowprune.artifacts.atomic_write import write_text
+from flowprune.engine.tracing.structural_copy import structural_copy
 from flowprune.errors import ArtifactError
-from flowprune.tracing.structural_copy import structural_copy
 from flowprune.training.data import Data
 from flowprune.training.settings import TrainingSettings
 

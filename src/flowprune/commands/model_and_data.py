@@ -1,0 +1,144 @@
+"""What a command works on: a model given as an artifact or by name, and the data and input that go with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowprune.artifacts import load, read_header
+from flowprune.commands.options import image_shape
+from flowprune.commands.usual_input import usual_input
+from flowprune.errors import ArtifactError, DataError, ModelError, RecipeError, UnknownNameError
+from flowprune.models import create, names
+from flowprune.pruning import check_finite
+from flowprune.studies.recipe import DataSection
+from flowprune.studies.recipe_file import checked_sections
+from flowprune.training import Data, load_data
+
+_DATA_OPTIONS = ("normalize", "size", "subset", "workers")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what its artifact notes about its data."""
+
+    model: nn.Module
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def data(self, name: str | None, data_dir: Path | None, options: Mapping[str, Any]) -> Data:
+        """The data set asked for, or the one the artifact was trained on, with its normalization and size.
+
+        Raises:
+            DataError: neither is known, or the model does not run on it.
+        """
+        for option in options:
+            if option not in _DATA_OPTIONS:
+                raise UnknownNameError("data option", option, _DATA_OPTIONS)
+        noted = self.notes.get("data") if isinstance(self.notes.get("data"), Mapping) else {}
+        assert isinstance(noted, Mapping)
+        chosen = name or noted.get("name")
+        if not isinstance(chosen, str):
+            raise DataError("no data set is known for this model; name one with --data")
+        known = {key: noted.get(key) for key in ("normalize", "size")} if chosen == noted.get("name") else {}
+        merged: dict[str, Any] = {**{key: value for key, value in known.items() if value is not None}, **options}
+        section = checked_sections(DataSection, {"name": chosen, **merged}, "--data-option")
+        data = load_data(**section.model_dump(), data_dir=data_dir)
+        self.run_on(data.example_input())
+        return data
+
+    def labelled_data(self, name: str | None, data_dir: Path | None, options: Mapping[str, Any]) -> Data:
+        """As ``data``, for what compares the model's outputs with the labels.
+
+        Raises:
+            DataError: also where the outputs are no logits of the data set's classes.
+        """
+        data = self.data(name, data_dir, options)
+        logits = self.run_on(data.example_input())
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < data.classes:
+            what = (
+                f"of shape {list(logits.shape)}" if isinstance(logits, Tensor) else f"that is a {type(logits).__name__}"
+            )
+            raise DataError(
+                f"the model gives an output {what}, {data.name} needs [images, {data.classes}]; name the data set it was "
+                "trained on, or build it with that many classes"
+            )
+        return data
+
+    def example(self, shape: str | None) -> Tensor:
+        """An image of zeros of the shape asked for, of the one that the artifact notes, or of that usual for the network.
+
+        Raises:
+            RecipeError: none is known.
+        """
+        noted = self.notes.get("input")
+        if shape is not None:
+            x = torch.zeros(1, *image_shape(shape))
+        elif isinstance(noted, list) and noted and all(isinstance(size, int) and size > 0 for size in noted):
+            x = torch.zeros(1, *noted)
+        elif (usual := usual_input(self.model)) is not None:
+            x = torch.zeros(1, *usual)
+        else:
+            raise RecipeError("the shape of an image is not known for this model; give it with --input, like 3x32x32")
+        self.run_on(x)
+        return x
+
+    def run_on(self, x: Tensor) -> Any:
+        """What the model returns in evaluation mode.
+
+        Raises:
+            ModelError: it does not take such an input.
+        """
+        mode = self.model.training
+        try:
+            with torch.no_grad():
+                return self.model.eval()(x)
+        except Exception as error:  # the user's forward
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"the model does not run on an image of shape {list(x.shape[1:])}: {reason}") from error
+        finally:
+            self.model.train(mode)
+
+
+def subject(
+    reference: str, *, builder: str | None = None, options: Mapping[str, Any] | None = None, weights: Path | None = None
+) -> Subject:
+    """The model of an artifact (a file), or of a builder's name.
+
+    Args:
+        reference: path of an artifact or name of a model.
+        builder: builds the dense model of an artifact that cannot be rebuilt by itself.
+        options: of the model's builder.
+        weights: for a model given by name.
+
+    Raises:
+        FlowpruneError: there is no such model, it does not load, or it holds NaN.
+    """
+    given = dict(options or {})
+    classes = given.pop("classes", None)
+    path = Path(reference)
+    if is_artifact(reference):
+        if weights is not None:
+            raise ModelError(f"--weights is for a model given by name; {reference} holds its own")
+        notes = read_header(path).notes
+        dense = create(builder, classes=classes, **given) if builder is not None else None
+        if dense is None and (given or classes is not None):
+            raise ModelError(f"--model-option is for a model given by name; {reference} knows its own options")
+        found = Subject(load(path, model=dense), notes)
+    else:
+        if builder is not None:
+            raise ArtifactError(f"--model is for artifacts; {reference!r} is a model's name already")
+        found = Subject(create(reference, classes=classes, weights=weights, **given))
+    check_finite(found.model)
+    return found
+
+
+def is_artifact(reference: str) -> bool:
+    """Whether a file is meant, be it there or not, rather than a model's name."""
+    looks_like_a_path = re.search(r"[/\\]|\.fp$|\.safetensors$|\.pt$|\.th$", reference)
+    return Path(reference).exists() or (reference not in names() and looks_like_a_path is not None)

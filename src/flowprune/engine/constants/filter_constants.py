@@ -1,0 +1,89 @@
+"""What a dead filter says from its batch norm on, whatever it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flowprune.engine.constants.knowledge import Knowledge, learned
+from flowprune.engine.coupling.roles import layer_of
+from flowprune.engine.tracing import Graph, Operation, Reference
+
+
+def constants_behind(
+    operation: Operation, graph: Graph, producers: Mapping[int, Operation], tensors: Mapping[str, torch.Tensor]
+) -> tuple[str, torch.Tensor] | None:
+    """The layer in front of a batch norm, and the constant that comes closest to what each of its filters says.
+
+    A filter whose weights are all zero says ``beta + gamma (bias - running_mean) / sqrt(running_var + eps)``, exactly. One that
+    still varies says beta on average, as far as the running statistics are those of the weights.
+    """
+    maker = producers.get(operation.argument("input").value)
+    if maker is None or maker.name not in ("aten.convolution", "aten._convolution", "aten.mm", "aten.addmm"):
+        return None
+
+    def tensor(argument: Any) -> torch.Tensor | None:
+        name = graph.parameters.get(argument.value) if isinstance(argument, Reference) else None
+        return tensors[name].detach() if name is not None else None
+
+    mean, variance = tensor(operation.argument("running_mean")), tensor(operation.argument("running_var"))
+    if mean is None or variance is None:
+        return None
+    gamma, beta = tensor(operation.argument("weight")), tensor(operation.argument("bias"))
+    bias = tensor(maker.argument("bias") if "convolution" in maker.name else maker.argument("self"))
+    epsilon = operation.argument("eps", operation.argument("epsilon", 1e-5))
+    if operation.argument("training", False):  # by the batch's statistics a filter without weights is at its mean, too
+        return layer_of(maker, graph), torch.zeros_like(mean) if beta is None else beta
+    centred = ((0 if bias is None or bias.dim() != 1 else bias) - mean) * _without_weights(maker, graph, mean, tensors)
+    constant = (1 if gamma is None else gamma) * centred / torch.sqrt(variance + epsilon)
+    return layer_of(maker, graph), constant + (0 if beta is None else beta)
+
+
+def _without_weights(
+    maker: Operation, graph: Graph, like: torch.Tensor, tensors: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """[filters] bool: whether all weights of a convolution's or product's filter are zero; False where they cannot be told."""
+    argument = maker.argument("weight") if "convolution" in maker.name else maker.argument("mat2")
+    dimension = 1 if "convolution" not in maker.name or maker.argument("transposed", False) else 0
+    view = graph.producers().get(argument.value)
+    if view is not None and view.name == "aten.t":
+        argument, dimension = view.argument("self"), 0
+    name = graph.parameters.get(argument.value)
+    groups = maker.argument("groups", 1) if "convolution" in maker.name else 1
+    if name is not None and dimension == 1 and groups > 1:  # transposed: [read, made a group, ...]
+        held = tensors[name].detach()
+        return (held.reshape(groups, -1, *held.shape[1:]).movedim(2, 1).flatten(2) == 0).all(dim=2).flatten()
+    if name is None or tensors[name].shape[dimension] != len(like):
+        return torch.zeros(len(like), dtype=torch.bool, device=like.device)
+    return (tensors[name].detach().movedim(dimension, 0).flatten(1) == 0).all(dim=1)
+
+
+def with_dead_filters(
+    operation: Operation,
+    known: Knowledge | None,
+    graph: Graph,
+    producers: Mapping[int, Operation],
+    dead: Mapping[str, NDArray[np.bool_]],
+    tensors: Mapping[str, torch.Tensor],
+) -> Knowledge | None:
+    """What is known behind a batch norm, together with what the dead filters in front of it say."""
+    found = constants_behind(operation, graph, producers, tensors)
+    if found is None or found[0] not in dead or not dead[found[0]].any():
+        return known
+    layer, constant = found
+    value = operation.outputs[0]
+    assert value is not None
+    made = graph.values[value]
+    mask = torch.from_numpy(dead[layer]).to(constant.device)
+    if len(made.shape) < 2 or made.shape[1] != len(mask):
+        return known
+    shape = [1, -1] + [1] * (len(made.shape) - 2)
+    silent = mask.reshape(shape).expand(made.shape)
+    said = torch.where(mask, constant, torch.zeros_like(constant)).to(made.dtype).reshape(shape).expand(made.shape)
+    if known is None:
+        return learned(said, silent)
+    return learned(torch.where(silent, said, known.values), known.mask() | silent)

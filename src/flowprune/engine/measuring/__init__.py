@@ -1,0 +1,27 @@
+"""What a model costs and how much of it is idle: MACs, parameters, sparsity, dead filters."""
+
+from flowprune.engine.measuring.cost import LayerMeasurement, Measurement, measure
+from flowprune.engine.measuring.dead_filters import DeadFilters, DeadInLayer, dead_filters, is_dead, reference_scale
+from flowprune.engine.measuring.filter_layers import FilterLayer, FollowingNorm, filter_layers
+from flowprune.engine.measuring.filter_scales import filter_scales
+from flowprune.engine.measuring.finiteness import is_finite
+from flowprune.engine.measuring.sparsity import LayerSparsity, Sparsity, sparsity
+
+__all__ = [
+    "DeadFilters",
+    "DeadInLayer",
+    "FilterLayer",
+    "FollowingNorm",
+    "LayerMeasurement",
+    "LayerSparsity",
+    "Measurement",
+    "Sparsity",
+    "dead_filters",
+    "filter_layers",
+    "filter_scales",
+    "is_dead",
+    "is_finite",
+    "measure",
+    "reference_scale",
+    "sparsity",
+]

@@ -1,0 +1,201 @@
+"""The convolutions and linear layers of a model, each with the batch norm that follows it, read off a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from flowprune.engine.measuring.finiteness import is_finite
+from flowprune.engine.tracing import Graph, Operation, Reference, trace
+from flowprune.errors import ModelError
+
+_CONVOLUTIONS = ("aten.convolution", "aten._convolution")
+_PRODUCTS = ("aten.mm", "aten.addmm")
+_ADDITIONS = ("aten.add", "aten.add_")
+
+
+@dataclass(frozen=True)
+class FollowingNorm:
+    """A batch norm with running statistics, by the names of its tensors; ``weight`` and ``bias`` are None where it has
+    none."""
+
+    weight: str | None
+    bias: str | None
+    running_mean: str
+    running_var: str
+    eps: float
+
+
+@dataclass(frozen=True)
+class FilterLayer:
+    """A convolution or linear layer.
+
+    Attributes:
+        name: dotted path of the layer.
+        kind: "convolution" or "linear".
+        weight: dotted name of its weight.
+        filters: how many output channels it has.
+        channel_dimension: of its output.
+        groups: convolution groups.
+        transposed: whether it is a transposed convolution.
+        norm: the batch norm that alone reads its output, in every call; None where there is none, or not the same one.
+        positions: (operation index, output index) of its output in every call, for ``tracing.observe``.
+        branch_end: whether its (normalised) output goes straight into an addition, as the last convolution of a
+            residual branch.
+    """
+
+    name: str
+    kind: str
+    weight: str
+    filters: int
+    channel_dimension: int
+    groups: int
+    transposed: bool
+    norm: FollowingNorm | None
+    positions: tuple[tuple[int, int], ...]
+    branch_end: bool
+
+
+def filter_layers(model: nn.Module, inputs: Any, graph: Graph | None = None) -> tuple[FilterLayer, ...]:
+    """The layers whose weight is a parameter of the model, in execution order.
+
+    Args:
+        model: any eager model; it is traced in evaluation mode on a shadow and not touched.
+        inputs: example inputs: a tensor, a tuple of tensors or a dictionary of them.
+        graph: the evaluation pass, where the caller has traced it already.
+
+    Raises:
+        TraceError, ModelError: as ``tracing.trace``.
+    """
+    graph = graph or trace(model, inputs)
+    consumers, producers = graph.consumers(), graph.producers()
+    calls: dict[str, list[FilterLayer]] = {}
+    for operation in graph.operations:
+        layer = _layer(operation, graph, consumers, producers)
+        if layer is not None:
+            calls.setdefault(layer.weight, []).append(layer)
+    return tuple(_merged(found) for found in calls.values())
+
+
+def _layer(
+    operation: Operation, graph: Graph, consumers: dict[int, list[Operation]], producers: dict[int, Operation]
+) -> FilterLayer | None:
+    output = operation.outputs[0] if operation.outputs else None
+    if output is None:
+        return None
+    groups, transposed = 1, False
+    if operation.name in _CONVOLUTIONS:
+        weight, kind, dimension = operation.argument("weight"), "convolution", 1
+        groups, transposed = int(operation.argument("groups", 1)), bool(operation.argument("transposed", False))
+    elif operation.name in _PRODUCTS:
+        weight, kind, dimension = operation.argument("mat2"), "linear", 1
+        maker = producers.get(weight.value)
+        if maker is None or maker.name != "aten.t":
+            return None
+        weight = maker.argument("self")
+    else:
+        return None
+    name = graph.parameters.get(weight.value) if isinstance(weight, Reference) else None
+    if name is None:
+        return None
+    readers = consumers.get(output, [])
+    norm = _norm(readers[0], graph) if len(readers) == 1 else None
+    end = readers[0].outputs[0] if norm is not None else output
+    added = end is not None and any(_adds(reader, end, graph) for reader in consumers.get(end, []))
+    return FilterLayer(
+        name=name.rpartition(".")[0] or name,
+        kind=kind,
+        weight=name,
+        filters=graph.values[output].shape[dimension],
+        channel_dimension=dimension,
+        groups=groups,
+        transposed=transposed,
+        norm=norm,
+        positions=((operation.index, 0),),
+        branch_end=added,
+    )
+
+
+def _norm(operation: Operation, graph: Graph) -> FollowingNorm | None:
+    if "batch_norm" not in operation.name or operation.argument("training", False):
+        return None  # by the statistics of the batch, the running ones say nothing
+
+    def named(argument: str) -> str | None:
+        tensor = operation.argument(argument)
+        return graph.parameters.get(tensor.value) if isinstance(tensor, Reference) else None
+
+    mean, variance = named("running_mean"), named("running_var")
+    if mean is None or variance is None:
+        return None
+    eps = operation.argument("eps", operation.argument("epsilon"))
+    return FollowingNorm(named("weight"), named("bias"), mean, variance, float(eps))
+
+
+def _adds(operation: Operation, value: int, graph: Graph) -> bool:
+    """Whether the operation adds ``value`` to another activation of the same shape."""
+    inputs = operation.inputs()
+    return (
+        operation.name in _ADDITIONS
+        and len(inputs) == 2
+        and all(graph.values[number].shape == graph.values[value].shape for number in inputs)
+        and not any(number in graph.parameters for number in inputs)
+    )
+
+
+def _merged(calls: list[FilterLayer]) -> FilterLayer:
+    """One layer from all its calls; with different norms behind them it counts as having none."""
+    first = calls[0]
+    if len(calls) == 1:
+        return first
+    same = all(call.norm == first.norm for call in calls)
+    return FilterLayer(
+        name=first.name,
+        kind=first.kind,
+        weight=first.weight,
+        filters=first.filters,
+        channel_dimension=first.channel_dimension,
+        groups=first.groups,
+        transposed=first.transposed,
+        norm=first.norm if same else None,
+        positions=tuple(position for call in calls for position in call.positions),
+        branch_end=any(call.branch_end for call in calls),
+    )
+
+
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer, detached, by every dotted name it goes by (a shared one appears under each)."""
+    named: dict[str, torch.Tensor] = dict(model.named_buffers(remove_duplicate=False))
+    named.update(model.named_parameters(remove_duplicate=False))
+    return {name: tensor.detach() for name, tensor in named.items()}
+
+
+def finite(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    """The tensor called ``name``, in float64 on the CPU.
+
+    Raises:
+        ModelError: it holds a NaN or an infinity.
+    """
+    tensor = tensors[name].to("cpu", torch.float64)
+    if not is_finite(tensor):
+        raise ModelError(
+            f"parameter {name!r} holds NaN or infinite values; load weights from before the training diverged"
+        )
+    return tensor
+
+
+def norm_multiplier(norm: FollowingNorm, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """gamma / sqrt(running_var + eps) of every channel: what the batch norm multiplies with, ``[channels]``."""
+    variance = finite(tensors, norm.running_var)
+    multiplier = (variance + norm.eps).rsqrt()
+    return multiplier if norm.weight is None else multiplier * finite(tensors, norm.weight)
+
+
+def normalized_layers(layers: tuple[FilterLayer, ...]) -> Iterator[tuple[FilterLayer, FollowingNorm]]:
+    """The layers that have a batch norm, each with it."""
+    for layer in layers:
+        if layer.norm is not None:
+            yield layer, layer.norm

@@ -1,0 +1,98 @@
+"""The scale a filter's output leaves its layer with: what makes a filter dead or alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from flowprune.engine.measuring.batches import input_of, model_device
+from flowprune.engine.measuring.filter_layers import FilterLayer, filter_layers, finite, norm_multiplier, tensors_of
+from flowprune.engine.tracing import Graph, observe, trace
+from flowprune.errors import DataError
+
+
+def filter_scales(
+    model: nn.Module, inputs: Any, batches: Iterable[Any] | None = None, graph: Graph | None = None
+) -> dict[FilterLayer, torch.Tensor | None]:
+    """The standard deviation of every filter's output, as the running statistics tell it.
+
+    With a batch norm behind the filter: ``s_c = |gamma_c| * sqrt(var_c / (var_c + eps))``, the deviation of what leaves
+    the batch norm. Without one: the deviation of the filter's output over the images and positions of ``batches``.
+
+    Args:
+        model: any eager model; it is not touched.
+        inputs: example inputs for the trace.
+        batches: an iterable of inputs or (input, target) pairs, read once; only layers without a batch norm need it.
+        graph: the evaluation pass, where the caller has traced it already.
+
+    Returns:
+        For every convolution and linear layer, in execution order: float64 ``[filters]``, or None where only data could
+        tell and none was given.
+
+    Raises:
+        ModelError: a gamma or a running variance is NaN or infinite.
+        DataError: ``batches`` is empty, or was read before.
+    """
+    graph = graph or trace(model, inputs)
+    layers = filter_layers(model, inputs, graph)
+    tensors = tensors_of(model)
+    scales: dict[FilterLayer, torch.Tensor | None] = {}
+    for layer in layers:
+        scales[layer] = None
+        if layer.norm is not None:
+            variance = finite(tensors, layer.norm.running_var)
+            scales[layer] = norm_multiplier(layer.norm, tensors).abs() * variance.sqrt()
+    unmeasured = [layer for layer in layers if layer.norm is None]
+    if unmeasured and batches is not None:
+        scales.update(_deviations(model, unmeasured, batches, graph))
+    return scales
+
+
+def _deviations(
+    model: nn.Module, layers: list[FilterLayer], batches: Iterable[Any], graph: Graph
+) -> dict[FilterLayer, torch.Tensor]:
+    device = model_device(model)
+    positions = {position for layer in layers for position in layer.positions}
+    moments: dict[FilterLayer, _Moments] = {layer: _Moments() for layer in layers}
+    images = 0
+    with torch.random.fork_rng(devices=[]):
+        for batch in batches:
+            observed = observe(model, input_of(batch, device), positions, graph)
+            images += 1
+            for layer in layers:
+                for position in layer.positions:
+                    output = observed[position].movedim(layer.channel_dimension, 0).flatten(1)
+                    moments[layer].add(output.to("cpu", torch.float64))
+    if not images:
+        raise DataError("no batch was given; an iterator can be read only once, so pass a list or a DataLoader")
+    return {layer: moment.deviation() for layer, moment in moments.items()}
+
+
+class _Moments:
+    """Running mean and squared deviation per channel, merged batch by batch (Chan, Golub and LeVeque 1979): no
+    cancellation."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.squares = torch.zeros(())
+
+    def add(self, values: torch.Tensor) -> None:
+        """Take in ``[channels, values]``."""
+        count, mean = values.shape[1], values.mean(dim=1)
+        squares = (values - mean[:, None]).square().sum(dim=1)
+        if not self.count:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        total = self.count + count
+        step = mean - self.mean
+        self.squares = self.squares + squares + step.square() * (self.count * count / total)
+        self.mean = self.mean + step * (count / total)
+        self.count = total
+
+    def deviation(self) -> torch.Tensor:
+        """``[channels]``: square root of the mean squared deviation."""
+        return (self.squares / self.count).sqrt()

@@ -1,0 +1,86 @@
+"""How long a forward takes, here and now: models timed in turns, so that whatever else the machine does meets all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from flowprune.engine.tracing import call_model, first_tensor
+
+SHORTEST_SAMPLE = 0.002
+"""Seconds a sample lasts at least: shorter forwards are repeated within it."""
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a forward takes, in evaluation mode, without gradients.
+
+    Attributes:
+        samples: one for every turn.
+    """
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle sample."""
+        return float(np.median(self.samples))
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Between these lies the middle half of the samples."""
+        low, high = np.quantile(self.samples, [0.25, 0.75])
+        return float(low), float(high)
+
+    def share_of(self, other: Timing) -> float:
+        """The time as a share of another model's: the middle one of all turns' shares."""
+        return float(np.median(np.divide(self.samples, other.samples)))
+
+
+def time_in_turns(models: Sequence[nn.Module], inputs: Any, turns: int = 15) -> list[Timing]:
+    """Time the forwards of several models on the same inputs, one after the other in every turn.
+
+    Args:
+        models: in any mode; the mode of every module is restored, the global random state as well.
+        inputs: what the forwards take, on the device they run on.
+        turns: samples a model. Every model is run a few times before.
+    """
+    device = first_tensor(inputs).device
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
+            repeats = []
+            for model in models:
+                model.eval()
+                for _ in range(WARM_UP):
+                    _sample(model, inputs, device, 1)
+                repeats.append(max(1, round(SHORTEST_SAMPLE / max(_sample(model, inputs, device, 1), 1e-7))))
+            samples = [
+                [_sample(model, inputs, device, times) for model, times in zip(models, repeats, strict=True)]
+                for _ in range(turns)
+            ]
+    finally:
+        for module, training in modes:
+            module.training = training
+    return [Timing(tuple(own)) for own in zip(*samples, strict=True)]
+
+
+def _sample(model: nn.Module, inputs: Any, device: torch.device, times: int) -> float:
+    _wait_for(device)
+    began = time.perf_counter()
+    for _ in range(times):
+        call_model(model, inputs)
+    _wait_for(device)
+    return (time.perf_counter() - began) / times
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

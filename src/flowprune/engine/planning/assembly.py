@@ -1,0 +1,120 @@
+"""Write a selection down as a plan."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprune.engine.allocation import AttributeChange, Budget, Plan
+from flowprune.engine.coupling.analysis import Extent, Freeze
+from flowprune.engine.coupling.labels import Array, Block, survivors
+from flowprune.engine.interfaces import Importance
+from flowprune.engine.planning.contradictions import Contradiction
+from flowprune.engine.planning.coupled_model import CoupledModel
+from flowprune.engine.planning.exemptions import IGNORED
+from flowprune.engine.planning.layer_table import layer_changes
+from flowprune.engine.planning.selection import Selection
+from flowprune.engine.tracing.integers import Attribute, evaluate, in_words
+
+
+def assemble(
+    selection: Selection, coupled: CoupledModel, budget: Budget, importance: Importance | None, round_to: int = 1
+) -> Plan | list[Freeze | Contradiction]:
+    """The plan; or what stands against it, where the code's integers cannot follow."""
+    coupling, removed = coupled.coupling, selection.removed
+    gone = removed[coupling.roots]
+    slices: dict[str, dict[int, tuple[int, ...]]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for slot in coupling.notes.slots:
+        indices = np.flatnonzero(gone[slot.first : slot.first + slot.size])
+        if len(indices):
+            slices.setdefault(slot.name, {})[slot.dimension] = tuple(indices.tolist())
+    for value, name in coupled.graph.parameters.items():
+        if name in slices or name in selection.folding.shifts:
+            shapes[name] = coupled.graph.values[value].shape
+    attributes, conflicts = _attributes(coupled, selection.removed)
+    if conflicts:
+        return conflicts
+    none = np.zeros_like(removed)
+    return Plan(
+        asked=str(budget),
+        scope=budget.scope,
+        importance=name_of(importance),
+        removed=slices,
+        shapes=shapes,
+        attributes=attributes,
+        layers=layer_changes(coupled, gone),
+        macs=(
+            coupled.macs.count_removed(none) // coupled.batch,
+            coupled.macs.count_removed(removed) // coupled.batch,
+        ),
+        params=(coupled.params.count_removed(none), coupled.params.count_removed(removed)),
+        frozen=coupling.frozen,
+        folds=tuple(selection.folding.folds),
+        kept_alive=selection.kept_alive,
+        round_to=round_to,
+        rounded=selection.rounded,
+        target=selection.fit.target,
+        smallest_step=selection.fit.smallest_step,
+        shifts=selection.folding.shifts,
+    )
+
+
+def _attributes(
+    coupled: CoupledModel, removed: NDArray[np.bool_]
+) -> tuple[tuple[AttributeChange, ...], list[Freeze | Contradiction]]:
+    """The integer attributes that follow the cut; and what stands against it where the code's integers cannot follow."""
+    coupling = coupled.coupling
+    wanted: dict[Attribute, list[tuple[int, int, Array]]] = {}
+    conflicts: list[Freeze | Contradiction] = []
+    computed: list[tuple[Extent, int]] = []
+    for demand in coupling.notes.demands:
+        roots = coupling.roots[demand.labels]
+        counts = (len(roots), int((~removed[roots]).sum()))
+        uses = wanted.setdefault(demand.attribute, [])
+        uses.append((int(demand.times * counts[0]), int(demand.times * counts[1]), demand.labels))
+    for extent in coupling.notes.extents:
+        block = extent.block
+        before = block.labels.shape[extent.axis]
+        kept = survivors(Block(block.dimensions, coupling.roots[block.labels], block.inner), removed)
+        if kept is None:
+            conflicts.append(
+                Freeze(block.labels.reshape(-1), f"what stays of a reshaped block is not rectangular ({extent.place})")
+            )
+        elif kept.shape[extent.axis] == 1 < before:
+            # a single row (one attention head) is laid out in memory like none at all: other operators would run
+            reason = f"a reshaped block would be left with a single row ({extent.place})"
+            conflicts.append(Freeze(block.labels.reshape(-1), reason))
+        elif extent.attribute is not None:
+            wanted.setdefault(extent.attribute, []).append((before, kept.shape[extent.axis], block.labels.reshape(-1)))
+        else:
+            computed.append((extent, kept.shape[extent.axis]))
+    changes: list[AttributeChange] = []
+    for attribute, uses in wanted.items():
+        results = sorted({after for _, after, _ in uses})
+        if len(results) > 1:
+            reason = f"{attribute} would have to be {' and '.join(map(str, results))} at once"
+            conflicts.append(Contradiction(attribute, tuple(labels for _, _, labels in uses), reason))
+        elif results[0] != uses[0][0] and attribute.module in coupled.exempt.modules:
+            reason = f"{attribute} counts them, and {attribute.module} is {IGNORED}"
+            conflicts += [Freeze(labels, reason) for _, _, labels in uses]
+        elif results[0] != uses[0][0] and attribute in coupling.notes.held:
+            reason = f"{attribute} counts them, and {coupling.notes.held[attribute]}"
+            conflicts += [Freeze(labels, reason) for _, _, labels in uses]
+        elif results[0] != uses[0][0]:
+            changes.append(
+                AttributeChange(attribute.module, attribute.name, attribute.position, uses[0][0], results[0])
+            )
+    mended = {Attribute(change.module, change.name, change.position): change.after for change in changes}
+    numbers = coupling.notes.numbers | mended
+    for extent, after in computed:
+        if evaluate(extent.expression, numbers.__getitem__) != after:
+            dense = evaluate(extent.expression, coupling.notes.numbers.__getitem__)
+            reason = f"reshaped to {in_words(dense, extent.expression)} ({extent.place})"
+            conflicts.append(Freeze(extent.block.labels.reshape(-1), reason))
+    return tuple(changes), conflicts
+
+
+def name_of(importance: Importance | None) -> str:
+    """How a plan names the criterion it was made by."""
+    return "filter_scale" if importance is None else type(importance).__name__

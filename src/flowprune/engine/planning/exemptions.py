@@ -1,0 +1,126 @@
+"""What the user wants left alone: layers (``ignore=``) and single dimensions (``freeze=``), by module, name or pattern."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from flowprune.engine.coupling.analysis import Freeze, Notes
+from flowprune.engine.tracing import Graph
+from flowprune.errors import ModelError
+
+Ignored = str | nn.Module | Collection[str | nn.Module]
+"""Modules, dotted names or patterns; one, or several."""
+Frozen = Mapping[str | nn.Module, int | Collection[int]]
+"""Tensors by name or pattern, or all tensors of a module -> the dimensions that stay."""
+
+IGNORED = "ignored, as asked"
+
+
+@dataclass(frozen=True)
+class Exemptions:
+    """What stays because the user says so.
+
+    Attributes:
+        freezes: the channels, and why.
+        tensors: parameters and buffers whose values stay, too.
+        modules: paths of modules whose attributes stay.
+    """
+
+    freezes: tuple[Freeze, ...] = ()
+    tensors: frozenset[str] = frozenset()
+    modules: frozenset[str] = frozenset()
+
+
+def exemptions(model: nn.Module, graph: Graph, notes: Notes, ignore: Ignored, freeze: Frozen) -> Exemptions:
+    """Find what ``ignore`` and ``freeze`` name.
+
+    Args:
+        model: the traced model.
+        graph: a pass of it; it knows the tensors and their shapes.
+        notes: the labels of every dimension.
+        ignore: modules, dotted names or patterns; every dimension of their tensors stays, and every value.
+        freeze: dimensions that stay, by dotted name or pattern of tensors or modules (dimension 0 of a weight makes the channels,
+            dimension 1 reads them).
+
+    Raises:
+        ModelError: for an entry that matches nothing, or a dimension that none of the tensors has.
+    """
+    tensors: set[str] = set()
+    modules: set[str] = set()
+    freezes: list[Freeze] = []
+    for entry in (ignore,) if isinstance(ignore, (str, nn.Module)) else ignore:
+        pattern = _pattern(model, entry)
+        inside = {path for path, _ in model.named_modules(remove_duplicate=False) if path and _covers(pattern, path)}
+        tensors |= _matching(model, graph, entry, pattern, "ignore", may_be_empty=bool(inside))
+        modules |= inside
+    for name in sorted(tensors):
+        freezes += [Freeze(slot.labels, IGNORED) for slot in notes.slots if slot.name == name]
+    if not isinstance(freeze, Mapping):
+        raise ModelError(f'freeze={freeze!r} is not a mapping; write it like freeze={{"layer1.0.conv1.weight": [0]}}')
+    ranks = {name: len(graph.values[value].shape) for value, name in graph.parameters.items()}
+    for entry, given in freeze.items():
+        wanted = _dimensions(entry, given)
+        found = sorted(_matching(model, graph, entry, _pattern(model, entry), "freeze"))
+        for dimension in wanted:
+            having = [name for name in found if -ranks[name] <= dimension < ranks[name]]
+            if not having:
+                raise ModelError(
+                    f"freeze={{{_shown(entry)}: {list(wanted)}}}: {found[0]} has {ranks[found[0]]} dimensions, "
+                    f"so there is no dimension {dimension}"
+                )
+            slots = [notes.slot_of.get((name, dimension % ranks[name])) for name in having]
+            freezes += [Freeze(slot.labels, "frozen, as asked") for slot in slots if slot is not None]
+    return Exemptions(tuple(freezes), frozenset(tensors), frozenset(modules))
+
+
+def nearest_name(wanted: str, known: Iterable[str]) -> str:
+    """A hint for an error message: the name that was probably meant; empty where none is close."""
+    close = difflib.get_close_matches(wanted, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _dimensions(entry: Any, given: Any) -> tuple[int, ...]:
+    wanted = (given,) if isinstance(given, int) else tuple(given) if isinstance(given, Iterable) else ()
+    if not wanted or any(isinstance(d, bool) or not isinstance(d, int) for d in wanted):
+        raise ModelError(f"freeze={{{_shown(entry)}: {given!r}}}: give the dimensions that stay, like [0]")
+    return wanted
+
+
+def _pattern(model: nn.Module, entry: Any) -> str | None:
+    """The dotted name or pattern an entry stands for; None where it is nothing of this model's."""
+    if isinstance(entry, nn.Module):
+        return next((path for path, module in model.named_modules() if module is entry and path), None)
+    return entry if isinstance(entry, str) and entry else None
+
+
+def _covers(pattern: str | None, name: str) -> bool:
+    """Whether a pattern means a tensor or module: by itself, or by a module around it."""
+    if pattern is None:
+        return False
+    parts = name.split(".")
+    around = [".".join(parts[: end + 1]) for end in range(len(parts))]
+    return any(path == pattern or fnmatchcase(path, pattern) for path in around)
+
+
+def _matching(
+    model: nn.Module, graph: Graph, entry: Any, pattern: str | None, option: str, may_be_empty: bool = False
+) -> set[str]:
+    """The tensors an entry covers, each by the name the graph knows it by."""
+    found = {known for name, known in graph.aliases.items() if _covers(pattern, name)}
+    if not found and not may_be_empty:
+        names = [*graph.aliases, *(path for path, _ in model.named_modules() if path)]
+        raise ModelError(
+            f"{option}={_shown(entry)} matches no parameter of {type(model).__name__}; give a module, its dotted name or a "
+            f"pattern{nearest_name(pattern or '', names)}"
+        )
+    return found
+
+
+def _shown(entry: Any) -> str:
+    return f"this {type(entry).__name__}" if isinstance(entry, nn.Module) else repr(entry)

@@ -1,0 +1,218 @@
+"""Which channels leave: by rank until a budget holds, or because they are dead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from flowprune.engine.allocation import (
+    Budget,
+    Fit,
+    Ranking,
+    RoundedWidth,
+    Rounding,
+    Shares,
+    fit_channels,
+    fit_count,
+    rank,
+    share_of_classes,
+    widths_of,
+)
+from flowprune.engine.constants import Folding, fold_constants
+from flowprune.engine.coupling import Coupling
+from flowprune.engine.interfaces import Importance
+from flowprune.engine.measuring import FilterLayer, is_dead, reference_scale
+from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.planning.coupled_model import CoupledModel
+from flowprune.errors import ModelError
+
+LARGEST_CUT = 0.9
+"""The share of a coupled group that may leave where nothing else is said."""
+
+Scales = Mapping[FilterLayer, torch.Tensor | None]
+"""Every layer's filter scales, as ``measuring.filter_scales`` returns them."""
+
+Recount = Callable[[str, NDArray[np.bool_]], int]
+"""(kind, [labels] which components leave) -> what is left."""
+
+
+@dataclass
+class Selection:
+    """What leaves, and what becomes of its constants.
+
+    Attributes:
+        removed: [labels]: which components leave (by their smallest label).
+        folding: where the constants of dead channels go.
+        kept_alive: group -> dead channels that stay, because their constant has nowhere to go.
+        fit: how many steps every class of groups takes.
+        rounded: what became of every layer's width where it was to be a multiple.
+    """
+
+    removed: NDArray[np.bool_]
+    folding: Folding
+    kept_alive: dict[str, int]
+    fit: Fit
+    rounded: tuple[RoundedWidth, ...] = ()
+
+
+def select(
+    coupled: CoupledModel,
+    budget: Budget,
+    model: nn.Module,
+    inputs: Any,
+    importance: Importance | None,
+    largest_cut: Shares,
+    fold_tolerance: float,
+    scales: Scales,
+    round_to: int = 1,
+    recount: Recount | None = None,
+) -> Selection:
+    """What leaves under ``budget``; see ``flowprune.plan`` for the arguments.
+
+    Args:
+        coupled: the traced and grouped model.
+        scales: the scale of every filter.
+        budget, model, inputs, importance, largest_cut, fold_tolerance, round_to: as given to ``flowprune.plan``.
+        recount: what is left of a kind ("macs", "params") after such components left, where more leaves than the groups' channels.
+    """
+    if budget.kind == "threshold":
+        assert isinstance(budget.share, float)
+        return _select_dead(coupled, dead_by_layer(scales, budget.share), model, inputs, fold_tolerance, round_to)
+    assert importance is not None
+    coupling = coupled.coupling
+    scores = [
+        _checked(score, group.name, group.channels)
+        for score, group in zip(importance(model, inputs, coupling.groups), coupling.groups, strict=True)
+    ]
+    ranking = rank(coupling, scores, share_of_classes(largest_cut, coupling, LARGEST_CUT, "largest_cut"))
+    if recount is not None:
+        ranking = _without_idle(coupling, ranking, recount)
+    rounding = Rounding(coupling, ranking.limits, round_to)
+    if budget.kind == "channels":
+        assert budget.share is not None
+        fit = fit_channels(share_of_classes(budget.share, coupling, 1.0, "channels"), ranking, rounding)
+    else:
+        counts = coupled.macs if budget.kind == "macs" else coupled.params
+        unit = coupled.batch if budget.kind == "macs" else 1
+        if recount is None:
+            fit = fit_count(budget, ranking, rounding, counts.count, unit)
+        else:
+            nothing = np.zeros(coupling.notes.labels, dtype=bool)
+            target = budget.target(counts.count_removed(nothing) // unit)
+            absolute = Budget(budget.kind, absolute=target, scope=budget.scope)
+
+            def left(lost: NDArray[np.int64]) -> int:
+                return recount(budget.kind, _components(coupling, ranking, lost))
+
+            fit = fit_count(absolute, ranking, rounding, left, unit)
+    removed = _components(coupling, ranking, fit.lost)
+    constants = coupled.constants(model, inputs, dead_by_layer(scales, DEAD_BELOW))
+    folding = fold_constants(constants, coupled.passes[0], coupling, removed, fold_tolerance, coupled.exempt.tensors)
+    return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
+
+
+def _without_idle(coupling: Coupling, ranking: Ranking, recount: Recount) -> Ranking:
+    """The ranking without the classes whose channels leave anyway."""
+    nothing = np.zeros(len(ranking.limits), dtype=np.int64)
+    whole = recount("params", _components(coupling, ranking, nothing))
+    steps = np.eye(len(nothing), dtype=np.int64)
+    idle = [recount("params", _components(coupling, ranking, step)) == whole for step in steps]
+    return replace(ranking, limits=np.where(idle, 0, ranking.limits))
+
+
+def _rounded(coupling: Coupling, rounding: Rounding, fit: Fit) -> tuple[RoundedWidth, ...]:
+    if rounding.multiple == 1:
+        return ()
+    return tuple(
+        RoundedWidth(width.layer, width.after(fit.asked), width.after(fit.lost), rounding.unmet.get(width.layer, ""))
+        for width in widths_of(coupling)
+    )
+
+
+def dead_by_layer(scales: Scales, threshold: float) -> dict[str, NDArray[np.bool_]]:
+    """layer -> which of its filters are dead; layers whose scale nobody knows are not in it."""
+    reference = reference_scale(scales)
+    return {
+        layer.name: np.asarray(is_dead(scale, reference, threshold).numpy(), dtype=bool)
+        for layer, scale in scales.items()
+        if scale is not None
+    }
+
+
+def _checked(score: torch.Tensor, group: str, channels: int) -> np.ndarray:
+    values = np.asarray(score.detach().double().cpu().numpy(), dtype=np.float64)
+    if values.shape != (channels,) or np.isnan(values).any():
+        raise ModelError(
+            f"the importance of group {group} must be {channels} numbers, none of them NaN; got shape {values.shape}"
+        )
+    return values
+
+
+def _components(coupling: Coupling, ranking: Ranking, lost: NDArray[np.int64]) -> NDArray[np.bool_]:
+    removed = np.zeros(coupling.notes.labels, dtype=bool)
+    for groups, order, count in zip(coupling.classes, ranking.order, lost.tolist(), strict=True):
+        for group, worst in zip(groups, order, strict=True):
+            removed[coupling.channels[group][worst[:count]]] = True
+    return removed
+
+
+def _select_dead(
+    coupled: CoupledModel,
+    dead: dict[str, NDArray[np.bool_]],
+    model: nn.Module,
+    inputs: Any,
+    fold_tolerance: float,
+    round_to: int,
+) -> Selection:
+    """A channel leaves if every filter that makes it is dead and its constant can be folded.
+
+    Under ``round_to`` dead filters stay up to the next allowed width: what is alive does not leave for its sake.
+    """
+    coupling = coupled.coupling
+    verdicts = [_all_makers_dead(coupling, number, dead) for number in range(len(coupling.groups))]
+    constants = coupled.constants(model, inputs, dead)
+    vetoed: set[int] = set()
+    while True:
+        scores = [np.where(v & ~np.isin(coupling.channels[g], list(vetoed)), 0.0, 1.0) for g, v in enumerate(verdicts)]
+        ranking = rank(coupling, scores, 1.0)
+        leaving = [
+            min(int(min((scores[g] == 0).sum() // coupling.strides[g] for g in groups)), int(limit))
+            for groups, limit in zip(coupling.classes, ranking.limits, strict=True)
+        ]
+        asked = np.array(leaving, dtype=np.int64)
+        rounding = Rounding(coupling, asked, round_to)
+        fit = Fit(rounding.nearest(asked), asked)
+        removed = _components(coupling, ranking, fit.lost)
+        folding = fold_constants(
+            constants, coupled.passes[0], coupling, removed, fold_tolerance, coupled.exempt.tensors
+        )
+        if not folding.unfoldable and not folding.varying:
+            break
+        vetoed |= folding.unfoldable | folding.varying
+    kept: Counter[str] = Counter()
+    for number, verdict in enumerate(verdicts):
+        staying = int((verdict & ~removed[coupling.channels[number]]).sum())
+        if staying:
+            kept[coupling.groups[number].name] += staying
+    return Selection(removed, folding, dict(kept), fit, _rounded(coupling, rounding, fit))
+
+
+def _all_makers_dead(coupling: Coupling, number: int, dead: dict[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """[channels] of a group: whether every filter that makes the channel is dead; False where a maker cannot be judged."""
+    group = coupling.groups[number]
+    verdict = np.ones(group.channels, dtype=bool)
+    makers = 0
+    for member in group.members:
+        if member.role != "output" or member.name.endswith("bias"):
+            continue
+        makers += 1
+        mask = dead.get(member.name.rpartition(".")[0])
+        verdict &= False if mask is None else mask[member.indices].all(axis=1)
+    return verdict if makers else np.zeros(group.channels, dtype=bool)

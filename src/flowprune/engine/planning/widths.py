@@ -1,0 +1,74 @@
+"""Pruning in several steps, with training between them; every budget is counted from the dense model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from flowprune.engine.allocation import Plan, Shares, checked_shares, share_of_classes
+from flowprune.engine.coupling import CoupledGroup
+from flowprune.engine.planning import CoupledModel
+from flowprune.engine.planning.selection import LARGEST_CUT
+
+KINDS = ("macs", "params", "channels", "threshold", "latency")
+"""What a budget may count."""
+
+_NOTHING = 1e-12
+"""A share so small that no channel leaves under it."""
+
+
+class Widths:
+    """The dense model's coupled groups, and which of their channels the small model's still are."""
+
+    def __init__(
+        self, model: nn.Module, inputs: Any, share: Shares | None, largest_cut: Shares, others: dict[str, Any]
+    ) -> None:
+        self._exempt = {key: others[key] for key in ("ignore", "freeze", "heads") if key in others}
+        if self._exempt.get("heads") == "both":
+            self._exempt["heads"] = "whole"  # the widths of everything else are the same either way
+        coupling = CoupledModel.of(model, inputs, **self._exempt).coupling
+        caps = share_of_classes(checked_shares(largest_cut, "largest_cut"), coupling, LARGEST_CUT, "largest_cut")
+        kept = share_of_classes(share, coupling, 1.0, "channels") if share is not None else np.ones(len(caps))
+        self._by_channels = share is not None
+        self._group_of: dict[tuple[str, int, int], int] = {}
+        self._sizes = [group.channels for group in coupling.groups]
+        self._least, self._share = [0] * len(self._sizes), [1.0] * len(self._sizes)
+        for number, groups in enumerate(coupling.classes):
+            for group in groups:
+                self._least[group] = self._sizes[group] - int(self._sizes[group] * caps[number] + 1e-9)
+                self._share[group] = float(kept[number])
+        for origin, made in enumerate(coupling.groups):
+            for member in made.members:
+                for index in member.indices.reshape(-1).tolist():
+                    self._group_of[member.name, member.dimension, index] = origin
+        self._staying: dict[tuple[str, int], np.ndarray] = {}
+
+    def follow(self, made: Plan) -> None:
+        """Note what a step has taken."""
+        for name, dimensions in made.removed.items():
+            for dimension, indices in dimensions.items():
+                before = self._staying.get((name, dimension))
+                size = made.shapes[name][dimension]
+                self._staying[name, dimension] = np.delete(np.arange(size) if before is None else before, list(indices))
+
+    def options(self, progress: float) -> dict[str, Any]:
+        """What the small model's groups may lose, and under a budget of channels do lose, up to this share of the way."""
+
+        def cap(group: CoupledGroup) -> float:
+            return max(_NOTHING, (group.channels - self._least[self._origin(group)]) / group.channels)
+
+        def share(group: CoupledGroup) -> float:
+            origin = self._origin(group)
+            wanted = int(self._sizes[origin] * self._share[origin] ** progress + 1e-9)
+            return min(1.0, max(_NOTHING, wanted / group.channels))
+
+        return {"largest_cut": cap, "channels": share} if self._by_channels else {"largest_cut": cap}
+
+    def _origin(self, group: CoupledGroup) -> int:
+        """The dense model's group that a group of the small model is left of. Names would not do: they are counted through, and
+        groups that turn out to stay are counted no more."""
+        member = group.members[0]
+        index, staying = int(member.indices[0, 0]), self._staying.get((member.name, member.dimension))
+        return self._group_of[member.name, member.dimension, int(staying[index]) if staying is not None else index]

@@ -1,0 +1,1 @@
+"""The methods of the literature, one file each, by what they are."""

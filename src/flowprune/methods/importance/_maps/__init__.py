@@ -1,0 +1,1 @@
+"""What criteria that look at feature maps share."""

@@ -1,0 +1,1 @@
+"""The model run on data: batches, gradients, full precision."""

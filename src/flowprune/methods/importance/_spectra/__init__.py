@@ -1,0 +1,1 @@
+"""Nuclear norms of feature maps: Gram matrices and their spectra."""

@@ -1,0 +1,1 @@
+"""What criteria that look at weights share."""

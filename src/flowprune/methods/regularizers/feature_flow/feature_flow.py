@@ -1,0 +1,317 @@
+"""Feature Flow Regularization: a penalty on the length and the curvature of the features' way through a network.
+
+Feature Flow Regularization, arXiv 2106.02914, Neural Networks 161 (2023) 598-613. The paper's idea is known, its code was never
+published; the equations below are this project's own choice.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from flowprune.errors import ArtifactError, ModelError, RecipeError, UnknownNameError
+from flowprune.methods.regularizers.feature_flow.description import described
+from flowprune.methods.regularizers.feature_flow.finding import find_trajectory, finder, layout_or_names
+from flowprune.methods.regularizers.feature_flow.maps.magnitude import Reduction, accumulated
+from flowprune.methods.regularizers.feature_flow.maps.trajectory import Trajectory
+from flowprune.methods.regularizers.feature_flow.penalty.nothing_to_penalize import nothing_recorded
+from flowprune.methods.regularizers.feature_flow.penalty.terms import CurvatureForm, flow_penalty, flow_terms
+from flowprune.methods.regularizers.feature_flow.points.points import Point
+from flowprune.methods.regularizers.feature_flow.points.recording import Forward, Recorder
+from flowprune.methods.regularizers.feature_flow.profile import FlowProfile, measure_flow
+from flowprune.methods.regularizers.feature_flow.unwrapping import unwrapped
+from flowprune.methods.regularizers.strength.control import SCHEDULES, Control, Schedule
+from flowprune.methods.regularizers.strength.given_strength import strength_of
+from flowprune.methods.regularizers.strength.observed_loss import zero_for
+from flowprune.methods.regularizers.strength.percentages import Calibration
+from flowprune.methods.regularizers.strength.steering import Steering
+
+
+class FeatureFlow:
+    """The FFR penalty of a model, one line in a training loop.
+
+    ::
+
+        flow = FeatureFlow(model, gradient="5%", curvature="5%")
+        loss = criterion(model(x), y) + flow.penalty()
+
+    With Y_l the feature [N, C, ...] at point l and P_l what makes it comparable with Y_{l+1}::
+
+        d_l = Y_{l+1} - P_l Y_l                                  gradient of the flow
+        c_l = Y_{l+1} - 2 P_l Y_l + P_l P_{l-1} Y_{l-1}          curvature
+        penalty = k1 * sum_l |d_l| + k2 * sum_l |c_l|
+
+    **What |.| is.** ``norm=1`` takes absolute values. ``norm=2`` takes, for every image and channel, the root mean square over
+    positions (not squared; subgradient 0 at 0), which stands for each of these positions. Then ``reduction``:
+
+    - ``"mean"``: mean over images, channels and positions. The pressure on one channel goes as 1 / C.
+    - ``"channel"``: mean over images and positions, sum over channels. Equal pressure on every channel.
+    - ``"sum"``: mean over images, sum over channels and positions. High-resolution stages weigh most.
+
+    Dimension 1 counts as the channels, also of tokens [N, L, C]; to ``norm=1`` with ``"mean"`` that makes no difference.
+
+    ``curvature_form="angle"`` replaces |c_l| by the angle between successive differences, 2 atan2(|u - v|, |u + v|) with u, v the
+    normalised P_l Y_l - P_l P_{l-1} Y_{l-1} and d_l of one image, mean over images; 0 where either norm is below 1e-8. It has no
+    scale, so norm and reduction do not matter to it.
+
+    **Strength.** A float is k1 (k2) itself. ``"5%"`` fixes it so that the term equals 5 % of the mean task loss over the first 10
+    batches (calls of ``penalty()`` whose task loss is finite); until all percentages are calibrated the whole penalty is 0. Where
+    ``torch.distributed`` runs, all processes share one calibration, so all must call ``penalty()`` equally often.
+
+    With ``target_dead`` a controller takes over from there: call ``epoch_end()`` after every epoch, and the strength rises and
+    falls until that share of the filters is dead at the end. It rises to 20 times what was given at most; there it warns.
+
+    **Points.** ``"blocks"``: the tensor that enters the first residual block, every block's output after the addition and the
+    activation, and in plain parts every convolution after its normalisation and activation. ``"layers"``: every convolution unit,
+    also inside a block (the last one of a block ends in the block's output). Or names of modules, whose outputs they are.
+    Points are found from a trace of the first forward, or at once if ``inputs`` are given; ``points`` lists them, ``left_out``
+    names pairs that do not enter, and why.
+
+    **P_l** is the identity where shapes agree, and a reshape between two layouts of one stream of tokens (Swin). Elsewhere
+    ``across="skip"`` leaves the pair out; ``"project"`` follows the model's own parameter-free path if it has one (an option-A
+    shortcut; the max-pooling of a plain network), else takes every s-th position; channels that are missing after that become
+    zeros behind the last. A narrower target or a stride that is no integer is left out. The default, None, projects where the
+    model has such a path and skips elsewhere.
+
+    **Forwards.** ``penalty()`` covers every forward with gradients since the last ``penalty()``, as if their images had been
+    one batch. In evaluation mode only the last forward counts; a forward that a backward pass went through is forgotten when
+    the next begins; one without gradients is never kept. So a training-mode forward that serves neither a penalty nor a
+    backward pass belongs under ``torch.no_grad()``. Under autocast all is summed in float32.
+
+    **Wrappers.** The model may be compiled or wrapped in DistributedDataParallel, before or after. A model that already *ran*
+    compiled does not see hooks that come later: build the flow before its first forward. Under ``fullgraph=True`` give ``inputs``,
+    or the search for the points breaks the first graph. Copies of the model carry no live hooks.
+
+    Args:
+        model: any model with convolutions, or with the modules named in ``points``. It is given forward hooks, nothing else;
+            ``close()``, the end of a ``with`` block, or dropping the flow removes them.
+        gradient: strength of the gradient term: a coefficient, a share of the task loss like "5%", or None (off).
+        curvature: strength of the curvature term, likewise.
+        points: "blocks", "layers" or names of modules.
+        norm: 1 or 2.
+        across: "skip", "project" or None.
+        reduction: "mean", "channel" or "sum".
+        curvature_form: "second-difference" or "angle".
+        schedule: "constant", "warm-up" (rises over the first tenth of the epochs) or "linear" (rises over all of them).
+        target_dead: the share of dead filters to end with; ``gradient`` and ``curvature`` are then only what it starts with.
+        target_macs: the share of the MACs that a cut of what is dead shall leave in the end, likewise.
+        epochs: how many the training has; needed by a schedule or target, which go by ``epoch_end()``.
+        inputs: example inputs (a tensor, a tuple of positional or a dictionary of keyword arguments) to find the points at once.
+
+    Raises:
+        RecipeError: for a strength, norm or list of points that is none.
+        UnknownNameError: for an unknown option or module name.
+        ModelError: if the model is DataParallel or FSDP, or no points are found in it.
+        TraceError: if its forward cannot be recorded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        gradient: float | str | None = None,
+        curvature: float | str | None = None,
+        *,
+        points: Literal["blocks", "layers"] | Sequence[str] = "blocks",
+        norm: Literal[1, 2] = 1,
+        across: Literal["skip", "project"] | None = None,
+        reduction: Reduction = "mean",
+        curvature_form: CurvatureForm = "second-difference",
+        schedule: Schedule = "constant",
+        target_dead: float | None = None,
+        target_macs: float | None = None,
+        epochs: int | None = None,
+        inputs: Any = None,
+    ) -> None:
+        if norm not in (1, 2) or isinstance(norm, bool):
+            raise RecipeError(f"norm={norm!r} is none of 1 and 2")
+        _check("across", across, ("skip", "project", None))
+        _check("reduction", reduction, ("mean", "channel", "sum"))
+        _check("curvature_form", curvature_form, ("second-difference", "angle"))
+        _check("schedule", schedule, SCHEDULES)
+        self._steering = Steering(schedule, epochs, target_dead, target_macs)
+        self._control = self._steering.control
+        if (target_dead is not None or target_macs is not None) and gradient is None and curvature is None:
+            gradient = "5%"
+        self._root = unwrapped(model)
+        self._chosen = layout_or_names(points, self._root)
+        self._norm, self._across = norm, across
+        self._reduction, self._curvature_form = reduction, curvature_form
+        strengths = {"gradient": strength_of(gradient, "gradient"), "curvature": strength_of(curvature, "curvature")}
+        self._calibration = Calibration(strengths)
+        self._trajectory: list[Trajectory] = []
+        self._recorder = Recorder(self._root, finder(self._root, weakref.WeakMethod(self._find)))
+        self._closing = weakref.finalize(self, self._recorder.close)
+        if inputs is not None:
+            try:
+                self._recorder.place(self._find(inputs))
+            except Exception:
+                self.close()
+                raise
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def penalty(self, task_loss: Tensor | None = None) -> Tensor:
+        """The penalty on the forwards since the last call, as a 0-dim tensor (float32, or float64 for float64 features).
+
+        Args:
+            task_loss: what the percentages are shares of; only its value is used, and only while they are calibrated. Without
+                it the penalty returned during calibration is a zero that notices the sum it goes into:
+                ``loss = criterion(model(x), y) + flow.penalty()`` works as it stands, also as ``penalty + loss``, ``loss +=
+                penalty``, with several losses, under autocast and with a gradient scaler. If it is multiplied first, stacked or
+                never added, the next call says so. Inside a step that is compiled as a whole, give the task loss.
+
+        Raises:
+            ModelError: if no forward with gradients ran since the last call, if nothing can be compared, if no strength was given,
+                or if a percentage cannot be calibrated.
+        """
+        self._check_open()
+        if all(strength.given is None for strength in self._calibration.strengths.values()):
+            raise ModelError('the feature flow has no strength; build it as FeatureFlow(model, gradient="5%")')
+        forwards = self._recorder.take()
+        features = [feature for forward in forwards for feature in forward.features if feature is not None]
+        if not features:
+            raise ModelError(nothing_recorded(forwards))
+        like = accumulated(features[-1])
+        coefficients = self._calibration.ready(like.device)
+        if coefficients is None:
+            return self._calibrating(forwards, task_loss, like)
+        factor = self._control.factor
+        acting = {name: factor * coefficient for name, coefficient in coefficients.items() if factor * coefficient != 0}
+        if not acting:
+            return like.new_zeros(())
+        options = (self._norm, self._reduction, self._curvature_form)
+        return flow_penalty(self._found(), forwards, acting, *options)
+
+    def forget(self) -> None:
+        """Drop the forwards since the last ``penalty()``: the next one starts anew, whatever ran before."""
+        self._recorder.take()
+
+    def epoch_end(self, macs: float | None = None) -> float | None:
+        """Tell the flow that an epoch of the training has ended; a schedule and a target go by it.
+
+        With ``target_dead`` the share of dead filters is measured here (those whose scale is below 1e-2 of the network's 90th
+        percentile, or 0), averaged over the processes of ``torch.distributed``, and the strength adapted.
+
+        Args:
+            macs: with ``target_macs``, the share of the MACs that a cut of what is dead would leave now.
+
+        Returns:
+            The share that is steered: of dead filters, or of MACs that would leave; None without a target.
+
+        Raises:
+            ModelError: if ``macs`` is missing, or no forward has run yet.
+        """
+        self._check_open()
+        return self._steering.epoch_end(self._root, macs)
+
+    def profile(self, batches: Iterable[Any]) -> FlowProfile:
+        """Measure the flow: per point |Y|, |d|, |d| / |Y|, curvature, angle and silent channels.
+
+        The model runs in evaluation mode without gradients and is put back as it was.
+
+        Args:
+            batches: inputs, or (input, target) pairs, or dictionaries of keyword arguments; read once.
+
+        Raises:
+            DataError: if there is no batch, or it holds no tensor.
+        """
+        self._check_open()
+        return measure_flow(self._root, self._recorder, self._trajectory, batches)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The points, in order.
+
+        Raises:
+            ModelError: before the first forward, unless ``inputs`` were given.
+        """
+        return self._found().points
+
+    def __str__(self) -> str:
+        """One line a point: its name, what it is, where it is taken down; and what does not enter.
+
+        Raises:
+            ModelError: before the first forward, unless ``inputs`` were given.
+        """
+        return described(self._found())
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What does not enter: "point -> point" (as of the last penalty or profile) or a point out of reach, and the reason."""
+        return dict(self._found().left_out)
+
+    @property
+    def strength(self) -> float:
+        """What the schedule or the controller multiplies k1 and k2 with in the present epoch; 1 where there is neither."""
+        return self._control.factor
+
+    @property
+    def coefficients(self) -> dict[str, float] | None:
+        """k1 and k2 of the present epoch as {"gradient": k1, "curvature": k2}; None while they are calibrated."""
+        known, factor = self._calibration.coefficients, self._control.factor
+        return None if known is None else {name: factor * coefficient for name, coefficient in known.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The calibration and the controller, as plain numbers and strings: what a resumed training needs to go on exactly."""
+        return {**self._calibration.state_dict(), "control": self._control.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a calibration and a controller.
+
+        Raises:
+            ArtifactError: if it is no such state, or one of other strengths.
+        """
+        before = self._calibration.state_dict()
+        self._calibration.load_state_dict(state)
+        try:
+            if "control" in state or self._control != Control():  # a state of an earlier version has none
+                self._control.load_state_dict(state.get("control", {}))
+        except ArtifactError:
+            self._calibration.load_state_dict(before)
+            raise
+
+    def close(self) -> None:
+        """Remove every hook from the model. Closing twice is fine."""
+        self._closing()
+
+    def __enter__(self) -> FeatureFlow:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _calibrating(self, forwards: Sequence[Forward], task_loss: Tensor | None, like: Tensor) -> Tensor:
+        shares = [name for name, strength in self._calibration.strengths.items() if strength.share is not None]
+        options = (self._norm, self._reduction, self._curvature_form)
+        terms = flow_terms(self._found(), forwards, shares, *options)
+        zero, observation = zero_for(task_loss, like)
+        self._calibration.expect(observation, terms)
+        return zero
+
+    def _find(self, inputs: Any) -> Sequence[Point]:
+        self._steering.remember(inputs)
+        trajectory, points = find_trajectory(self._root, inputs, self._chosen, self._across)
+        self._trajectory[:] = [trajectory]
+        return points
+
+    def _found(self) -> Trajectory:
+        if not self._trajectory:
+            raise ModelError(
+                "the points of the feature flow are found in the model's first forward; run it once, or pass inputs= to FeatureFlow"
+            )
+        return self._trajectory[0]
+
+    def _check_open(self) -> None:
+        if not self._closing.alive:
+            raise ModelError("this feature flow was closed; build a new one")
+
+
+def _check(kind: str, given: object, known: Sequence[str | None]) -> None:
+    if given not in known:
+        raise UnknownNameError(kind, str(given), [str(name) for name in known])

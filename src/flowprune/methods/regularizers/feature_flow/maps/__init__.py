@@ -1,0 +1,1 @@
+"""What makes one point of a flow comparable with the next, and their differences."""

@@ -1,0 +1,108 @@
+"""The differences of the flow between its points: which pairs and triples enter, and which are left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from torch import Tensor
+
+from flowprune.engine.tracing import Graph
+from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated
+from flowprune.methods.regularizers.feature_flow.maps.passage import Across, Passage, carried, find_passage
+from flowprune.methods.regularizers.feature_flow.points.points import Point
+
+
+@dataclass(frozen=True)
+class Step:
+    """From one point to the next.
+
+    Attributes:
+        index: of the point arrived at, ``l + 1``.
+        feature: ``Y_{l+1}``.
+        projected: ``P_l Y_l``.
+        twice_projected: ``P_l P_{l-1} Y_{l-1}``, where the triple enters.
+    """
+
+    index: int
+    feature: Tensor
+    projected: Tensor
+    twice_projected: Tensor | None
+
+    def gradient(self) -> Tensor:
+        """``d_l = Y_{l+1} - P_l Y_l``."""
+        return self.feature - self.projected
+
+    def curvature(self) -> Tensor | None:
+        """``c_l = Y_{l+1} - 2 P_l Y_l + P_l P_{l-1} Y_{l-1}``: features are projected, never differences."""
+        if self.twice_projected is None:
+            return None
+        return self.feature - 2 * self.projected + self.twice_projected
+
+    def turn(self) -> tuple[Tensor, Tensor] | None:
+        """The two successive differences in the shape of ``Y_{l+1}``: before and after ``Y_l``."""
+        if self.twice_projected is None:
+            return None
+        return self.projected - self.twice_projected, self.feature - self.projected
+
+
+@dataclass
+class Trajectory:
+    """The points of a network in order.
+
+    Attributes:
+        points: in order.
+        passages: for every two adjacent points the model's own parameter-free path, or None.
+        across: what happens where the shape changes.
+        unplaced: points no module gives access to, name -> reason.
+        left_out: those and every pair that did not enter the last time, name -> reason.
+    """
+
+    points: tuple[Point, ...]
+    passages: tuple[Passage | None, ...]
+    across: Across
+    unplaced: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def steps(self, features: Sequence[Tensor | None]) -> Iterator[Step]:
+        """Every step that enters, for the features of one forward ([N, C, ...] each; None for a point that did not run)."""
+        self.left_out = dict(self.unplaced)
+        before: Tensor | None = None  # P_{l-1} Y_{l-1}, in the shape of Y_l
+        known = [None if feature is None else accumulated(feature) for feature in features]
+        for index in range(1, len(known)):
+            if self.begins(index):
+                before = None
+                continue
+            source, target = known[index - 1], known[index]
+            passage = self.passages[index - 1]
+            if source is None or target is None:
+                moved: Tensor | str = "one of the two did not run in this forward"
+            else:
+                moved = carried(source, target.shape, passage, self.across)
+            if target is None or isinstance(moved, str):
+                self.left_out[self.pair(index)] = str(moved)
+                before = None
+                continue
+            twice = None if before is None else carried(before, target.shape, passage, self.across)
+            yield Step(index, target, moved, twice if isinstance(twice, Tensor) else None)
+            before = moved
+
+    def begins(self, index: int) -> bool:
+        """Whether a trajectory of its own begins at this point, so that the point before it is no neighbour."""
+        return index == 0 or self.points[index].flow != self.points[index - 1].flow
+
+    def pair(self, index: int) -> str:
+        """How the step that arrives at this point is called."""
+        return f"{self.points[index - 1].name} -> {self.points[index].name}"
+
+
+def trajectory_of(points: Sequence[Point], graph: Graph | None, across: Across, unplaced: dict[str, str]) -> Trajectory:
+    """Join the points to a trajectory, with the model's own paths between them where the trace shows one."""
+    passages: list[Passage | None] = []
+    for source, target in pairwise(points):
+        if graph is None or source.value is None or target.value is None:
+            passages.append(None)
+        else:
+            passages.append(find_passage(graph, source.value, target.value))
+    return Trajectory(tuple(points), tuple(passages), across, dict(unplaced), dict(unplaced))

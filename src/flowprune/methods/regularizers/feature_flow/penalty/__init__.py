@@ -1,0 +1,1 @@
+"""The penalty on the differences, forward and backward."""

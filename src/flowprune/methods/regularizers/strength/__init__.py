@@ -1,0 +1,1 @@
+"""How strong a penalty is: shares of the task loss, schedules, targets."""

@@ -1,0 +1,1 @@
+"""Programs over all of the package: runs from a recipe, comparisons, scans, pictures."""

@@ -1,0 +1,169 @@
+"""The whole comparison in order: every cell through the pipeline's stages, then the table and the page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from flowprune.artifacts.atomic_write import write_text
+from flowprune.errors import OutputError
+from flowprune.reporting import environment
+from flowprune.reporting.template import write_page
+from flowprune.studies.comparison.cells import Cell, CellJob, CellStages, carried_out, cells_of
+from flowprune.studies.comparison.comparison_page import comparison_html
+from flowprune.studies.comparison.comparison_recipe import ComparisonRecipe, comparison_recipe, load_comparison_recipe
+from flowprune.studies.comparison.summary import summarised
+from flowprune.studies.pipeline.chosen_precision import as_begun, measured
+from flowprune.studies.pipeline.criteria import importance_from
+from flowprune.studies.pipeline.job import data_of
+from flowprune.studies.pipeline.run import run_results, threads
+from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT, RunFolder
+from flowprune.training import Data
+from flowprune.training.precision import write_precision
+
+COMPARISON_FORMAT = 1
+
+
+def compare(
+    recipe: ComparisonRecipe | Mapping[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Cut one model by every method to every budget with every seed, fine-tune all alike, and set them side by side.
+
+    Everything is checked before anything is trained. Killed at any moment, the comparison goes on with ``resume``: what is
+    finished is kept, a training goes on from its last epoch.
+
+    Args:
+        recipe: what to compare; a file, a dictionary like the file's, or a ``ComparisonRecipe``.
+        out: the folder. It receives ``results/METHOD-BUDGET-seedN.json`` (each as ``results.json`` of a run, the dense row first),
+            ``comparison.json`` (the table) and ``report.html``, both anew after every cell, the models, and what a resumed
+            comparison needs.
+        data_dir: where data sets lie; else the environment variable FLOWPRUNE_DATA.
+        resume: go on with the comparison in ``out`` (or begin it, if there is none).
+        overwrite: remove the comparison in ``out`` first.
+        progress: show bars on standard error.
+        say: receives a line whenever a stage is finished.
+
+    Returns:
+        The content of ``comparison.json``: ``table`` (see ``summarised``), ``recipe``, ``environment``, ``seconds``, ``cells``
+        (how many are finished, of how many).
+
+    Raises:
+        FlowpruneError: of a kind that says what is wrong: the recipe, the data, the model, a budget, the folder.
+    """
+    began = time.perf_counter()
+    if isinstance(recipe, (str, Path)):
+        recipe = load_comparison_recipe(recipe)
+    elif isinstance(recipe, Mapping):
+        recipe = comparison_recipe(recipe)
+    state = Accelerator(mixed_precision="no")
+    folder = RunFolder(out, writes=state.is_main_process)
+    if resume:
+        recipe = as_begun(recipe, folder)
+    if folder.writes:
+        folder.check(recipe, resume=resume, overwrite=overwrite)
+    data = data_of(recipe.data, data_dir, recipe.seeds[0])
+    cells = list(cells_of(recipe))
+    with threads(recipe.threads):
+        _check(recipe, data, state.device, data_dir)
+        first = CellJob(recipe.run_recipe(recipe.seeds[0], None, None), data, state.device, data_dir)
+        recipe, precision = measured(recipe, state, data, lambda: [first.build(first.recipe.networks[0])])
+        if folder.writes:
+            folder.claim(recipe, resume=resume, overwrite=overwrite)
+            if precision is not None:
+                write_precision(folder.path, precision)
+                say(str(precision))
+        state.wait_for_everyone()
+        finished = []
+        about = {
+            "format": COMPARISON_FORMAT,
+            "name": recipe.name,
+            "environment": environment(),
+            "recipe": recipe.model_dump(mode="json"),
+        }
+        for number, cell in enumerate(cells, start=1):
+            heard = _counted(
+                say if state.is_main_process else lambda line: None, f"[{number}/{len(cells)}, seed {cell.seed}] "
+            )
+            run = recipe.run_recipe(cell.seed, cell.method, cell.budget)
+            job = CellJob(run, data, state.device, data_dir)
+            stages = CellStages(
+                job,
+                folder,
+                recipe.network,
+                cell.label,
+                progress,
+                heard,
+                seed=cell.seed,
+                one_dense_model=recipe.one_dense_model,
+            )
+            records = carried_out(cell, stages, recipe)
+            results = run_results(run, records, sum(record["seconds"] for record in records))
+            finished.append((cell, results))
+            comparison = {
+                **about,
+                "seconds": round(time.perf_counter() - began, 1),
+                "comparison": True,
+                "cells": {"finished": number, "of": len(cells)},
+                "table": [row.as_dict() for row in summarised(finished)],
+            }
+            if folder.writes:
+                folder.write_cell(cell.name, {**results, "seed": cell.seed, "comparison": _described(cell)})
+                write_page(comparison_html(comparison), folder.path / REPORT)
+                write_text(folder.path / COMPARISON, json.dumps(comparison, indent=1, allow_nan=False) + "\n")
+            state.wait_for_everyone()
+    return comparison
+
+
+def load_comparison(folder: str | Path) -> dict[str, Any]:
+    """The content of a comparison's ``comparison.json``.
+
+    Raises:
+        OutputError: there is none, or it is not what ``compare`` writes.
+    """
+    path = Path(folder)
+    path = path / COMPARISON if path.is_dir() else path
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != COMPARISON_FORMAT or not isinstance(content["table"], list):
+            raise ValueError("of another format")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} is not what flowprune compare writes ({error})") from error
+    return content
+
+
+def _check(recipe: ComparisonRecipe, data: Data, device: Any, data_dir: str | Path | None) -> None:
+    """Find out before any training what cannot work: every criterion's options, and every budget, by a cut of chance."""
+    seed = recipe.seeds[0]
+    for method in recipe.methods:
+        section = method.criterion(seed)
+        importance_from(section.name, section.options, list)
+    whole = recipe.run_recipe(seed, recipe.methods[0], recipe.pruning.budgets[0])
+    assert whole.pruning is not None
+    every = whole.pruning.model_copy(update={"budgets": recipe.pruning.budgets})
+    CellJob(whole.model_copy(update={"pruning": every}), data, device, data_dir).check()
+
+
+def _counted(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    return lambda line: say(prefix + line)
+
+
+def _described(cell: Cell) -> dict[str, Any]:
+    return {
+        "kind": cell.kind,
+        "method": cell.label,
+        "budget": None if cell.budget is None else str(cell.budget),
+        "criterion": None if cell.method is None else cell.method.criterion(cell.seed).model_dump(mode="json"),
+        "seed": cell.seed,
+    }

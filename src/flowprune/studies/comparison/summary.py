@@ -1,0 +1,188 @@
+"""From the results of the cells to one row for every method and budget: mean and deviation over the seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from flowprune.studies.comparison.cells import Cell
+from flowprune.studies.comparison.comparison_recipe import CONTROL, DENSE
+
+HEADERS = (
+    "budget",
+    "method",
+    "seeds",
+    "MACs",
+    "params",
+    "top-1 % before",
+    "top-1 % after",
+    "beside control",
+    "best epoch",
+)
+TEXT_COLUMNS = 2
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One method at one budget; every list has one entry a seed.
+
+    Attributes:
+        method, budget: as in the recipe; None for the dense model and the control.
+        seeds: in the recipe's order.
+        macs, params: exactly counted.
+        macs_share, params_share: of the dense model's.
+        before: top-1 in per cent without fine-tuning; None for what is trained from new weights.
+        after: after the last epoch of fine-tuning; None where there was none.
+        best: the highest of any epoch on the test images, beside the last one only.
+        beside_control: ``after`` less the control's of the same seed.
+    """
+
+    method: str
+    budget: str | None
+    seeds: list[int]
+    macs: list[int]
+    params: list[int]
+    macs_share: list[float]
+    params_share: list[float]
+    before: list[float] | None
+    after: list[float] | None
+    best: list[float] | None
+    beside_control: list[float] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON, with mean and deviation (of the sample; None for one seed) beside every list of accuracies."""
+        found = asdict(self)
+        for key in ("before", "after", "best", "beside_control"):
+            numbers = found[key]
+            found[f"{key}_mean"] = None if numbers is None else statistics.mean(numbers)
+            found[f"{key}_deviation"] = None if numbers is None or len(numbers) < 2 else statistics.stdev(numbers)
+        return found
+
+
+def summarised(finished: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[SummaryRow]:
+    """One row for the dense model, the control, and every method at every budget.
+
+    Args:
+        finished: the cells and the content of their results files.
+    """
+    control = {cell.seed: _row(results, "finetuned")["top1"] for cell, results in finished if cell.kind == "control"}
+    grouped: dict[tuple[str, str | None], list[tuple[int, Mapping[str, Any]]]] = {}
+    dense: dict[int, Mapping[str, Any]] = {}
+    for cell, results in finished:
+        key = (cell.label, None if cell.budget is None else str(cell.budget))
+        grouped.setdefault(key, []).append((cell.seed, results))
+        dense.setdefault(cell.seed, _row(results, "dense"))
+    one = next(iter(dense.values()))
+    rows = [
+        SummaryRow(
+            method=DENSE,
+            budget=None,
+            seeds=list(dense),
+            macs=[row["macs"] for row in dense.values()],
+            params=[row["params"] for row in dense.values()],
+            macs_share=[1.0 for _ in dense],
+            params_share=[1.0 for _ in dense],
+            before=[row["top1"] for row in dense.values()],
+            after=None,
+            best=None,
+            beside_control=None,
+        )
+    ]
+    for (method, budget), members in grouped.items():
+        last = [_last(results) for _, results in members]
+        tuned = [row for row in last if row["stage"] == "finetuned"]
+        pruned = [_row(results, "pruned") for _, results in members if _has(results, "pruned")]
+        if method == CONTROL:
+            pruned = [dense[seed] for seed, _ in members]
+        paired = [(row, control.get(seed)) for (seed, _), row in zip(members, last, strict=True)]
+        differences = [row["top1"] - beside for row, beside in paired if beside is not None]
+        rows.append(
+            SummaryRow(
+                method=method,
+                budget=budget,
+                seeds=[seed for seed, _ in members],
+                macs=[row["macs"] for row in last],
+                params=[row["params"] for row in last],
+                macs_share=[row["macs"] / one["macs"] for row in last],
+                params_share=[row["params"] / one["params"] for row in last],
+                before=[row["top1"] for row in pruned] or None,
+                after=[row["top1"] for row in tuned] or None,
+                best=[row["best_top1"] for row in tuned] or None,
+                beside_control=differences if tuned and control else None,
+            )
+        )
+    order = list(dict.fromkeys(row.budget for row in rows))
+    return sorted(rows, key=lambda row: order.index(row.budget))
+
+
+def table_cells(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows of ``comparison.json`` as text, in the order of ``HEADERS``."""
+    return [
+        (
+            row["budget"] or "-",
+            row["method"],
+            str(len(row["seeds"])),
+            _cost(row["macs"], row["macs_share"]),
+            _cost(row["params"], row["params_share"]),
+            _spread(row["before"]),
+            _spread(row["after"]),
+            _spread(row["beside_control"], sign="+"),
+            _spread(row["best"]),
+        )
+        for row in table
+    ]
+
+
+def terminal_table(comparison: Mapping[str, Any]) -> Table:
+    """The table for the terminal; a rule stands between budgets."""
+    shown = Table(
+        title=str(comparison["name"]), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    for column, header in enumerate(HEADERS):
+        shown.add_column(header, justify="left" if column < TEXT_COLUMNS else "right", no_wrap=True)
+    rows = table_cells(comparison["table"])
+    for position, cells in enumerate(rows):
+        last = position + 1 == len(rows) or rows[position + 1][0] != cells[0]
+        shown.add_row(*(Text(cell) for cell in cells), end_section=last)
+    return shown
+
+
+def markdown_table(comparison: Mapping[str, Any]) -> str:
+    """The table as Markdown, with a final newline."""
+    rules = ["---"] * TEXT_COLUMNS + ["---:"] * (len(HEADERS) - TEXT_COLUMNS)
+    lines = [HEADERS, rules, *table_cells(comparison["table"])]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _cost(counts: Sequence[int], shares: Sequence[float]) -> str:
+    """Millions and the share of the dense model's; where the seeds differ, means and the range of the shares."""
+    mean, low, high = statistics.mean(counts) / 1e6, 100 * min(shares), 100 * max(shares)
+    share = f"{low:.2f} %" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f} %"
+    return f"{mean:.3f}M ({share})"
+
+
+def _spread(numbers: Sequence[float] | None, sign: str = "") -> str:
+    if not numbers:
+        return "-"
+    mean = f"{statistics.mean(numbers):{sign}.2f}"
+    return mean if len(numbers) < 2 else f"{mean} ± {statistics.stdev(numbers):.2f}"
+
+
+def _has(results: Mapping[str, Any], stage: str) -> bool:
+    return any(row["stage"] == stage for row in results["rows"])
+
+
+def _row(results: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(row for row in results["rows"] if row["stage"] == stage)
+    return found
+
+
+def _last(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = results["rows"][-1]
+    return found

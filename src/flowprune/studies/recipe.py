@@ -1,0 +1,263 @@
+"""A recipe: everything a run does, as one typed, validated YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from flowprune.engine.allocation.by_layer import checked_shares
+from flowprune.errors import BudgetError
+from flowprune.studies.recipe_file import read_sections
+from flowprune.training.settings import TrainingSettings
+
+Method = Literal["plain", "ffr"]
+
+
+def _strength(value: object) -> object:
+    """YAML reads 5e-2 as text; a text that is a number is meant as one."""
+    if isinstance(value, str) and not value.strip().endswith("%"):
+        return float(value)
+    if isinstance(value, str):
+        float(value.strip().removesuffix("%"))
+    return value
+
+
+Strength = Annotated[float | str, BeforeValidator(_strength)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: every key is known, and nothing changes once it was checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class NetworkSection(Section):
+    """A network: what ``flowprune.models.create`` takes. ``classes: null`` means as many as the data has."""
+
+    name: str
+    classes: int | None = Field(default=None, ge=1)
+    weights: str | None = None
+    options: dict[str, Any] = {}
+
+
+class DataSection(Section):
+    """The images: what ``flowprune.training.load_data`` takes. ``normalize: null`` means the data set's usual one."""
+
+    name: str
+    normalize: str | tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    subset: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=0, ge=0)
+
+
+class FlowSection(Section):
+    """Feature flow regularization: what ``flowprune.FeatureFlow`` takes; the epochs are those of the training.
+
+    Attributes:
+        schedule: how the strength goes over the epochs, without a target.
+        target_dead: the share of dead filters to end with.
+        target_macs: the share of the MACs that a cut of what is dead shall leave in the end. Measured once an epoch by a plan with
+            the recipe's first budget that is a threshold, or 0.01, and the options of its ``pruning`` section.
+    """
+
+    gradient: Strength | None = "5%"
+    curvature: Strength | None = "5%"
+    points: Literal["blocks", "layers"] | list[str] = "blocks"
+    norm: Literal[1, 2] = 1
+    across: Literal["project", "skip"] | None = None
+    reduction: Literal["mean", "channel", "sum"] = "mean"
+    curvature_form: Literal["second-difference", "angle"] = "second-difference"
+    schedule: Literal["constant", "warm-up", "linear"] = "constant"
+    target_dead: float | None = Field(default=None, gt=0, lt=1)
+    target_macs: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> FlowSection:
+        if self.target_dead is not None and self.target_macs is not None:
+            raise ValueError("give target_dead or target_macs, not both")
+        target = "target_dead" if self.target_dead is not None else "target_macs"
+        if getattr(self, target) is not None and self.schedule != "constant":
+            raise ValueError(f"{target} sets the strength by itself; leave schedule out")
+        return self
+
+    @property
+    def by_epochs(self) -> bool:
+        """Whether the strength changes from epoch to epoch."""
+        return self.schedule != "constant" or self.target_dead is not None or self.target_macs is not None
+
+    def options(self, epochs: int) -> dict[str, Any]:
+        """Keyword arguments for ``FeatureFlow`` in a training of so many epochs."""
+        # Without need for it, none: that is what the checkpoint of a flow of constant strength says.
+        return {**self.model_dump(), "epochs": epochs if self.by_epochs else None}
+
+
+class ImportanceSection(Section):
+    """A criterion by its registered name, and its options."""
+
+    name: str = "l2"
+    options: dict[str, Any] = {}
+
+
+_BUDGETS = ("macs", "params", "channels", "threshold", "latency")
+
+
+class BudgetSection(Section):
+    """What is kept: exactly one of these, as ``flowprune.plan`` takes it."""
+
+    macs: float | str | None = None
+    params: float | str | None = None
+    channels: float | dict[str, float] | None = None
+    threshold: float | None = None
+    latency: float | str | None = None
+    scope: Literal["global", "local"] = "global"
+
+    @model_validator(mode="after")
+    def _one(self) -> BudgetSection:
+        given = [key for key in _BUDGETS if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a budget is exactly one of {', '.join(_BUDGETS)}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of them it is."""
+        return next(key for key in _BUDGETS if getattr(self, key) is not None)
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for ``plan``: the budget, and the scope where it has a meaning."""
+        chosen = {self.kind: getattr(self, self.kind)}
+        return {**chosen, "scope": self.scope} if self.kind in ("macs", "params", "latency") else chosen
+
+    def __str__(self) -> str:
+        return f"{self.kind}={getattr(self, self.kind)}"
+
+
+class PruningSection(Section):
+    """How each trained network is cut: once to every budget, always from the same dense one.
+
+    Attributes:
+        budgets: the targets.
+        importance: the criterion; ``threshold`` needs none and takes none.
+        largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
+        round_to, fold_tolerance, heads, ignore, freeze, branches: see ``flowprune.plan``.
+        steps: how many cuts lead to a budget of MACs, parameters or channels.
+        between: how the network is trained between them; None trains as ``finetuning`` says.
+        batches, batch_size: how many training images data-driven criteria see.
+    """
+
+    budgets: list[BudgetSection] = Field(min_length=1)
+    importance: ImportanceSection = ImportanceSection()
+    largest_cut: float | dict[str, float] = 0.9
+    round_to: int = Field(default=1, ge=1)
+    fold_tolerance: float = Field(default=0.05, ge=0)
+    heads: Literal["whole", "inside", "both"] = "whole"
+    ignore: list[str] = []
+    freeze: dict[str, int | list[int]] = {}
+    branches: bool | Literal["always"] = False
+    steps: int = Field(default=1, ge=1)
+    between: TrainingSettings | None = None
+    batches: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> PruningSection:
+        try:
+            checked_shares(self.largest_cut, "largest_cut")
+        except BudgetError as error:
+            raise ValueError(str(error)) from error
+        in_one = [str(budget) for budget in self.budgets if budget.kind in ("threshold", "latency")]
+        if self.steps > 1 and in_one:
+            raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")
+        return self
+
+    def options(self, budget: BudgetSection) -> dict[str, Any]:
+        """Keyword arguments for ``plan`` but for the criterion."""
+        found: dict[str, Any] = {**budget.options(), "round_to": self.round_to, "fold_tolerance": self.fold_tolerance}
+        found |= {"heads": self.heads, "ignore": self.ignore, "freeze": self.freeze, "branches": self.branches}
+        return found if budget.kind == "threshold" else {**found, "largest_cut": self.largest_cut}
+
+
+class Recipe(Section):
+    """A whole run.
+
+    In the file, ``network:`` may stand for a list of one, and a name alone for a network without options. Without
+    ``methods``, a recipe with a ``flow`` section trains with it ("ffr") and one without trains plainly ("plain").
+    Several methods are each trained from the same seed.
+
+    Attributes:
+        name: of the run, for people.
+        networks: what is trained, one after the other.
+        data: on what.
+        training: how.
+        flow: the penalty of the method "ffr".
+        methods: "plain", "ffr" or both.
+        pruning: what is cut afterwards; None trains only.
+        finetuning: how what was cut is trained again; None leaves it out.
+        threads: CPU threads for torch; None leaves torch's own choice. Small networks are fastest with 1.
+    """
+
+    name: str = "run"
+    networks: list[NetworkSection] = Field(min_length=1)
+    data: DataSection
+    training: TrainingSettings = TrainingSettings()
+    flow: FlowSection | None = None
+    methods: list[Method] = Field(min_length=1)
+    pruning: PruningSection | None = None
+    finetuning: TrainingSettings | None = None
+    threads: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        full = dict(content)
+        if "network" in full:
+            if "networks" in full:
+                raise ValueError("give network or networks, not both")
+            full["networks"] = [full.pop("network")]
+        if isinstance(full.get("networks"), list):
+            full["networks"] = [{"name": one} if isinstance(one, str) else one for one in full["networks"]]
+        full.setdefault("methods", ["plain"] if full.get("flow") is None else ["ffr"])
+        return full
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Recipe:
+        if "ffr" in self.methods and self.flow is None:
+            raise ValueError("the method ffr needs a flow section")
+        if self.flow is not None and self.flow.by_epochs and self.training.epochs < 1:
+            raise ValueError("a schedule or target in the flow section needs at least 1 in training.epochs")
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("a method is listed twice")
+        labels = [network.name for network in self.networks]
+        if len(set(labels)) != len(labels):
+            raise ValueError("a network is listed twice")
+        return self
+
+
+def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: the YAML file; the embedded demonstration on digits if None.
+        overrides: "section.key=value" each, the value in YAML; a number addresses a list ("networks.0.name=resnet20").
+
+    Raises:
+        RecipeError: the file is missing or no YAML, a key is unknown (the nearest is suggested) or a value does not
+            fit.
+    """
+    return read_sections(Recipe, path, overrides, short_keys=["network"])
+
+
+def dump_recipe(recipe: BaseModel, path: str | Path | None = None) -> str:
+    """The recipe as run, every default written out, as YAML; also into the file ``path``. It loads as the same
+    recipe.
+    """
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text

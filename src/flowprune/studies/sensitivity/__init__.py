@@ -1,0 +1,8 @@
+"""How much accuracy each coupled group costs, measured by real cuts of that group alone."""
+
+from __future__ import annotations
+
+from flowprune.studies.sensitivity.result import CutPoint, GroupSensitivity, Sensitivity
+from flowprune.studies.sensitivity.scan import SHARES, sensitivity
+
+__all__ = ["SHARES", "CutPoint", "GroupSensitivity", "Sensitivity", "sensitivity"]
