@@ -1,4 +1,4 @@
-"""The two verbs: ``plan`` what to cut from a model, and ``prune`` it."""
+"""The verbs: ``plan`` what to cut from a model, ``prune`` it, or ``prune_iteratively``, with training in between."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from flowprune.engine.planning import CoupledModel, assemble, select
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts, warn_if_short, why_it_stays
 from flowprune.engine.planning.garbage_collection import collector_paused
+from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
 from flowprune.engine.planning.selection import LARGEST_CUT, dead_by_layer
 from flowprune.engine.planning.widths import KINDS, Widths
@@ -30,6 +31,7 @@ from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_the
 from flowprune.errors import BudgetError, CertificateError, ModelError, UnreachableBudgetError
 from flowprune.methods.importance import Random
 
+Finetune = Callable[[nn.Module, int], nn.Module | None]
 ATTEMPTS = 32
 """How often a cut may be refused and tried again with the refused part frozen."""
 
@@ -105,9 +107,8 @@ def plan(
     if heads == "both" and branches:
         raise BudgetError('branches with heads="both" is not possible; use heads="whole" or heads="inside"')
     if heads == "both":
-        from flowprune.engine.planning.heads import plan_both  # it makes two plans by this function
-
         return plan_both(
+            plan,
             model,
             inputs,
             importance=importance,
@@ -244,9 +245,6 @@ def check_finite(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not is_finite(tensor):
             raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")
-
-
-Finetune = Callable[[nn.Module, int], nn.Module | None]
 
 
 def prune_iteratively(

@@ -1,4 +1,4 @@
-"""Pruning in several steps, with training between them; every budget is counted from the dense model."""
+"""Which channels of the dense model are left after some cuts, so that shares and caps keep meaning shares of the dense model."""
 
 from __future__ import annotations
 
