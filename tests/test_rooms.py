@@ -1,4 +1,4 @@
-"""The rooms of the package, as docs/architecture.md lists them, build on each other in one direction."""
+"""The wings of the package, and the rooms in them, build on each other in one direction, as docs/architecture.md lists them."""
 
 from __future__ import annotations
 
@@ -7,45 +7,124 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import flowprune
 
 SOURCES = Path(flowprune.__file__).parent
 
-VERBS = {"pruning", "heads", "iterating"}
-"""Three files of one idea, one row of the table: prune calls for two cuts, and a cut is one call of prune."""
+VERBS = "errors engine methods"
+BUILDS_ON = {
+    "errors": "",
+    "old_paths": "",
+    "registry": "errors",
+    "engine": "errors",
+    "methods": "errors registry engine",
+    "models": "errors engine",
+    "artifacts": "errors engine models",
+    "pruning": VERBS,
+    "explanation": VERBS,
+    "training": "errors engine methods",
+    "integrations": "errors engine methods",
+    "reporting": "errors",
+    "studies": "errors engine methods models artifacts pruning explanation training reporting",
+    "commands": "errors engine methods models artifacts pruning explanation training reporting studies",
+    "cli": "errors commands",
+    "__main__": "cli",
+}
+"""Wing, or file beside the wings -> all that it may import."""
+
+FLOORS = {
+    "engine": "tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning | branches",
+    "methods": "importance regularizers",
+    "methods/importance": "_spectra _passes _scores | _weights _maps | *",
+    "methods/regularizers": "strength | feature_flow | *",
+    "methods/regularizers/feature_flow": "points | maps | penalty | *",
+    "studies": "recipe_file | recipe flow_paths sensitivity | pipeline | comparison toy",
+}
+"""Folder -> its rooms from the ground up. A room may import rooms of lower floors only; a star is every file that is not named."""
 
 
-def room(name: str) -> str:
-    return "pruning" if name in VERBS else name
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Names of the package's modules that a file imports when it runs."""
-    if isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.unparse(tree.test):
-        return
-    if isinstance(tree, ast.ImportFrom) and tree.module == "flowprune":
-        yield from (alias.name for alias in tree.names)
-    elif isinstance(tree, ast.ImportFrom) and tree.module is not None and tree.module.startswith("flowprune."):
-        yield tree.module.split(".")[1]
-    for child in ast.iter_child_nodes(tree):
-        yield from imported(child)
-
-
-def test_no_room_builds_on_one_that_builds_on_it() -> None:
-    builds_on: dict[str, set[str]] = {}
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its full name."""
+    found = {}
     for path in SOURCES.rglob("*.py"):
-        here = room(path.relative_to(SOURCES).parts[0].removesuffix(".py"))
-        if here != "__init__":
-            found = {room(name) for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
-            builds_on.setdefault(here, set()).update(found - {here, "__version__"})
-    assert {"tracing", "coupling", "surgery"} <= builds_on["branches"]
+        parts = ("flowprune", *path.relative_to(SOURCES).with_suffix("").parts)
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The package's modules that a file imports anywhere: at its top, inside a function, or for its types alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "flowprune":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "flowprune")
+
+
+FOUND = {name: set(imported(path)) - {name} for name, path in MODULES.items() if name != "flowprune"}
+"""The package itself is left out: what it hands out by name is imported when it is asked for, and it holds its version."""
+
+
+def test_a_wing_builds_on_what_lies_below_it_only() -> None:
+    assert {name.split(".")[1] for name in FOUND} == set(BUILDS_ON)
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in FOUND.items()
+        for other in others - {"flowprune"}
+        if other.split(".")[1] not in {name.split(".")[1], *BUILDS_ON[name.split(".")[1]].split()}
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_a_room_builds_on_lower_floors_only(folder: str) -> None:
+    floors = [floor.split() for floor in FLOORS[folder].split("|")]
+    height = {room: number for number, floor in enumerate(floors) for room in floor}
+    prefix = f"flowprune.{folder.replace('/', '.')}."
+
+    def room(name: str) -> str:
+        first = name.removeprefix(prefix).split(".")[0]
+        return first if first in height else "*"
+
+    inside = {name: others for name, others in FOUND.items() if name.startswith(prefix)}
+    assert "*" in height or all(room(name) != "*" for name in inside)
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in inside.items()
+        for other in others
+        if other.startswith(prefix) and room(other) != room(name) and height[room(other)] >= height[room(name)]
+    ]
+    assert not wrong
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
     try:
-        TopologicalSorter(builds_on).prepare()
+        TopologicalSorter(FOUND).prepare()
     except CycleError as error:
-        raise AssertionError(f"rooms in a circle: {' -> '.join(error.args[1])}") from None
+        raise AssertionError(f"files in a circle: {' -> '.join(error.args[1])}") from None
 
 
-def test_every_room_is_in_the_architecture() -> None:
+def test_the_listing_is_short_and_no_name_is_used_twice() -> None:
+    files = {path.name for path in SOURCES.iterdir() if path.is_file()} - {"__init__.py", "__main__.py", "py.typed"}
+    folders = {path.parent.relative_to(SOURCES).parts[0] for path in SOURCES.rglob("*.py") if path.parent != SOURCES}
+    assert len(files) <= 6 and len(folders) <= 9
+    named: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        if path.name != "__init__.py":
+            named.setdefault(path.name, []).append(name)
+    twice = {name: places for name, places in named.items() if len(places) > 1}
+    # `commands/run.py` is the command of `studies/pipeline/run.py`; each room of methods has a registry, of one class
+    assert set(twice) <= {"run.py", "registry.py"}, twice
+
+
+def test_every_wing_and_room_is_in_the_architecture() -> None:
     document = (SOURCES.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = "\n".join(line for line in document.splitlines() if line.startswith("| `"))
     for path in SOURCES.iterdir():
@@ -53,3 +132,7 @@ def test_every_room_is_in_the_architecture() -> None:
             assert f"`{path.name}/`" in rows, path.name
         elif path.suffix == ".py" and not path.name.startswith("__"):
             assert f"`{path.name}`" in rows, path.name
+    for wing in ("engine", "methods", "studies"):
+        for path in (SOURCES / wing).iterdir():
+            if path.is_dir() and (path / "__init__.py").exists():
+                assert f"`{path.name}/`" in rows, path.name

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from flowprune.old_paths import keep_working
+
 if TYPE_CHECKING:
     from flowprune import errors, models
     from flowprune.artifacts import export, load, save
@@ -47,6 +49,8 @@ __all__ = [
     "sensitivity",
     "train",
 ]
+
+keep_working()
 
 # Imported on first use: `flowprune --help` must not wait for torch.
 _ROOMS = {

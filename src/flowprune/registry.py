@@ -1,7 +1,7 @@
 """Named methods: one file in one room registers itself, and third parties add theirs through an entry point.
 
 A room makes one ``Registry``. The first look-up imports every module of the room's package (so a new file needs no other edit)
-and every entry point of the room's group (``flowprune.importance``, ``flowprune.regularizers``, ...).
+and every entry point of the room's group: ``flowprune.importance`` for ``flowprune.methods.importance``, and so on.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ class Registry(Generic[Item]):
     Args:
         kind: what an entry is, in words, for messages ("importance").
         package: the package whose modules register themselves on import.
-        group: the entry-point group third parties use; defaults to ``package``.
     """
 
-    def __init__(self, kind: str, package: str, group: str | None = None) -> None:
+    def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self._package = package
-        self._group = group or package
+        self._group = f"flowprune.{package.rpartition('.')[2]}"
         self._items: dict[str, Item] = {}
         self._discovered = False
 

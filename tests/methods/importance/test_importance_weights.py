@@ -244,7 +244,7 @@ def test_a_third_party_brings_a_criterion_through_an_entry_point(tmp_path: Path,
     (record / "entry_points.txt").write_text("[flowprune.importance]\nfirst_channels = first_channels:FirstChannels\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
-        registry: Registry = Registry("importance", "flowprune.importance")
+        registry: Registry = Registry("importance", "flowprune.methods.importance")
         scores = registry["first_channels"]()(resnet, X, groups)
         assert [s.argmax().item() for s in scores] == [0] * len(groups)
     finally:

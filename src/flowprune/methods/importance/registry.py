@@ -6,4 +6,4 @@ from __future__ import annotations
 from flowprune.engine.interfaces import Importance
 from flowprune.registry import Registry
 
-REGISTRY: Registry[type[Importance]] = Registry("importance", "flowprune.importance")
+REGISTRY: Registry[type[Importance]] = Registry("importance", "flowprune.methods.importance")

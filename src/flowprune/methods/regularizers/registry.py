@@ -7,4 +7,4 @@ from collections.abc import Callable
 from flowprune.engine.interfaces import Regularizer
 from flowprune.registry import Registry
 
-REGISTRY: Registry[Callable[..., Regularizer]] = Registry("regularizer", "flowprune.regularizers")
+REGISTRY: Registry[Callable[..., Regularizer]] = Registry("regularizer", "flowprune.methods.regularizers")
