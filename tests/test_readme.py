@@ -25,8 +25,8 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_tables_are_those_of_the_results() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "make_tables.py"), "--check"]
-    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/make_tables.py"
+    command = [sys.executable, str(ROOT / "benchmarks" / "pages.py"), "runs", "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/runs/page.py"
 
 
 def test_every_public_name_is_there_and_few() -> None:

@@ -1,1 +1,1 @@
-"""The survey of ``benchmarks/zoo.py``: one file a tool, one file a question asked of what the tool returns."""
+"""The survey of ``benchmarks/zoo/run.py``: one file a tool, one file a question asked of what the tool returns."""

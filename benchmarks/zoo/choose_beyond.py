@@ -1,6 +1,6 @@
 """Write the list of models beyond the zoo, chosen by rule and by lot, not by hand.
 
-    python benchmarks/zoo/choose_beyond.py > benchmarks/zoo_beyond.txt
+    python benchmarks/zoo/choose_beyond.py > benchmarks/zoo/beyond.txt
 
 Of every module of timm one model that is not in ``zoo.txt``, drawn with the module's name as the seed among those with at most 32M
 parameters and images of at most 288 pixels. Of torchvision every builder that is not in ``zoo.txt``, for classification,
@@ -23,7 +23,7 @@ NO_IMAGES = re.compile("raft|r3d|mc3|r2plus1d|s3d|mvit|swin3d|quantized")  # opt
 
 
 def main() -> None:
-    listed = Path(__file__).resolve().parents[1].joinpath("zoo.txt").read_text(encoding="utf-8")
+    listed = Path(__file__).resolve().with_name("zoo.txt").read_text(encoding="utf-8")
     known = {line.split()[0] for line in listed.splitlines() if line and not line.startswith("#")}
     print("# Beyond the zoo: chosen by benchmarks/zoo/choose_beyond.py. name, image size, options")
     for line in [*torchvision_lines(known), *timm_lines(known)]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.page import FEW, Survey, cell
+from zoo.tables import FEW, Survey, cell
 
 LIBRARIES = {
     "zoo.from_ultralytics": "Ultralytics",

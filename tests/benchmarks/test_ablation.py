@@ -24,14 +24,14 @@ def digits() -> Data:
 
 
 def tiny(data: Data, folder: Path) -> Any:
-    from ablation import Ablation, Setting
+    from ablation.run import Ablation, Setting
 
     setting = Setting("resnet8", (("in_channels", 1), ("width", 8)), "digits", 64, 2)
     return Ablation(setting, data, folder / "out", folder / "work")
 
 
 def test_the_cells_are_the_grid_the_shares_and_the_seeds() -> None:
-    from ablation import DEFAULT, WINNER, cells, grid, seeds, shares
+    from ablation.run import DEFAULT, WINNER, cells, grid, seeds, shares
 
     wanted = {("none", "", "")} | set(
         product(("gradient", "curvature", "both"), ("skip", "project"), ("mean", "channel", "sum"))
@@ -48,7 +48,7 @@ def test_the_cells_are_the_grid_the_shares_and_the_seeds() -> None:
 
 
 def test_a_cell_asks_the_flow_for_what_it_is_called() -> None:
-    from ablation import DEFAULT, NONE
+    from ablation.run import DEFAULT, NONE
 
     assert NONE.flow is None
     assert DEFAULT.flow == {"gradient": "5%", "curvature": "5%", "across": "project", "reduction": "mean"}
@@ -63,8 +63,8 @@ def test_a_cell_asks_the_flow_for_what_it_is_called() -> None:
 def test_a_killed_cell_goes_on_and_ends_as_one_never_killed(
     digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ablation
-    from ablation import DEFAULT
+    import ablation.run as ablation
+    from ablation.run import DEFAULT
 
     cell = replace(DEFAULT, terms="gradient", reduction="channel", seed=1)
     whole = tiny(digits, tmp_path / "whole").carried_out(cell)
@@ -94,7 +94,7 @@ def test_a_killed_cell_goes_on_and_ends_as_one_never_killed(
 
 
 def test_a_result_of_another_setting_is_not_taken_for_this_one(digits: Data, tmp_path: Path) -> None:
-    from ablation import NONE, SHORT
+    from ablation.run import NONE, SHORT
 
     runs = tiny(digits, tmp_path)
     runs.out.mkdir()
@@ -104,7 +104,7 @@ def test_a_result_of_another_setting_is_not_taken_for_this_one(digits: Data, tmp
 
 
 def test_dead_branch_ends_are_removed_only_with_branches(digits: Data) -> None:
-    from ablation import removal
+    from ablation.run import removal
 
     torch.manual_seed(0)
     model = create("resnet8", in_channels=1, width=8).eval()
@@ -139,12 +139,12 @@ def record(**network: Any) -> dict[str, Any]:
 
 
 def test_the_table_says_what_is_missing_and_how_to_go_on() -> None:
-    from ablation import DEFAULT, NONE, cells, grid
-    from ablation_table import page
+    from ablation.page import page
+    from ablation.run import DEFAULT, NONE, cells, grid
 
     nothing = page({}, {})
     assert f"0 of {len(cells())} cells are run" in nothing and f"`{cells()[0].name}`" in nothing
-    assert "Not run: it wants a GPU" in nothing and "benchmarks/ablation.py --full" in nothing
+    assert "Not run: it wants a GPU" in nothing and "benchmarks/ablation/run.py --full" in nothing
     part = page(
         {NONE: record(), DEFAULT: record(flow_gradient=0.5), replace(NONE, seed=1): record(silent_channels=5)}, {}
     )
@@ -160,8 +160,8 @@ def test_the_table_says_what_is_missing_and_how_to_go_on() -> None:
 
 
 def test_results_that_are_no_cells_end_the_program(tmp_path: Path) -> None:
-    from ablation import FULL, NONE, SHORT
-    from ablation_table import records_in
+    from ablation.page import records_in
+    from ablation.run import FULL, NONE, SHORT
 
     (tmp_path / f"{NONE.name}.json").write_text(json.dumps({"setting": SHORT.described(), "top1": 1.0}))
     assert [cell.name for cell in records_in(tmp_path, SHORT)] == [NONE.name]

@@ -11,7 +11,7 @@ import flowprune.studies.pipeline.stages as pipeline
 from flowprune.studies.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted((ROOT / "benchmarks").glob("flow_then_prune_*.yaml"))
+RECIPES = sorted((ROOT / "benchmarks" / "flow_then_prune").glob("*.yaml"))
 TINY = [
     "network.name=resnet8",
     "data.subset=96",
@@ -24,13 +24,13 @@ TINY = [
 
 @pytest.fixture
 def tiny() -> Recipe:
-    return load_recipe(ROOT / "benchmarks" / "flow_then_prune_digits.yaml", TINY)
+    return load_recipe(ROOT / "benchmarks" / "flow_then_prune" / "digits.yaml", TINY)
 
 
 def test_all_ways_have_the_same_macs_and_epochs_and_are_not_done_twice(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flow_then_prune import WAYS, of_seed
+    from flow_then_prune.run import WAYS, of_seed
 
     found = of_seed(tiny, 1, tmp_path, None, progress=False)
     dense = found["dense"]["plain"]["macs"]
@@ -60,10 +60,10 @@ def test_all_ways_have_the_same_macs_and_epochs_and_are_not_done_twice(
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_committed_recipes_are_fit_for_it(path: Path) -> None:
-    from flow_then_prune import WAYS, checked, recipe_of
+    from flow_then_prune.run import WAYS, checked, recipe_of
 
     recipe = checked(load_recipe(path))
-    assert path.stem == f"flow_then_prune_{recipe.name}"
+    assert path.stem == recipe.name
     made = [recipe_of(recipe, way, 2, 1000) for way in WAYS]
     assert {one.training.epochs for one in made} == {recipe.training.epochs}
     assert {one.training.seed for one in made} == {2}
@@ -72,15 +72,15 @@ def test_the_committed_recipes_are_fit_for_it(path: Path) -> None:
 
 
 def test_a_recipe_that_sets_no_budget_is_refused(tiny: Recipe) -> None:
-    from flow_then_prune import checked
+    from flow_then_prune.run import checked
 
     with pytest.raises(SystemExit, match="one threshold"):
         checked(tiny.model_copy(update={"pruning": None}))
 
 
 def test_the_table_compares_seed_by_seed_and_says_what_is_missing() -> None:
-    from flow_then_prune import WAYS
-    from flow_then_prune_table import section
+    from flow_then_prune.page import section
+    from flow_then_prune.run import WAYS
 
     def result(gain: float) -> dict[str, Any]:
         stage = {"macs": 50, "params": 5, "top1": 60.0}
@@ -95,7 +95,7 @@ def test_the_table_compares_seed_by_seed_and_says_what_is_missing() -> None:
         return {"dense": {"plain": whole, "ffr": whole}, "ways": ways}
 
     nothing = section("digits", {})
-    assert nothing.count("not run yet") == 1 + 6 * len(WAYS) and "benchmarks/flow_then_prune_digits.yaml" in nothing
+    assert nothing.count("not run yet") == 1 + 6 * len(WAYS) and "benchmarks/flow_then_prune/digits.yaml" in nothing
     text = section("digits", {0: result(1.0), 2: result(3.0)})
     assert "seeds 0, 2; seeds 1 not run yet" in text
     assert (

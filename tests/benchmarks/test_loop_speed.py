@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def test_the_ratio_is_that_of_turns_to_the_fastest_plain_way() -> None:
-    from loop_speed import FLOWPRUNE, PLAIN, fastest_plain, in_turns, ratio
+    from loop_speed.run import FLOWPRUNE, PLAIN, fastest_plain, in_turns, ratio
 
     first, second, *others = PLAIN
     rates = {FLOWPRUNE: [90.0, 300.0, 110.0], first: [100.0, 100.0, 100.0], second: [1.0, 1.0, 900.0]}
@@ -25,7 +25,7 @@ def test_the_ratio_is_that_of_turns_to_the_fastest_plain_way() -> None:
 
 
 def test_a_plain_loader_goes_on_after_its_last_batch() -> None:
-    from loop_speed import endless
+    from loop_speed.run import endless
 
     loader = DataLoader(TensorDataset(torch.arange(4)), batch_size=2)
     assert [batch[0].tolist() for batch in islice(endless(loader), 3)] == [[0, 1], [2, 3], [0, 1]]
@@ -34,7 +34,7 @@ def test_a_plain_loader_goes_on_after_its_last_batch() -> None:
 @pytest.mark.data
 @pytest.mark.skipif(not os.environ.get("FLOWPRUNE_DATA"), reason="FLOWPRUNE_DATA does not point at CIFAR-10")
 def test_all_ways_run_on_real_images(tmp_path: Path) -> None:
-    from loop_speed import BEGIN, END, FLOWPRUNE, PLAIN, main
+    from loop_speed.run import BEGIN, END, FLOWPRUNE, PLAIN, main
 
     page, out = tmp_path / "page.md", tmp_path / "speed.json"
     page.write_text(f"{BEGIN}\n{END}\n")

@@ -34,8 +34,8 @@ def disturbed() -> torch.nn.Module:
 
 
 def test_the_folded_copy_is_right_as_often_as_the_model(digits: Data) -> None:
-    from one_shot import test_batches as batches_of
-    from one_shot import tested
+    from one_shot.run import test_batches as batches_of
+    from one_shot.run import tested
 
     model = disturbed()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -44,8 +44,8 @@ def test_the_folded_copy_is_right_as_often_as_the_model(digits: Data) -> None:
 
 
 def test_every_registered_criterion_is_measured_at_every_budget(digits: Data) -> None:
-    from one_shot import KEPT, criteria, is_drawn, measured
-    from one_shot import test_batches as batches_of
+    from one_shot.run import KEPT, criteria, is_drawn, measured
+    from one_shot.run import test_batches as batches_of
 
     assert set(REGISTRY) <= {name for name, _ in criteria().values()}
     assert {name for name in REGISTRY if not is_drawn(name)} >= {"l1", "l2", "fpgm"} and is_drawn("random")
@@ -59,7 +59,7 @@ def test_every_registered_criterion_is_measured_at_every_budget(digits: Data) ->
 
 
 def test_rank_correlation_is_spearmans() -> None:
-    from score_stability import spearman
+    from one_shot.stability import spearman
 
     stats = pytest.importorskip("scipy.stats", reason="scipy comes with scikit-learn")
     torch.manual_seed(0)
@@ -70,7 +70,7 @@ def test_rank_correlation_is_spearmans() -> None:
 
 
 def test_worse_images_are_what_they_are_called() -> None:
-    from score_stability import blurred
+    from one_shot.stability import blurred
 
     images = torch.zeros(1, 3, 32, 32)
     images[:, 1, 16, 16] = 255
@@ -83,7 +83,7 @@ def test_worse_images_are_what_they_are_called() -> None:
 
 
 def test_the_table_holds_means_and_deviations_in_order() -> None:
-    from one_shot_table import accuracy_table, plot
+    from one_shot.page import accuracy_table, plot
 
     def draw(*tops: float) -> dict[str, Any]:
         points = [{"asked": a, "macs": int(1000 * a) - 1, "top1": t} for a, t in zip((0.9, 0.5), tops, strict=True)]

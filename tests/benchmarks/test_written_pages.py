@@ -11,10 +11,15 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize("script", [path.name for path in sorted(BENCHMARKS.glob("*_table*.py"))])
-def test_the_page_is_that_of_the_results(script: str) -> None:
-    command = [sys.executable, str(BENCHMARKS / script), "--check"]
-    assert subprocess.run(command, check=False).returncode == 0, f"run python benchmarks/{script}"
+def test_every_page_is_that_of_the_results() -> None:
+    command = [sys.executable, str(BENCHMARKS / "pages.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run python benchmarks/pages.py"
+
+
+def test_a_study_that_is_not_there_is_refused() -> None:
+    command = [sys.executable, str(BENCHMARKS / "pages.py"), "nonsense", "--check"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2 and "nonsense" in done.stderr and "mutants" in done.stderr
 
 
 def test_a_page_without_its_marks_ends_the_program_and_a_stale_one_is_noticed(

@@ -119,7 +119,7 @@ def test_an_interrupted_survey_goes_on_and_spoilt_clocks_are_taken_again(
 
 
 def test_the_lists_hold_what_is_said_of_them(zoo: Any) -> None:
-    listed, beyond = (zoo.subjects.read_list(ROOT / "benchmarks" / f"{name}.txt") for name in ("zoo", "zoo_beyond"))
+    listed, beyond = (zoo.subjects.read_list(ROOT / "benchmarks" / "zoo" / f"{name}.txt") for name in ("zoo", "beyond"))
     names, others = {subject.name for subject in listed}, {subject.name for subject in beyond}
     assert len(listed) == len(names) == 111 and len(beyond) == len(others) >= 60
     assert not names & others
@@ -128,9 +128,9 @@ def test_the_lists_hold_what_is_said_of_them(zoo: Any) -> None:
 
 def test_what_is_said_of_other_libraries_is_what_was_found(zoo: Any) -> None:
     from zoo.others_page import LIBRARIES, section
-    from zoo.page import Survey
+    from zoo.tables import Survey
 
-    subjects = zoo.subjects.read_list(ROOT / "benchmarks" / "zoo_others.txt")
+    subjects = zoo.subjects.read_list(ROOT / "benchmarks" / "zoo" / "others.txt")
     assert {subject.name.partition(":")[0] for subject in subjects} == set(LIBRARIES)
     lines = ["zoo.from_ultralytics:one 160", "zoo.from_ultralytics:two 160", "zoo.from_transformers:three 224"]
     good, bad = {"works": True, "params_kept": 0.3, "reasons": {}}, {"works": False, "error": "it broke"}
@@ -145,5 +145,5 @@ def test_what_is_said_of_other_libraries_is_what_was_found(zoo: Any) -> None:
 
 
 def test_the_page_is_that_of_the_results() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "zoo_table.py"), "--check"]
-    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/zoo_table.py"
+    command = [sys.executable, str(ROOT / "benchmarks" / "pages.py"), "zoo", "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/zoo/page.py"

@@ -28,7 +28,7 @@ ZOO: dict[str, int] = {
     "torchvision:efficientnet_b0": 64,
     "torchvision:googlenet": 64,
 }
-"""Name in benchmarks/zoo.txt -> image size; small ones, because every mutant is run."""
+"""Name in benchmarks/zoo/zoo.txt -> image size; small ones, because every mutant is run."""
 
 
 class OverChannels(Headed):

@@ -83,5 +83,5 @@ def test_a_cut_unlike_the_certified_one_is_exposed(verdicts: list[Verdict]) -> N
 
 
 def test_the_page_is_that_of_the_results() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "mutants_table.py"), "--check"]
-    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/mutants_table.py"
+    command = [sys.executable, str(ROOT / "benchmarks" / "pages.py"), "mutants", "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/mutants/page.py"

@@ -30,7 +30,7 @@ def failures(random: Random) -> list[str]:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_random_architectures_equal_their_twins_and_without_what_is_dead_the_dense_model(part: int) -> None:
-    """The seeds are those of ``benchmarks/random_architectures.py``: a case that fails there is repeated by its number."""
+    """The seeds are those of ``benchmarks/random_architectures/run.py``: a case that fails there is repeated by its number."""
     share = CASES // PARTS
     verdicts = {seed: judged(Random(seed)) for seed in range(part * share, (part + 1) * share)}
     wrong = {seed: [found.failure for found in both if found.failure] for seed, both in verdicts.items()}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 MACS_PER_MOVED = 24.0
-"""Multiply-accumulates that must be saved for every element moved, from ``benchmarks/branch_speed.py``: where fewer are, PyTorch or
-ONNX Runtime loses time."""
+"""Multiply-accumulates that must be saved for every element moved, from ``benchmarks/branch_speed/run.py``: where fewer are,
+PyTorch or ONNX Runtime loses time."""
 
 BLOCK = 16
 """Convolutions compute this many channels at once: fewer take as long as a whole block."""
