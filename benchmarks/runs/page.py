@@ -1,9 +1,7 @@
-"""Write the tables of the README anew from ``results/*.json``, so that no figure in it is typed by hand.
-
-    python benchmarks/pages.py runs [--check]
+"""Write the tables of docs/results.md anew from the results of every ``flowprune run``, and the README's few rows of them.
 
 Every ``*.json`` under ``results/`` that is the ``results.json`` of a ``flowprune run`` becomes one table, with the file it is in
-and the command that made it. ``--check`` changes nothing and fails if the README is out of date.
+and the command that made it.
 """
 
 from __future__ import annotations
@@ -11,16 +9,18 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from written_pages import written
 
 from flowprune.errors import ArtifactError
-from flowprune.reporting import RunResults, load_results, markdown_table
+from flowprune.reporting import ResultRow, RunResults, load_results, markdown_table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+IN_THE_README = ("digits", "resnet8", ("dense", "pruned"))
+"""Which rows: of the runs of a name, a network's stages."""
 
 
 def runs(folder: Path) -> dict[str, RunResults]:
@@ -69,15 +69,22 @@ def command(name: str) -> str:
     return f"flowprune run recipes/{name}.yaml"
 
 
-def over_seeds(results: Sequence[RunResults]) -> str:
-    """Mean and standard deviation of each row over the seeds."""
+def few_rows(found: Mapping[str, RunResults]) -> str:
+    """The rows that stand in the README."""
+    name, network, stages = IN_THE_README
+    runs_of_it = [results for results in found.values() if results.recipe.get("name") == name]
+    return over_seeds(runs_of_it, lambda row: row.network == network and row.stage in stages)
+
+
+def over_seeds(results: Sequence[RunResults], wanted: Callable[[ResultRow], bool] = lambda row: True) -> str:
+    """Mean and standard deviation of each wanted row over the seeds."""
     lines = [
         "| network | method | stage | budget | top-1 % | MACs, M | params, k | dead filters % | removed |",
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     cases: dict[tuple[str, str, str, str | None], list[Any]] = {}
     for run in results:
-        for row in run.rows:
+        for row in filter(wanted, run.rows):
             cases.setdefault((row.network, row.method, row.stage, row.budget), []).append(row)
     for (network, method, stage, budget), rows in cases.items():
         removed = [row.filters_removed for row in rows if row.filters_removed is not None]
@@ -101,5 +108,7 @@ def spread(numbers: Sequence[float], digits: int = 2) -> str:
 def main() -> int:
     root = Path(__file__).resolve().parents[2]
     found = runs(root / "results")
-    middle = section(found) if found else "No run is committed yet.\n"
-    return written(root / "README.md", BEGIN, END, f"{middle}\n")
+    if not found:
+        sys.exit("no run is committed in results/")
+    every = written(root / "docs" / "results.md", BEGIN, END, f"{section(found)}\n")
+    return max(every, written(root / "README.md", BEGIN, END, few_rows(found)))
