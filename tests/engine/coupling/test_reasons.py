@@ -153,3 +153,25 @@ def test_a_size_computed_from_another_size_and_an_attribute() -> None:
 
     made = fp.plan(Widened(), torch.randn(2, 3, 8, 8), importance=fp.importance.L2(), channels=0.5)
     assert set(made.frozen) >= {"last.weight"}
+
+
+def test_a_scale_computed_from_a_width_keeps_that_width_alone() -> None:
+    """Attention with one head, in the model's own forward: the width of its queries and keys."""
+
+    class OneHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.inner, self.last = nn.Linear(3, 16), nn.Linear(16, 24), nn.Linear(24, 3)
+            self.queries, self.keys, self.values = nn.Linear(16, 8), nn.Linear(16, 8), nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.first(x))
+            queries, keys = self.queries(x), self.keys(x)
+            weights = (queries @ keys.transpose(1, 2) * queries.shape[2] ** -0.5).softmax(-1)
+            return self.last(torch.relu(self.inner(weights @ self.values(x))))
+
+    model = randomized(OneHead()).double().eval()
+    assert equals_its_twin(model, torch.randn(2, 5, 3))
+    made = fp.plan(model, torch.randn(2, 5, 3).double(), importance=fp.importance.L2(), channels=0.5)
+    assert set(made.frozen) == {"queries.weight", "keys.weight", "last.weight"}
+    assert "the code computes it from a width" in made.frozen["keys.weight"]

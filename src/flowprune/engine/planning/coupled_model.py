@@ -14,12 +14,12 @@ from flowprune.engine.allocation import CountModel, macs_model, params_model
 from flowprune.engine.constants import KnownConstants, known_constants
 from flowprune.engine.coupling import Analysis, Coupling, analyse, group_channels
 from flowprune.engine.coupling.analysis import Freeze
-from flowprune.engine.coupling.labels import Array
+from flowprune.engine.coupling.labels import Array, Block, block_at
 from flowprune.engine.planning.contradictions import Contradiction, settle
 from flowprune.engine.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
 from flowprune.engine.surgery import Refusal
 from flowprune.engine.tracing import Graph, Operation, batch_size, model_of, trace
-from flowprune.engine.tracing.integers import Attribute, sizes_in
+from flowprune.engine.tracing.integers import Attribute, places_in, sizes_in
 from flowprune.errors import CertificateError, ModelError
 
 
@@ -123,6 +123,8 @@ class CoupledModel:
     def freeze_refused(self, refusal: Refusal) -> None:
         """Freeze every channel at the refused operation; where none is left there, in the module around it, and so outwards.
 
+        What is refused because of a number that the code computes freezes the widths that code made plain numbers of.
+
         Raises:
             CertificateError: if no channel is left to freeze anywhere.
         """
@@ -131,6 +133,9 @@ class CoupledModel:
         refused = operations[refusal.operation]
         self.last_refusal = f"{refusal.reason} ({refused.name} in {refused.module or 'the model itself'})"
         reason = f"the cut could not be certified: {self.last_refusal}"
+        if refusal.computed and (widths := self._alive(_made_plain(dense))):
+            self.freeze([Freeze(labels, reason) for labels in widths])
+            return
         for around, with_sizes in _outwards(operations, refusal.operation):
             touched = self._alive_at(dense, around, with_sizes)
             if touched:
@@ -142,16 +147,19 @@ class CoupledModel:
 
     def _alive_at(self, dense: Analysis, operations: Sequence[Operation], with_sizes: bool) -> list[Array]:
         """The channels that may leave, of the tensors that operations read and make, and of those whose sizes they are given."""
-        alive = np.zeros(len(self.coupling.roots), dtype=bool)
-        for channels in self.coupling.channels:
-            alive[channels] = True
         values: dict[int, None] = {}
         for operation in operations:
             values |= dict.fromkeys([*operation.inputs(), *(v for v in operation.outputs if v is not None)])
             if with_sizes:
                 expressions = [e for origins in operation.integers.values() for e in origins]
                 values |= dict.fromkeys(value for e in expressions for value in sizes_in(e))
-        blocks = [block for value in values for block in dense.layouts.get(value, ())]
+        return self._alive([block for value in values for block in dense.layouts.get(value, ())])
+
+    def _alive(self, blocks: Sequence[Block]) -> list[Array]:
+        """The labels of the blocks with channels that may leave."""
+        alive = np.zeros(len(self.coupling.roots), dtype=bool)
+        for channels in self.coupling.channels:
+            alive[channels] = True
         return [block.labels.reshape(-1) for block in blocks if alive[self.coupling.roots[block.labels]].any()]
 
 
@@ -168,6 +176,13 @@ def _both_passes(model: nn.Module, inputs: Any) -> list[Graph]:
     if made > made_again:
         evaluation = trace(model, inputs)
     return [evaluation, training]
+
+
+def _made_plain(dense: Analysis) -> list[Block]:
+    """What the sizes count that became plain numbers or floats in a pass."""
+    places = dict.fromkeys(place for expression in dense.graph.plain for place in places_in(expression))
+    found = [block_at(dense.layouts.get(value, ()), dimension) for value, dimension in places]
+    return [block for block in found if block is not None]
 
 
 def _outwards(operations: Sequence[Operation], refused: int) -> Iterator[tuple[Sequence[Operation], bool]]:

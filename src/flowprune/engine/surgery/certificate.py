@@ -36,13 +36,16 @@ class Refusal:
         operation: index of the dense pass's operation where the small one went another way.
         training: which of the two passes.
         reason: in words.
-        others: further operations that are wrong in the same way, and could be looked at because they change no shape.
+        others: further operations that are wrong in the same way, and could be looked at because they change no shape:
+            they are given a number that the code computes from a width.
+        computed: whether it is of that kind.
     """
 
     operation: int
     training: bool
     reason: str
     others: tuple[int, ...] = ()
+    computed: bool = False
 
 
 def certify(
@@ -150,7 +153,7 @@ class _Certification(Propagation):
             if not self._altered:
                 return Refusal(step, dense.training, str(mismatch))
             first, *others = self._altered
-            return Refusal(first, dense.training, self._altered[first], tuple(others))
+            return Refusal(first, dense.training, self._altered[first], tuple(others), True)
         return None
 
     def _in_step(self, small: Operation) -> bool:
