@@ -24,7 +24,7 @@ BUILDS_ON = {
     "artifacts": "errors engine models",
     "pruning": VERBS,
     "explanation": VERBS,
-    "training": "errors engine methods",
+    "training": "errors engine methods artifacts",
     "integrations": "errors engine methods",
     "reporting": "errors",
     "studies": "errors engine methods models artifacts pruning explanation training reporting",

@@ -47,7 +47,13 @@ def everything_said(before: Any, now: Any) -> bool:
 @pytest.mark.parametrize("written", ["recipe.yaml", "recipe_in_full.yaml", "killed_run/recipe.yaml"])
 def test_a_recipe_means_what_it_meant(written: str) -> None:
     meant = yaml.safe_load((KEPT / "recipe_in_full.yaml").read_text(encoding="utf-8"))
-    assert everything_said(meant, yaml.safe_load(dump_recipe(load_recipe(KEPT / written))))
+    now = yaml.safe_load(dump_recipe(load_recipe(KEPT / written)))
+    if (
+        written == "recipe.yaml"
+    ):  # it says nothing of the precision, which was float32 and is measured now where that is worth it
+        for section in ("training", "finetuning"):
+            assert meant[section].pop("precision") == "float32" and now[section].pop("precision") == "auto"
+    assert everything_said(meant, now)
 
 
 def test_an_artifact_computes_what_it_computed() -> None:

@@ -7,16 +7,13 @@ told from what the data does; so the channels that it counts stay.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from flowprune.engine.coupling.analysis import Analysis
 from flowprune.engine.coupling.labels import block_at
 from flowprune.engine.coupling.propagation import place_of
 from flowprune.engine.tracing import Operation, Reference
 from flowprune.engine.tracing.data_decides import decides_by_data
 from flowprune.engine.tracing.integers import Expression, attributes_in, dimensions_in, places_in
-
-if TYPE_CHECKING:
-    from flowprune.engine.coupling.analysis import Analysis
 
 _CUTTING = frozenset({"aten.slice", "aten.split", "aten.split_with_sizes"})
 _SIZES = frozenset({"size", "shape"})
