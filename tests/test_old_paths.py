@@ -15,6 +15,7 @@ TYPED = """
 from flowprune.coupling import pointwise, rule
 from flowprune.flow import FeatureFlow, FlowPaths, FlowProfile, Point, PointProfile, StagePaths, flow_paths
 from flowprune.importance import L2
+from flowprune.importance.l1 import L1
 from flowprune.importance.protocol import Importance
 from flowprune.importance.registry import REGISTRY
 from flowprune.integrations.session import FlowSession
@@ -32,6 +33,7 @@ assert flowprune.importance is flowprune.methods.importance and flowprune.import
 assert flowprune.importance.nuclear_norm is sys.modules["flowprune.methods.importance.nuclear_norm"]
 assert flowprune.methods.importance.registry.REGISTRY is REGISTRY and REGISTRY["l2"] is L2
 assert flowprune.methods.importance.__spec__.name == "flowprune.methods.importance" == L2.__module__.rpartition(".")[0]
+assert flowprune.importance.L1 is L1
 assert flowprune.FeatureFlow is FeatureFlow and flowprune.flow_paths is flow_paths
 """
 

@@ -18,7 +18,7 @@ PHASES = {
     "flowprune.engine.coupling.whole_passes:analyse": "coupling",
     "flowprune.engine.coupling.grouping:group_channels": "coupling",
     "flowprune.engine.measuring.filter_scales:filter_scales": "scoring",
-    "flowprune.methods.importance.l2:L2.__call__": "scoring",
+    "flowprune.methods.importance._weights.weight_criterion:WeightCriterion.__call__": "scoring",
     "flowprune.engine.planning.selection:select": "allocation",
     "flowprune.engine.planning.assembly:assemble": "allocation",
     "flowprune.engine.allocation.costs:macs_model": "allocation",

@@ -17,7 +17,7 @@ BUSY = 1.1
 
 MEASURED = (
     *("engine", "artifacts", "models", "pruning.py"),
-    *("methods/importance/l2.py", "methods/importance/_scores", "methods/importance/_weights"),
+    *("methods/importance/weight_norms.py", "methods/importance/_scores", "methods/importance/_weights"),
 )
 """What of flowprune a survey runs; training, the flow and the command line may change without its being out of date."""
 

@@ -24,6 +24,8 @@ TODAY = {
     "flowprune.tracing": ["flowprune.engine.tracing"],
     "flowprune.lineage": ["flowprune.engine.steps.lineage"],
     "flowprune.importance": ["flowprune.methods.importance"],
+    "flowprune.importance.l1": ["flowprune.methods.importance.weight_norms"],
+    "flowprune.importance.l2": ["flowprune.methods.importance.weight_norms"],
     "flowprune.importance.protocol": ["flowprune.engine.interfaces"],
     "flowprune.regularizers": ["flowprune.methods.regularizers"],
     "flowprune.regularizers.interface": ["flowprune.engine.interfaces"],

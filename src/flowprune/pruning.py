@@ -14,7 +14,7 @@ from flowprune.engine.branches.deciding import Terms
 from flowprune.engine.branches.removal import BranchRemoval
 from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.interfaces import Importance
-from flowprune.engine.measuring import filter_scales, is_finite, reference_scale
+from flowprune.engine.measuring import filter_scales, finite, reference_scale
 from flowprune.engine.measuring.dead_filters import DEAD_BELOW
 from flowprune.engine.planning import CoupledModel, assemble, select
 from flowprune.engine.planning.exemptions import Frozen, Ignored
@@ -243,8 +243,7 @@ def check_finite(model: nn.Module) -> None:
     check_sizes_known(model)
     check_weights_there(model)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if not is_finite(tensor):
-            raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")
+        finite(tensor, name)
 
 
 def prune_iteratively(

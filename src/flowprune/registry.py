@@ -30,6 +30,7 @@ class Registry(Generic[Item]):
         self._package = package
         self._group = f"flowprune.{package.rpartition('.')[2]}"
         self._items: dict[str, Item] = {}
+        self._imported = False
         self._discovered = False
 
     def register(self, name: str) -> Callable[[Item], Item]:
@@ -42,6 +43,12 @@ class Registry(Generic[Item]):
             return item
 
         return enter
+
+    def own(self) -> dict[str, Item]:
+        """The methods of the room's own files, by the names of their classes or functions (``L2``); entry points are not loaded."""
+        self._import_files()
+        prefix = f"{self._package}."
+        return {item.__name__: item for item in self._items.values() if item.__module__.startswith(prefix)}  # type: ignore[attr-defined]
 
     def __getitem__(self, name: str) -> Item:
         self._discover()
@@ -62,8 +69,14 @@ class Registry(Generic[Item]):
         if self._discovered:
             return
         self._discovered = True
+        self._import_files()
+        for point in entry_points(group=self._group):
+            self.register(point.name)(point.load())
+
+    def _import_files(self) -> None:
+        if self._imported:
+            return
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._package}.{module.name}")
-        for point in entry_points(group=self._group):
-            self.register(point.name)(point.load())
+        self._imported = True

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.measuring import is_finite
 from flowprune.errors import ModelError
 
 _WRAPPERS = ("state_dict", "model")
@@ -48,7 +49,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     ]
     if complaints:
         raise ModelError(f"the weights in {file} do not fit the model: {'; '.join(complaints)}")
-    broken = [key for key, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    broken = [key for key, value in found.items() if not is_finite(value)]
     if broken:
         raise ModelError(f"the weights in {file} are not finite ({_short(broken)}); train again or take another file")
     model.load_state_dict(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,11 @@ def draw(settings: Augmentation, images: int, generator: torch.Generator) -> Dra
     rows, columns = torch.randint(0, 2 * settings.crop + 1, (2, images), generator=generator)
     mirrored = torch.randint(0, 2, (images,), generator=generator).bool() & settings.flip
     return Draw(rows, columns, mirrored)
+
+
+def draws(settings: Augmentation | None, batches: Sequence[Tensor], generator: torch.Generator) -> list[Draw]:
+    """One for each batch of images, in order; none where nothing is augmented."""
+    return [] if settings is None else [draw(settings, len(batch), generator) for batch in batches]
 
 
 def augment(images: Tensor, padding: int, drawn: Draw) -> Tensor:

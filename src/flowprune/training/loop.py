@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowprune.errors import ModelError, OutputError
-from flowprune.training.augmentation import Draw, augment, draw
+from flowprune.training.augmentation import augment, draws
 from flowprune.training.checkpoint import (
     CHECKPOINT,
     append_metrics,
@@ -27,7 +27,9 @@ from flowprune.training.checkpoint import (
 from flowprune.training.data import Data
 from flowprune.training.epoch_end import end_epoch
 from flowprune.training.evaluation import totals
+from flowprune.training.optimizer import sgd
 from flowprune.training.precision import Precision, settled_precision
+from flowprune.training.processes import agree_on_buffers
 from flowprune.training.progress import TrainingProgress
 from flowprune.training.schedule import learning_rate
 from flowprune.training.settings import TrainingSettings
@@ -113,8 +115,7 @@ def train(
     folder = Path(run_folder) if run_folder is not None else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    model.to(accelerator.device)
-    model.to(memory_format=torch.channels_last)
+    model.to(accelerator.device, memory_format=torch.channels_last)
     state = read_checkpoint(folder) if resume and folder is not None else None
     begun = None if state is None else state["settings"]["precision"]
     precision = settled_precision(accelerator, model, data, settings, folder=folder, resume=resume, begun=begun)
@@ -153,14 +154,7 @@ class _Run:
         self.regularizer, self.macs_left, self.folder = regularizer, macs_left, folder
         # Only many processes need a wrapper; a single one must leave the model as plain as it was.
         self.wrapped: nn.Module = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            trainable,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimizer = sgd(model, settings)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.fingerprint = {
             **settings.model_dump(mode="json"),
@@ -230,7 +224,7 @@ class _Run:
 
     def evaluate(self) -> dict[str, float]:
         """All test images, shared among the processes."""
-        self._agree_on_buffers()
+        agree_on_buffers(self.accelerator, self.model)
         share = (self.accelerator.process_index, self.accelerator.num_processes)
         sums = self.accelerator.reduce(totals(self.model, self.data, share=share), reduction="sum")
         hits, loss, images = sums.tolist()
@@ -240,15 +234,11 @@ class _Run:
         """Task loss, penalty, right answers and images of this process, summed over its images."""
         settings, device = self.settings, self.accelerator.device
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        order = torch.randperm(len(self.data.train), generator=self.generator)
-        batches = [chosen[rank::processes] for chosen in self._batches(order)]
-        drawn: list[Draw] = []
-        if settings.augmentation is not None:
-            # For the batches of all processes, so that their number does not change what an image looks like; and all before the
-            # first step: a copy to a device that is busy waits for it.
-            for chosen in self._batches(order):
-                whole = draw(settings.augmentation, len(chosen), self.generator)
-                drawn.append(whole.share(rank, processes).to(device))
+        whole = self._batches(torch.randperm(len(self.data.train), generator=self.generator))
+        batches = [chosen[rank::processes] for chosen in whole]
+        # For the batches of all processes, so that their number does not change what an image looks like; and all before the first
+        # step: a copy to a device that is busy waits for it.
+        drawn = [one.share(rank, processes).to(device) for one in draws(settings.augmentation, whole, self.generator)]
         sums = torch.zeros(4, device=device)
         first_step = len(self.history) * self.steps
         self.wrapped.train()
@@ -280,12 +270,6 @@ class _Run:
         if len(batches) > 1 and len(batches[-1]) < 2 * self.accelerator.num_processes:
             batches.pop()
         return batches
-
-    def _agree_on_buffers(self) -> None:
-        """Every process takes the first one's running statistics, which are those that are saved."""
-        if self.accelerator.num_processes > 1:
-            for buffer in self.model.buffers():
-                torch.distributed.broadcast(buffer, 0)
 
     def _state(self) -> dict[str, Any]:
         cuda = self.accelerator.device.type == "cuda"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import flowprune as fp
 from flowprune.engine.coupling import CoupledGroup, Member, analyse, group_channels
 from flowprune.engine.tracing import trace
 from flowprune.errors import ModelError, UnknownNameError
@@ -229,6 +231,49 @@ def test_every_criterion_is_found_by_name():
     assert REGISTRY["l2"] is L2
     with pytest.raises(UnknownNameError, match="nuclear_norm"):
         REGISTRY["nuclear_nrm"]
+
+
+def test_every_criterion_is_handed_out_by_its_class_name():
+    for name in REGISTRY:
+        assert getattr(fp.importance, REGISTRY[name].__name__) is REGISTRY[name]
+    assert {"L1", "L2", "REGISTRY"} <= set(dir(fp.importance))
+    with pytest.raises(AttributeError, match="Nonsense"):
+        _ = fp.importance.Nonsense
+
+
+def test_a_new_file_in_the_room_is_all_that_a_criterion_takes(tmp_path: Path):
+    (tmp_path / "last_is_best.py").write_text(
+        "import torch\n"
+        "from flowprune.methods.importance.registry import REGISTRY\n"
+        "@REGISTRY.register('last_is_best')\n"
+        "class LastIsBest:\n"
+        "    def __call__(self, model, inputs, groups):\n"
+        "        return [torch.arange(group.channels, dtype=torch.float64) for group in groups]\n"
+    )
+    code = (
+        "import flowprune as fp\n"
+        f"fp.importance.__path__.append({str(tmp_path)!r})\n"
+        "from flowprune.importance import *\n"
+        "assert LastIsBest is fp.importance.LastIsBest is fp.importance.REGISTRY['last_is_best']\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_plug_in_that_is_not_loaded_yet_can_take_a_class_from_the_room(tmp_path: Path, monkeypatch):
+    """The room hands its own classes out without loading entry points, or a plug-in's import would go in a circle."""
+    (tmp_path / "of_l2.py").write_text(
+        "from flowprune.methods.importance import L2\n\n\nclass OfL2(L2):\n    'Another.'\n"
+    )
+    record = tmp_path / "of_l2-1.0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: of-l2\nVersion: 1.0\n")
+    (record / "entry_points.txt").write_text("[flowprune.importance]\nof_l2 = of_l2:OfL2\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import of_l2, flowprune as fp\n"
+        "assert fp.importance.REGISTRY['of_l2'] is of_l2.OfL2 and not hasattr(fp.importance, 'OfL2')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_third_party_brings_a_criterion_through_an_entry_point(tmp_path: Path, monkeypatch, resnet, groups):

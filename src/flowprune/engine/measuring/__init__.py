@@ -4,7 +4,7 @@ from flowprune.engine.measuring.cost import LayerMeasurement, Measurement, measu
 from flowprune.engine.measuring.dead_filters import DeadFilters, DeadInLayer, dead_filters, is_dead, reference_scale
 from flowprune.engine.measuring.filter_layers import FilterLayer, FollowingNorm, filter_layers
 from flowprune.engine.measuring.filter_scales import filter_scales
-from flowprune.engine.measuring.finiteness import is_finite
+from flowprune.engine.measuring.finiteness import finite, is_finite
 from flowprune.engine.measuring.sparsity import LayerSparsity, Sparsity, sparsity
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "dead_filters",
     "filter_layers",
     "filter_scales",
+    "finite",
     "is_dead",
     "is_finite",
     "measure",

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowprune.engine.measuring.finiteness import is_finite
+from flowprune.engine.measuring.finiteness import finite
 from flowprune.engine.tracing import Graph, Operation, Reference, trace
-from flowprune.errors import ModelError
 
 _CONVOLUTIONS = ("aten.convolution", "aten._convolution")
 _PRODUCTS = ("aten.mm", "aten.addmm")
@@ -173,25 +172,20 @@ def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in named.items()}
 
 
-def finite(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+def in_double(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     """The tensor called ``name``, in float64 on the CPU.
 
     Raises:
         ModelError: it holds a NaN or an infinity.
     """
-    tensor = tensors[name].to("cpu", torch.float64)
-    if not is_finite(tensor):
-        raise ModelError(
-            f"parameter {name!r} holds NaN or infinite values; load weights from before the training diverged"
-        )
-    return tensor
+    return finite(tensors[name], name).to("cpu", torch.float64)
 
 
 def norm_multiplier(norm: FollowingNorm, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     """gamma / sqrt(running_var + eps) of every channel: what the batch norm multiplies with, ``[channels]``."""
-    variance = finite(tensors, norm.running_var)
+    variance = in_double(tensors, norm.running_var)
     multiplier = (variance + norm.eps).rsqrt()
-    return multiplier if norm.weight is None else multiplier * finite(tensors, norm.weight)
+    return multiplier if norm.weight is None else multiplier * in_double(tensors, norm.weight)
 
 
 def normalized_layers(layers: tuple[FilterLayer, ...]) -> Iterator[tuple[FilterLayer, FollowingNorm]]:

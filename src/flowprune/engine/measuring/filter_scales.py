@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flowprune.engine.measuring.batches import input_of, model_device
-from flowprune.engine.measuring.filter_layers import FilterLayer, filter_layers, finite, norm_multiplier, tensors_of
+from flowprune.engine.measuring.filter_layers import FilterLayer, filter_layers, in_double, norm_multiplier, tensors_of
 from flowprune.engine.tracing import Graph, observe, trace
 from flowprune.errors import DataError
 
@@ -43,7 +43,7 @@ def filter_scales(
     for layer in layers:
         scales[layer] = None
         if layer.norm is not None:
-            variance = finite(tensors, layer.norm.running_var)
+            variance = in_double(tensors, layer.norm.running_var)
             scales[layer] = norm_multiplier(layer.norm, tensors).abs() * variance.sqrt()
     unmeasured = [layer for layer in layers if layer.norm is None]
     if unmeasured and batches is not None:

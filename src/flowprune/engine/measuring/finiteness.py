@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from flowprune.errors import ModelError
+
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether a tensor holds neither NaN nor infinity.
@@ -16,3 +18,14 @@ def is_finite(tensor: torch.Tensor) -> bool:
     detached = tensor.detach()
     wide = detached.sum(dtype=torch.float32) if detached.dtype in (torch.float16, torch.bfloat16) else detached.sum()
     return bool(torch.isfinite(wide)) or bool(torch.isfinite(detached).all())
+
+
+def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """``tensor``, detached.
+
+    Raises:
+        ModelError: it holds a NaN or an infinity; says the ``name``.
+    """
+    if not is_finite(tensor):
+        raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")
+    return tensor.detach()

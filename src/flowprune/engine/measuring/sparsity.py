@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flowprune.engine.measuring.filter_layers import FilterLayer, filter_layers, finite, norm_multiplier, tensors_of
+from flowprune.engine.measuring.filter_layers import FilterLayer, filter_layers, in_double, norm_multiplier, tensors_of
 
 NEGLIGIBLE_BELOW = 1e-3
 """A weight is negligible below this share of the network's 90th percentile of absolute weights."""
@@ -59,7 +59,7 @@ def sparsity(model: nn.Module, inputs: Any) -> Sparsity:
     """
     layers = filter_layers(model, inputs)
     tensors = tensors_of(model)
-    raw = [finite(tensors, layer.weight).abs().flatten().numpy() for layer in layers]
+    raw = [in_double(tensors, layer.weight).abs().flatten().numpy() for layer in layers]
     effective = [effective_weight(layer, tensors).abs().flatten().numpy() for layer in layers]
     negligible_raw, negligible = _negligible(raw), _negligible(effective)
     zero = [weights == 0 for weights in raw]
@@ -82,7 +82,7 @@ def effective_weight(layer: FilterLayer, tensors: dict[str, torch.Tensor]) -> to
     Returns:
         float64 on the CPU, in the weight's shape.
     """
-    weight = finite(tensors, layer.weight)
+    weight = in_double(tensors, layer.weight)
     if layer.norm is None:
         return weight
     multiplier = norm_multiplier(layer.norm, tensors)

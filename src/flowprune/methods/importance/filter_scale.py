@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from flowprune.engine.measuring.filter_scales import filter_scales
-from flowprune.methods.importance._scores.aggregation import Aggregation, checked_aggregation, group_scores
-from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
+from flowprune.methods.importance._scores.aggregation import Aggregation
+from flowprune.methods.importance._scores.layer_scales import Normalization
+from flowprune.methods.importance._weights.weight_criterion import WeightCriterion
 from flowprune.methods.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
-    from flowprune.engine.coupling import CoupledGroup, Member
+    from flowprune.engine.coupling import Member
 
 
 @REGISTRY.register("filter_scale")
-class FilterScale:
+class FilterScale(WeightCriterion):
     """``s_c = |gamma_c| * sqrt(var_c / (var_c + eps))`` of the batch norm behind the filter: the deviation of what
     leaves it.
 
@@ -29,40 +30,31 @@ class FilterScale:
     Args:
         batches: inputs or (input, target) pairs, read once a call. Without them a filter that has no batch norm scores
             ``inf``.
-        normalize: the default ``"none"`` compares scales over the whole network, as the threshold does.
-        aggregation: the default ``"max"`` lets a coupled channel be dead only if each of the filters that make it is
-            dead.
+        normalize: unless given, scales are compared over the whole network, as the threshold does.
+        aggregation: unless given, ``"max"``: a coupled channel is dead only if each of the filters that make it is dead.
 
     Raises (when called):
         ModelError: a gamma or a running variance is NaN or infinite.
         DataError: ``batches`` is empty, or was read before.
     """
 
-    needs_data: ClassVar[bool] = False
+    usual = "none"
+    usual_aggregation = "max"
 
     def __init__(
         self,
         batches: Iterable[Any] | None = None,
         *,
-        normalize: Normalization = "none",
-        aggregation: Aggregation = "max",
+        normalize: Normalization | None = None,
+        aggregation: Aggregation | None = None,
     ) -> None:
+        super().__init__(normalize=normalize, aggregation=aggregation)
         self.batches = batches
-        self.normalize = checked_normalization(normalize)
-        self.aggregation = checked_aggregation(aggregation)
 
-    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-        """One float64 tensor ``[channels]`` for each group; ``inf`` where a filter could not be measured."""
+    def member_scores(self, model: nn.Module, inputs: Any, members: Sequence[Member]) -> list[torch.Tensor | None]:
+        """The scales ``[channels]`` of each member; ``inf`` where a filter could not be measured."""
         by_weight = {layer.weight: scale for layer, scale in filter_scales(model, inputs, self.batches).items()}
-        scored = [
-            [
-                (member.name, _scales(member, by_weight.get(member.name)))
-                for member in group.members
-                if member.role == "output" and member.name in by_weight
-            ]
-            for group in groups
-        ]
-        return group_scores(scored, groups, self.normalize, self.aggregation)
+        return [_scales(member, by_weight[member.name]) if member.name in by_weight else None for member in members]
 
 
 def _scales(member: Member, scale: torch.Tensor | None) -> torch.Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from flowprune.engine.measuring.batches import model_device
-from flowprune.engine.measuring.filter_layers import tensors_of
 from flowprune.engine.tracing import first_tensor
 from flowprune.methods.importance._passes.calibration_data import Loss, cross_entropy, labelled_in
 from flowprune.methods.importance._passes.gradients import (
@@ -19,18 +18,19 @@ from flowprune.methods.importance._passes.gradients import (
     leaves_named,
     loss_of,
 )
-from flowprune.methods.importance._scores.aggregation import Aggregation, checked_aggregation, group_scores
+from flowprune.methods.importance._scores.aggregation import Aggregation
 from flowprune.methods.importance._scores.checked_numbers import checked_count, checked_seed
-from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
-from flowprune.methods.importance._weights.filters import filter_rows, group_filters, making_weights, row_norms
+from flowprune.methods.importance._scores.layer_scales import Normalization
+from flowprune.methods.importance._weights.filters import channel_rows, finite_weights, row_norms
+from flowprune.methods.importance._weights.weight_criterion import WeightCriterion
 from flowprune.methods.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
-    from flowprune.engine.coupling import CoupledGroup
+    from flowprune.engine.coupling import Member
 
 
 @REGISTRY.register("hessian")
-class Hessian:
+class Hessian(WeightCriterion):
     """``s_j = Tr(H_j) / (2 p_j) * |W_j|_2^2``, H_j the block of the loss's Hessian of a filter's p_j weights.
 
     Yu et al., Hessian-Aware Pruning and Optimal Neural Implant (HAP), WACV 2022, arXiv 2101.08940. The traces are
@@ -46,7 +46,7 @@ class Hessian:
         probes: how many vectors v. The error of a trace falls as ``1/sqrt(probes)``; the published code's function takes
             300, its command line 3.
         seed: of the vectors; torch's global random state is neither read nor moved.
-        normalize: the default ``"none"`` is the paper's one ranking over the whole network.
+        normalize: unless given, the paper's ``"none"``: one ranking over the whole network.
         aggregation: how the filters coupled into one channel share one score.
 
     Raises (when called):
@@ -58,6 +58,7 @@ class Hessian:
     needs_data: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
+    usual = "none"
 
     def __init__(
         self,
@@ -66,33 +67,28 @@ class Hessian:
         loss: Loss = cross_entropy,
         probes: int = 10,
         seed: int = 0,
-        normalize: Normalization = "none",
-        aggregation: Aggregation = "mean",
+        normalize: Normalization | None = None,
+        aggregation: Aggregation | None = None,
     ) -> None:
+        super().__init__(normalize=normalize, aggregation=aggregation)
         self.batches = batches
         self.loss = loss
         self.probes = checked_count("probes", probes)
         self.seed = checked_seed(seed)
-        self.normalize = checked_normalization(normalize)
-        self.aggregation = checked_aggregation(aggregation)
 
-    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-        """One float64 tensor ``[channels]`` for each group; ``inf`` for a group of whose weights the loss does not
-        depend on any."""
-        weights = tensors_of(model)
-        lengths = [[row_norms(rows, 2) for _, rows in group_filters(group, weights)] for group in groups]
-        makers = [making_weights(group, weights) for group in groups]
-        diagonals = self._diagonals(model, [member.name for members in makers for member in members])
-        scored: list[list[tuple[str, torch.Tensor]]] = []
-        for members, norms in zip(makers, lengths, strict=True):
-            scored.append([])
-            for member, norm in zip(members, norms, strict=True):
-                if member.name in diagonals:
-                    rows = filter_rows(diagonals[member.name], member)
-                    scored[-1].append((member.name, rows.sum(dim=1).clamp_min(0) / (2 * rows.shape[1]) * norm.square()))
-        return group_scores(scored, groups, self.normalize, self.aggregation)
+    def member_scores(self, model: nn.Module, inputs: Any, members: Sequence[Member]) -> list[torch.Tensor | None]:
+        """The sensitivity ``[channels]`` of each member; None where the loss does not depend on its weights."""
+        weights = finite_weights(model, members)
+        diagonals = self._diagonals(model, weights)
 
-    def _diagonals(self, model: nn.Module, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        def sensitivity(member: Member) -> torch.Tensor:
+            rows = channel_rows(diagonals[member.name], member)
+            lengths = row_norms(channel_rows(weights[member.name], member), 2)
+            return rows.sum(dim=1).clamp_min(0) / (2 * rows.shape[1]) * lengths.square()
+
+        return [sensitivity(member) if member.name in diagonals else None for member in members]
+
+    def _diagonals(self, model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Mean over the probes of ``v * (H v)``, float64, by the name of the weight."""
         twin = differentiable_shadow(model)
         leaves = leaves_named(twin, names)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from flowprune.engine.measuring.batches import model_device
-from flowprune.engine.measuring.filter_layers import tensors_of
 from flowprune.methods.importance._passes.calibration_data import Loss, cross_entropy, labelled_in
 from flowprune.methods.importance._passes.gradients import (
     differentiable_shadow,
@@ -18,17 +17,18 @@ from flowprune.methods.importance._passes.gradients import (
     leaves_named,
     loss_of,
 )
-from flowprune.methods.importance._scores.aggregation import Aggregation, checked_aggregation, group_scores
-from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
-from flowprune.methods.importance._weights.filters import filter_rows, group_filters, making_weights
+from flowprune.methods.importance._scores.aggregation import Aggregation
+from flowprune.methods.importance._scores.layer_scales import Normalization
+from flowprune.methods.importance._weights.filters import channel_rows, finite_weights
+from flowprune.methods.importance._weights.weight_criterion import WeightCriterion
 from flowprune.methods.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
-    from flowprune.engine.coupling import CoupledGroup
+    from flowprune.engine.coupling import Member
 
 
 @REGISTRY.register("taylor")
-class TaylorWeight:
+class TaylorWeight(WeightCriterion):
     """``s_j = (sum_i g_ji w_ji)^2`` over a filter's weights, g the gradient of a batch's mean loss; mean over batches.
 
     Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, arXiv 1906.10771, section 3.1: the
@@ -40,8 +40,8 @@ class TaylorWeight:
         batches: an iterable of (input, targets) pairs; read once a call. The squares are taken batch by batch, so how
             the images are cut into batches matters.
         loss: (output, targets) -> mean loss; cross-entropy of logits unless given.
-        normalize: the default ``"none"`` is the paper's: changes of the loss compare across layers as they are.
-        aggregation: the default ``"sum"`` adds up what leaves together.
+        normalize: unless given, the paper's ``"none"``: changes of the loss compare across layers as they are.
+        aggregation: unless given, ``"sum"`` adds up what leaves together.
 
     Raises (when called):
         DataError: no batch, a used-up generator, or batches without labels.
@@ -52,48 +52,35 @@ class TaylorWeight:
     needs_data: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
+    usual = "none"
+    usual_aggregation = "sum"
 
     def __init__(
         self,
         batches: Iterable[Any],
         *,
         loss: Loss = cross_entropy,
-        normalize: Normalization = "none",
-        aggregation: Aggregation = "sum",
+        normalize: Normalization | None = None,
+        aggregation: Aggregation | None = None,
     ) -> None:
+        super().__init__(normalize=normalize, aggregation=aggregation)
         self.batches = batches
         self.loss = loss
-        self.normalize = checked_normalization(normalize)
-        self.aggregation = checked_aggregation(aggregation)
 
-    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-        """One float64 tensor ``[channels]`` for each group; ``inf`` for a group of whose weights the loss does not
-        depend on any."""
-        weights = tensors_of(model)
-        for group in groups:
-            for _ in group_filters(group, weights):
-                pass  # refuses NaN by the weight's name
+    def member_scores(self, model: nn.Module, inputs: Any, members: Sequence[Member]) -> list[torch.Tensor | None]:
+        """The mean square ``[channels]`` of each member; None where the loss does not depend on its weights."""
+        weights = finite_weights(model, members)
         twin = differentiable_shadow(model)
-        makers = [making_weights(group, weights) for group in groups]
-        leaves = leaves_named(twin, (member.name for members in makers for member in members))
-        totals: dict[tuple[int, int], torch.Tensor] = {}
+        leaves = leaves_named(twin, weights)
+        totals: dict[int, torch.Tensor] = {}
         count = 0
         with gradients_taken():
             for images, targets in labelled_in(self.batches, model_device(model), "TaylorWeight"):
                 gradients = gradients_of(loss_of(twin, images, targets, self.loss), leaves)
-                for number, members in enumerate(makers):
-                    for place, member in enumerate(members):
-                        if member.name in gradients:
-                            products = gradients[member.name].double() * weights[member.name].double()
-                            change = filter_rows(products, member).sum(dim=1).square()
-                            totals[number, place] = totals.get((number, place), torch.zeros_like(change)) + change
+                for number, member in enumerate(members):
+                    if member.name in gradients:
+                        products = gradients[member.name].double() * weights[member.name].double()
+                        change = channel_rows(products, member).sum(dim=1).square()
+                        totals[number] = totals.get(number, torch.zeros_like(change)) + change
                 count += 1
-        scored = [
-            [
-                (member.name, totals[number, place] / count)
-                for place, member in enumerate(members)
-                if (number, place) in totals
-            ]
-            for number, members in enumerate(makers)
-        ]
-        return group_scores(scored, groups, self.normalize, self.aggregation)
+        return [totals[number] / count if number in totals else None for number in range(len(members))]

@@ -29,7 +29,7 @@ def aggregated(member_scores: Sequence[torch.Tensor], how: str, channels: int) -
     Args:
         member_scores: one tensor ``[channels]`` for each member the criterion could judge.
         how: ``"mean"``, ``"sum"`` or ``"max"`` over the members; ``"after-addition"`` (where the members are the maps
-            after the group's additions, see ``stages.maps_for``) is their mean.
+            after the group's additions, see ``map_stages.maps_for``) is their mean.
         channels: the group's number of channels.
 
     Returns:
@@ -57,7 +57,7 @@ def group_scores(
     Args:
         scored: for each group, the layer and the raw scores ``[channels]`` of each member that could be judged.
         groups: as many.
-        normalize: see ``normalization.normalized``.
+        normalize: see ``layer_scales.normalized``.
         aggregation: see ``aggregated``.
 
     Returns:

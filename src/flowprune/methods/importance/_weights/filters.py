@@ -1,36 +1,37 @@
-"""The filters a group's channels are made by, read from the model."""
+"""Weights as rows: one of each filter of a layer, or one of each channel of a group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
-from flowprune.engine.measuring import is_finite
-from flowprune.errors import ModelError
+from flowprune.engine.measuring import finite
+from flowprune.engine.measuring.filter_layers import tensors_of
 
 if TYPE_CHECKING:
-    from flowprune.engine.coupling import CoupledGroup, Member
+    from flowprune.engine.coupling import Member
 
 
-def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """``tensor``, detached.
+def finite_weights(model: nn.Module, members: Iterable[Member]) -> dict[str, torch.Tensor]:
+    """The tensors that ``members`` are slices of, detached, by name.
 
     Raises:
-        ModelError: it holds a NaN or an infinity; a ranking by such numbers would be noise.
+        ModelError: one holds a NaN or an infinity; a ranking by such numbers would be noise.
     """
-    tensor = tensor.detach()
-    if not is_finite(tensor):
-        raise ModelError(
-            f"parameter {name!r} holds NaN or infinite values, so its channels cannot be ranked; "
-            "load weights from before the training diverged"
-        )
-    return tensor
+    tensors = tensors_of(model)
+    return {name: finite(tensors[name], name) for name in dict.fromkeys(member.name for member in members)}
 
 
-def filter_rows(tensor: torch.Tensor, member: Member) -> torch.Tensor:
+def rows_of(tensor: torch.Tensor, dimension: int) -> torch.Tensor:
+    """``[filters, weights per filter]``: a row for every place along ``dimension``."""
+    return tensor.movedim(dimension, 0).flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)
+
+
+def channel_rows(tensor: torch.Tensor, member: Member) -> torch.Tensor:
     """The weights that make each channel.
 
     Args:
@@ -40,57 +41,11 @@ def filter_rows(tensor: torch.Tensor, member: Member) -> torch.Tensor:
     Returns:
         ``[channels, weights per channel]``: everything in the member's slices, k slices side by side where k > 1.
     """
-    rows = tensor.movedim(member.dimension, 0).flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)
+    rows = rows_of(tensor, member.dimension)
     if np.array_equal(member.indices, np.arange(len(rows))[:, None]):
         return rows  # all of them in order: a copy would only cost memory
     indices = torch.as_tensor(member.indices, dtype=torch.int64, device=tensor.device)
     return rows[indices].flatten(1)
-
-
-def making_weights(group: CoupledGroup, tensors: dict[str, torch.Tensor]) -> list[Member]:
-    """The members that make the group's channels: convolution and linear weights (role "output", at least two
-    dimensions), their biases left out. A weight comes once for each of its members."""
-    return [
-        member
-        for member in group.members
-        if member.role == "output" and member.name in tensors and tensors[member.name].ndim >= 2
-    ]
-
-
-def group_filters(group: CoupledGroup, tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and ``[channels, weights per channel]`` of every weight that makes the group's channels (see
-    ``making_weights``)."""
-    for member in making_weights(group, tensors):
-        yield member.name, filter_rows(finite(tensors[member.name], member.name), member)
-
-
-def filter_norms(
-    groups: Sequence[CoupledGroup], tensors: dict[str, torch.Tensor], order: int
-) -> list[list[tuple[str, torch.Tensor]]]:
-    """For each group, the name of every weight that makes its channels, and the length of each channel's filter there.
-
-    Args:
-        groups: the coupled groups.
-        tensors: the model's, by name.
-        order: of the norm, 1 or 2.
-
-    Returns:
-        float64 ``[channels]`` for each weight; of a channel that sits in several rows, the length of all of them together.
-
-    Raises:
-        ModelError: a weight holds NaN or infinity.
-    """
-    known: dict[tuple[str, int], torch.Tensor] = {}  # a grouped convolution is in as many groups as it has
-
-    def norms(member: Member) -> torch.Tensor:
-        place = (member.name, member.dimension)
-        if place not in known:
-            weight = finite(tensors[member.name], member.name)
-            known[place] = row_norms(weight.movedim(member.dimension, 0).flatten(1), order)
-        rows = known[place][torch.as_tensor(member.indices, dtype=torch.int64, device=known[place].device)]
-        return rows.squeeze(1) if rows.shape[1] == 1 else torch.linalg.vector_norm(rows, order, dim=1)
-
-    return [[(member.name, norms(member)) for member in making_weights(group, tensors)] for group in groups]
 
 
 _RUN = 64

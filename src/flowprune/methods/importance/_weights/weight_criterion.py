@@ -1,0 +1,67 @@
+"""What all criteria share that judge a channel by the weights that make it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from flowprune.engine.measuring.filter_layers import tensors_of
+from flowprune.methods.importance._scores.aggregation import Aggregation, checked_aggregation, group_scores
+from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
+
+if TYPE_CHECKING:
+    from flowprune.engine.coupling import CoupledGroup, Member
+
+
+class WeightCriterion(ABC):
+    """A number for every channel in every weight that makes it; ``member_scores`` says which.
+
+    Groups and their members are walked here, for all such criteria. Most of them need no more than a number for every filter of
+    a layer: see ``FilterCriterion``.
+
+    Args:
+        normalize: what each layer's scores are divided by before they meet other layers'; unless given, what is usual for the
+            criterion (``usual``).
+        aggregation: how the weights coupled into one channel (both ends of a skip connection) share one score; unless given,
+            what is usual for the criterion (``usual_aggregation``).
+
+    Raises (when called):
+        ModelError: a weight is NaN or infinite.
+    """
+
+    needs_data: ClassVar[bool] = False
+    usual: ClassVar[Normalization] = "mean"
+    usual_aggregation: ClassVar[Aggregation] = "mean"
+    role: ClassVar[str] = "output"
+    """Of the members that are judged: the weights that make channels, unless a criterion says otherwise."""
+
+    def __init__(self, *, normalize: Normalization | None = None, aggregation: Aggregation | None = None) -> None:
+        self.normalize = checked_normalization(self.usual if normalize is None else normalize)
+        self.aggregation = checked_aggregation(self.usual_aggregation if aggregation is None else aggregation)
+
+    def judged(self, model: nn.Module) -> Collection[str]:
+        """Names of the tensors it judges by: those with two dimensions at least, so that biases are left out."""
+        return {name for name, tensor in tensors_of(model).items() if tensor.ndim >= 2}
+
+    @abstractmethod
+    def member_scores(self, model: nn.Module, inputs: Any, members: Sequence[Member]) -> Sequence[torch.Tensor | None]:
+        """Raw scores ``[channels]`` of each member, in order; None for one that cannot be judged.
+
+        Args:
+            model: the dense model.
+            inputs: the example inputs the groups were traced with.
+            members: all that are judged, of all groups. A tensor comes once for each of its members.
+        """
+
+    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
+        """One float64 tensor ``[channels]`` for each group; ``inf`` for a group without a member it can judge."""
+        names = self.judged(model)
+        chosen = [[one for one in group.members if one.role == self.role and one.name in names] for group in groups]
+        found = iter(self.member_scores(model, inputs, [member for members in chosen for member in members]))
+        pairs = [[(member.name, next(found)) for member in members] for members in chosen]
+        scored = [[(name, scores) for name, scores in members if scores is not None] for members in pairs]
+        return group_scores(scored, groups, self.normalize, self.aggregation)
