@@ -26,11 +26,11 @@ from flowprune.engine.branches.silenced_ends import TOLERANCE, difference, silen
 from flowprune.engine.constants import Folding
 from flowprune.engine.coupling.analysis import Freeze
 from flowprune.engine.coupling.labels import Array
-from flowprune.engine.interfaces import Importance
 from flowprune.engine.measuring import FilterLayer
-from flowprune.engine.planning import CoupledModel, Selection, assemble
+from flowprune.engine.planning import CoupledModel, Request, Selection, assemble
 from flowprune.engine.planning.contradictions import Contradiction
-from flowprune.engine.surgery import certify, cut, cut_on_meta
+from flowprune.engine.planning.proof import refusal_of
+from flowprune.engine.surgery import cut
 from flowprune.engine.surgery.branch_modules import CONSTANT, PLACES, READS
 from flowprune.engine.surgery.restructuring import restructured
 from flowprune.errors import FlowpruneError
@@ -191,7 +191,7 @@ class BranchRemoval:
             return None
         nothing = np.zeros(self.dense.coupling.notes.labels, dtype=bool)
         alone = Selection(nothing, Folding(), {}, Fit(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)))
-        plan, _ = self._assembled(alone, Budget("threshold", share=1.0), None, 1)
+        plan, _ = self._assembled(alone, Request(Budget("threshold", share=1.0)))
         if not isinstance(plan, Plan):
             return f"it could not be cut ({plan[0].reason})"
         said = silences(self.model, self.dense.graph, self.layers, self.silent)
@@ -273,9 +273,7 @@ class BranchRemoval:
         model = self.opened.macs if kind == "macs" else self.opened.params
         return model.count_removed(self.removed(removed))
 
-    def _assembled(
-        self, selection: Selection, budget: Budget, importance: Importance | None, round_to: int
-    ) -> tuple[Plan | list[Freeze | Contradiction], Mask]:
+    def _assembled(self, selection: Selection, request: Request) -> tuple[Plan | list[Freeze | Contradiction], Mask]:
         """The plan of the restructured model that takes what ``selection`` takes of the dense one, and the dead ends; and by
         component what leaves. Or what would have to stay."""
         assert self.opened is not None
@@ -297,21 +295,19 @@ class BranchRemoval:
                 shifts[f"{change.module}.{CONSTANT}"] = said.reshape([1, -1, *[1] * (change.rank - 2)])
             changes.append(change)
         own = replace(selection, removed=mask, folding=Folding(folds, shifts, set()))
-        plan = assemble(own, self.opened, budget, importance, round_to)
+        plan = assemble(own, self.opened, request)
         return (replace(plan, branches=tuple(changes)) if isinstance(plan, Plan) else plan), mask
 
-    def carried_out(
-        self, made: Plan, selection: Selection, budget: Budget, importance: Importance | None, round_to: int
-    ) -> Plan | None:
+    def carried_out(self, made: Plan, selection: Selection, request: Request) -> Plan | None:
         """The plan with its branches, certified; None where something was refused, and a branch less is changed from now on.
 
         Args:
             made: the certified plan of the model as it is.
             selection: what it takes.
-            budget, importance, round_to: what was asked.
+            request: what was asked.
         """
         assert self.opened is not None
-        assembled, mask = self._assembled(selection, budget, importance, round_to)
+        assembled, mask = self._assembled(selection, request)
         if not isinstance(assembled, Plan):
             self.drop(next(reversed(self.changes)), assembled[0].reason)
             return None
@@ -323,8 +319,7 @@ class BranchRemoval:
             frozen=made.frozen,
             branches_left=dict(self.left),
         )
-        candidate = cut_on_meta(self.model, plan) if self.opened.runs_on_meta else cut(self.model, plan)
-        refusal = certify(candidate, self.inputs, plan, self.opened.coupling, self.opened.passes, mask)
+        refusal = refusal_of(plan, self.model, self.inputs, self.opened, mask)
         if refusal is None:
             return plan
         passes = self.opened.passes
