@@ -10,11 +10,9 @@ import torch
 from torch import nn
 
 from flowprune.engine.allocation import Budget, Plan, Shares, budget_from
-from flowprune.engine.branches.deciding import Terms
 from flowprune.engine.branches.removal import BranchRemoval
 from flowprune.engine.interfaces import Importance
-from flowprune.engine.measuring import filter_scales, is_finite, reference_scale
-from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.measuring import filter_scales, is_finite
 from flowprune.engine.planning import CoupledModel, Request, assemble, select
 from flowprune.engine.planning.criterion import AskedOnce
 from flowprune.engine.planning.exemptions import Frozen, Ignored
@@ -22,9 +20,7 @@ from flowprune.engine.planning.falling_short import attempts, warn_if_short, why
 from flowprune.engine.planning.garbage_collection import collector_paused
 from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
-from flowprune.engine.planning.proof import refusal_of
 from flowprune.engine.planning.request import LARGEST_CUT
-from flowprune.engine.planning.selection import Scales, dead_by_layer
 from flowprune.engine.planning.widths import Widths
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.surgery import cut, cut_optimizer
@@ -110,18 +106,18 @@ def plan(
 @collector_paused()
 def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
     """What ``plan`` does, for a request; it raises and warns alike."""
-    if request.heads == "both":
-        return plan_both(plan_as_asked, model, inputs, request)
     if request.budget.kind != "threshold" and request.importance is None:
         raise BudgetError(
             f"a budget of {request.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
         )
     check_finite(model)
+    if request.heads == "both":
+        return plan_both(plan_as_asked, model, inputs, request)
     coupled = CoupledModel.of(model, inputs, request.ignore, request.freeze, request.heads)
     scales = filter_scales(model, inputs, graph=coupled.graph)
     if request.importance is not None:
         request = replace(request, importance=AskedOnce(request.importance))
-    removal = _branch_removal(model, inputs, coupled, scales, request) if request.branches else None
+    removal = BranchRemoval.of(model, inputs, coupled, scales, request) if request.branches else None
 
     def planned(budget: Budget) -> Plan:
         asked = replace(request, budget=budget)
@@ -132,7 +128,7 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
             if not isinstance(made, Plan):
                 coupled.settle(made)
                 continue
-            refusal = None if made.is_empty else refusal_of(made, model, inputs, coupled, selection.removed)
+            refusal = None if made.is_empty else coupled.refusal_of(made, model, inputs, selection.removed)
             if refusal is not None:
                 coupled.freeze_refused(refusal)
                 continue
@@ -156,17 +152,6 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
         raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
     warn_if_short(found, request.budget)
     return follow_other_methods(model, inputs, found, coupled.graph, request.also)
-
-
-def _branch_removal(
-    model: nn.Module, inputs: Any, coupled: CoupledModel, scales: Scales, request: Request
-) -> BranchRemoval:
-    """The dead ends of branches: under a threshold by that, under other budgets by what is dead beyond doubt."""
-    budget = request.budget
-    threshold = budget.share if budget.kind == "threshold" and isinstance(budget.share, float) else DEAD_BELOW
-    terms = Terms(request.fold_tolerance * reference_scale(scales), request.branches == "always", request.round_to)
-    dead = dead_by_layer(scales, threshold)
-    return BranchRemoval.of(model, inputs, coupled, dead, tuple(scales), terms, request.heads)
 
 
 @overload
@@ -256,16 +241,12 @@ def prune_in_steps(
             f"{request.budget} cannot be met in steps; use a budget of macs=, params= or channels=, or a single cut"
         )
     possible = plan_as_asked(model, inputs, replace(request, importance=Random()))
+    dense, target = (possible.params if kind == "params" else possible.macs)[0], possible.target or 1
     widths = Widths(model, inputs, request)
     small = model
     for step in range(1, steps + 1):
-        target = 1
-        if kind != "channels":
-            assert possible.target is not None
-            dense = getattr(possible, kind)[0]
-            target = int(dense * (possible.target / dense) ** (step / steps)) if step < steps else possible.target
         # A branch whose ends are put at places holds its stream: nothing of that could leave in a later step.
-        asked = replace(widths.request(step / steps, max(1, target)), branches=step == steps and request.branches)
+        asked = replace(widths.request(step / steps, dense, target), branches=step == steps and request.branches)
         with attempts():  # what is to be said was said of the whole
             made = plan_as_asked(small, inputs, asked)
         if not made.is_empty or small is model:

@@ -26,10 +26,11 @@ from flowprune.engine.branches.silenced_ends import TOLERANCE, difference, silen
 from flowprune.engine.constants import Folding
 from flowprune.engine.coupling.analysis import Freeze
 from flowprune.engine.coupling.labels import Array
-from flowprune.engine.measuring import FilterLayer
+from flowprune.engine.measuring import FilterLayer, reference_scale
+from flowprune.engine.measuring.dead_filters import DEAD_BELOW
 from flowprune.engine.planning import CoupledModel, Request, Selection, assemble
 from flowprune.engine.planning.contradictions import Contradiction
-from flowprune.engine.planning.proof import refusal_of
+from flowprune.engine.planning.selection import Scales, dead_by_layer
 from flowprune.engine.surgery import cut
 from flowprune.engine.surgery.branch_modules import CONSTANT, PLACES, READS
 from flowprune.engine.surgery.restructuring import restructured
@@ -74,23 +75,23 @@ class BranchRemoval:
         model: nn.Module,
         inputs: Any,
         dense: CoupledModel,
-        dead: Mapping[str, Mask],
-        layers: Sequence[FilterLayer],
-        terms: Terms,
-        heads: str,
+        scales: Scales,
+        request: Request,
     ) -> BranchRemoval:
         """Decide which branches are changed, and how; then restructure the model and analyse it.
 
         Args:
             model, inputs: the dense model and example inputs.
             dense: its analysis.
-            dead: layer -> which of its filters are dead.
-            layers: the model's filter layers.
-            terms: on which branches are changed.
-            heads: see ``flowprune.plan``.
+            scales: every filter's scale.
+            request: what is asked. Dead is what its threshold says; under another budget, what is so beyond doubt.
         """
-        removal = cls(model, inputs, heads, dense, terms, dead, layers)
-        ends, refused = find_ends(model, dense.graph, layers)
+        budget = request.budget
+        threshold = budget.share if budget.kind == "threshold" and isinstance(budget.share, float) else DEAD_BELOW
+        dead = dead_by_layer(scales, threshold)
+        terms = Terms(request.fold_tolerance * reference_scale(scales), request.branches == "always", request.round_to)
+        removal = cls(model, inputs, request.heads, dense, terms, dead, tuple(scales))
+        ends, refused = find_ends(model, dense.graph, removal.layers)
         removal.left.update({name: why for name, why in refused.items() if name in dead and dead[name].any()})
         removal._decide(ends)
         removal._restructure()
@@ -319,7 +320,7 @@ class BranchRemoval:
             frozen=made.frozen,
             branches_left=dict(self.left),
         )
-        refusal = refusal_of(plan, self.model, self.inputs, self.opened, mask)
+        refusal = self.opened.refusal_of(plan, self.model, self.inputs, mask)
         if refusal is None:
             return plan
         passes = self.opened.passes

@@ -43,11 +43,8 @@ def assemble(selection: Selection, coupled: CoupledModel, request: Request) -> P
         shapes=shapes,
         attributes=attributes,
         layers=layer_changes(coupled, gone),
-        macs=(
-            coupled.macs.count_removed(none) // coupled.batch,
-            coupled.macs.count_removed(removed) // coupled.batch,
-        ),
-        params=(coupled.params.count_removed(none), coupled.params.count_removed(removed)),
+        macs=(coupled.left("macs", none), coupled.left("macs", removed)),
+        params=(coupled.left("params", none), coupled.left("params", removed)),
         frozen=coupling.frozen,
         folds=tuple(selection.folding.folds),
         kept_alive=selection.kept_alive,

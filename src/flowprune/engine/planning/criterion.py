@@ -13,11 +13,7 @@ from flowprune.engine.interfaces import Importance
 
 
 class AskedOnce:
-    """A criterion whose scores of a model are kept as long as the groups stay the same.
-
-    Args:
-        criterion: is asked for the scores.
-    """
+    """A criterion whose scores of a model are kept as long as the groups stay the same."""
 
     def __init__(self, criterion: Importance) -> None:
         self.criterion = criterion

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
+import numpy as np
 from torch import nn
 
-from flowprune.engine.allocation import Budget, Plan
+from flowprune.engine.allocation import Plan
 from flowprune.engine.allocation.composition import composed
-from flowprune.engine.coupling import CoupledGroup
+from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.falling_short import attempts, warn_if_short
 from flowprune.engine.planning.request import Request
 from flowprune.engine.planning.widths import Widths
@@ -41,8 +41,9 @@ def plan_both(plan: Planned, model: nn.Module, inputs: Any, request: Request) ->
     budget = request.budget
     if budget.kind in ("threshold", "latency"):
         raise BudgetError(f'{budget} with heads="both" is not possible; use heads="whole" or heads="inside"')
-    dense = 0 if budget.kind == "channels" else _count(plan, model, inputs, request)
-    target = 0 if budget.kind == "channels" else budget.target(dense)
+    coupled = CoupledModel.of(model, inputs, request.ignore, request.freeze)
+    dense = coupled.left(budget.kind, np.zeros(coupled.coupling.notes.labels, dtype=bool))
+    target = 1 if budget.kind == "channels" else budget.target(dense)
     failure: BudgetError | None = None
     for progress in _PROGRESS:
         small, made = model, list[Plan]()
@@ -51,9 +52,8 @@ def plan_both(plan: Planned, model: nn.Module, inputs: Any, request: Request) ->
                 widths = Widths(model, inputs, replace(request, heads=heads))
                 for earlier in made:
                     widths.follow(earlier)
-                count = target if way == 1 else max(target, int(dense * (target / max(1, dense)) ** way))
                 with attempts():
-                    made.append(plan(small, inputs, widths.request(way, count)))
+                    made.append(plan(small, inputs, widths.request(way, dense, target)))
                 small = cut(small, made[-1])
             whole = composed(made, str(budget), untrained=True)
             warn_if_short(whole, budget)
@@ -62,15 +62,3 @@ def plan_both(plan: Planned, model: nn.Module, inputs: Any, request: Request) ->
             failure = failure or error
     assert failure is not None
     raise failure
-
-
-def _count(plan: Planned, model: nn.Module, inputs: Any, request: Request) -> int:
-    """What the dense model has, counted as every plan counts it."""
-    whole = replace(request, budget=Budget("channels", share=1.0), importance=_all_alike, heads="whole")
-    count: int = getattr(plan(model, inputs, whole), request.budget.kind)[0]
-    return count
-
-
-def _all_alike(model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-    """Scores for a plan under which nothing leaves."""
-    return [torch.zeros(group.channels, dtype=torch.float64) for group in groups]

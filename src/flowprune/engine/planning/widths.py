@@ -48,12 +48,12 @@ class Widths:
                 size = made.shapes[name][dimension]
                 self._staying[name, dimension] = np.delete(np.arange(size) if before is None else before, list(indices))
 
-    def request(self, progress: float, count: int = 1) -> Request:
-        """The request of the small model, for a cut up to this share of the way.
+    def request(self, progress: float, dense: int, target: int) -> Request:
+        """What is asked of the small model, so that what is kept falls by the same factor on every part of the way.
 
         Args:
-            progress: what its groups may lose, and under a budget of channels do lose, is counted by it.
-            count: what is kept of a budget of MACs or parameters.
+            progress: up to this share of the way.
+            dense, target: the count of the dense model and that at the end; for a budget of MACs or parameters.
         """
 
         def cap(group: CoupledGroup) -> float:
@@ -64,7 +64,7 @@ class Widths:
             wanted = int(self._sizes[origin] * self._share[origin] ** progress + 1e-9)
             return min(1.0, max(_NOTHING, wanted / group.channels))
 
-        asked = self._request.budget
+        asked, count = self._request.budget, max(1, target, int(dense * (target / dense) ** progress))
         by_channels = asked.kind == "channels"
         budget = replace(asked, share=share) if by_channels else replace(asked, share=None, absolute=count)
         return replace(self._request, budget=budget, largest_cut=cap)
