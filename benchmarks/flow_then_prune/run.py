@@ -30,7 +30,7 @@ from flowprune.artifacts.atomic_write import write_text
 from flowprune.reporting import environment
 from flowprune.studies.pipeline.job import Job, data_of, slug
 from flowprune.studies.pipeline.run_folder import RunFolder
-from flowprune.studies.pipeline.stages import Record, Stages
+from flowprune.studies.pipeline.stages import Record, StageNames, Stages
 from flowprune.studies.recipe import BudgetSection, ImportanceSection, Recipe, load_recipe
 
 
@@ -61,21 +61,9 @@ WAYS = (
 )
 
 
-@dataclass(frozen=True)
-class WayStages(Stages):
-    """The stages of one way; the dense network is shared with the ways that train alike."""
-
-    way: Way = SETS_BUDGET
-
-    def name(self, stage: str, budget: BudgetSection | None) -> str:
-        """Of a stage's files."""
-        return slug(self.method if stage == "dense" else self.way.name, stage)
-
-    def uncut(self) -> Record:
-        """Fine-tune the dense network as everything else is."""
-        settings = self.job.recipe.finetuning
-        assert settings is not None
-        return self._once("finetuned", None, lambda: self._trained(self._model_of("dense", None), None, settings))
+def names_of_way(way: Way) -> StageNames:
+    """How the files of a way's stages are named; the dense network is shared with the ways that train alike."""
+    return lambda stage, budget: slug(way.training if stage == "dense" else way.name, stage)
 
 
 def checked(recipe: Recipe) -> Recipe:
@@ -133,12 +121,13 @@ def of_seed(recipe: Recipe, seed: int, work: Path, data_dir: Path | None, progre
     for way in WAYS:
         made = recipe_of(recipe, way, seed, budget)
         job = Job(made, data, torch.device("cpu"))
-        stages = WayStages(job, folder, made.networks[0], way.training, progress, _said(way, seed), way)
+        heard = _said(way, seed)
+        stages = Stages(job, folder, made.networks[0], way.training, names_of_way(way), progress, heard)
         dense[way.training] = _kept(stages.dense())
         records: dict[str, Record] = {}
         assert made.pruning is not None and made.finetuning is not None
         if way.criterion is None:
-            records["finetuned"] = stages.uncut()
+            records["finetuned"] = stages.finetuned(None, made.finetuning)
         else:
             records["pruned"] = stages.pruned(made.pruning.budgets[0])
             records["finetuned"] = stages.finetuned(made.pruning.budgets[0], made.finetuning)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, overload
 
 import torch
 from torch import nn
 
-from flowprune.engine.allocation import Budget, Plan, Shares, budget_from, checked_shares
-from flowprune.engine.branches.deciding import Terms
+from flowprune.engine.allocation import Budget, Plan, Shares, budget_from
 from flowprune.engine.branches.removal import BranchRemoval
-from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.interfaces import Importance
-from flowprune.engine.measuring import filter_scales, finite, reference_scale
-from flowprune.engine.measuring.dead_filters import DEAD_BELOW
-from flowprune.engine.planning import CoupledModel, assemble, select
+from flowprune.engine.measuring import filter_scales, finite
+from flowprune.engine.planning import CoupledModel, Request, assemble, select
+from flowprune.engine.planning.criterion import AskedOnce
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts, warn_if_short, why_it_stays
 from flowprune.engine.planning.garbage_collection import collector_paused
 from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
-from flowprune.engine.planning.selection import LARGEST_CUT, dead_by_layer
-from flowprune.engine.planning.widths import KINDS, Widths
+from flowprune.engine.planning.request import LARGEST_CUT
+from flowprune.engine.planning.widths import Widths
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
-from flowprune.engine.surgery import certify, cut, cut_on_meta, cut_optimizer
+from flowprune.engine.surgery import cut, cut_optimizer
 from flowprune.engine.surgery.beside_forward import follow_other_methods
 from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_there
 from flowprune.errors import BudgetError, CertificateError, ModelError, UnreachableBudgetError
@@ -36,7 +34,6 @@ ATTEMPTS = 32
 """How often a cut may be refused and tried again with the refused part frozen."""
 
 
-@collector_paused()
 def plan(
     model: nn.Module,
     inputs: Any,
@@ -102,70 +99,42 @@ def plan(
         CertificateError: if no part of the cut can be certified.
     """
     budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope)
-    if branches not in (True, False, "always"):
-        raise BudgetError(f'branches={branches!r} is not known; use True, False or "always"')
-    if heads == "both" and branches:
-        raise BudgetError('branches with heads="both" is not possible; use heads="whole" or heads="inside"')
-    if heads == "both":
-        return plan_both(
-            plan,
-            model,
-            inputs,
-            importance=importance,
-            macs=macs,
-            params=params,
-            channels=channels,
-            threshold=threshold,
-            latency=latency,
-            scope=scope,
-            largest_cut=largest_cut,
-            round_to=round_to,
-            fold_tolerance=fold_tolerance,
-            ignore=ignore,
-            freeze=freeze,
-            also=also,
-        )
-    largest_cut = checked_shares(largest_cut, "largest_cut")
-    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
-        raise BudgetError(f"round_to={round_to!r} is not a width: use a whole number such as 8")
-    if budget.kind != "threshold" and importance is None:
+    request = Request(budget, importance, largest_cut, round_to, fold_tolerance, heads, ignore, freeze, branches, also)
+    return plan_as_asked(model, inputs, request)
+
+
+@collector_paused()
+def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
+    """What ``plan`` does, for a request; it raises and warns alike."""
+    if request.budget.kind != "threshold" and request.importance is None:
         raise BudgetError(
-            f"a budget of {budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
+            f"a budget of {request.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
         )
     check_finite(model)
-    coupled = CoupledModel.of(model, inputs, ignore, freeze, heads)
+    if request.heads == "both":
+        return plan_both(plan_as_asked, model, inputs, request)
+    coupled = CoupledModel.of(model, inputs, request.ignore, request.freeze, request.heads)
     scales = filter_scales(model, inputs, graph=coupled.graph)
-    criterion = _remembered(importance)
-
-    removal = None
-    if branches:
-        threshold = budget.share if budget.kind == "threshold" and isinstance(budget.share, float) else DEAD_BELOW
-        terms = Terms(fold_tolerance * reference_scale(scales), branches == "always", round_to)
-        dead = dead_by_layer(scales, threshold)
-        removal = BranchRemoval.of(model, inputs, coupled, dead, tuple(scales), terms, heads)
+    if request.importance is not None:
+        request = replace(request, importance=AskedOnce(request.importance))
+    removal = BranchRemoval.of(model, inputs, coupled, scales, request) if request.branches else None
 
     def planned(budget: Budget) -> Plan:
+        asked = replace(request, budget=budget)
         for _ in range(ATTEMPTS):
             recount = None if removal is None or removal.is_empty else removal.count
-            selection = select(
-                coupled, budget, model, inputs, criterion, largest_cut, fold_tolerance, scales, round_to, recount
-            )
-            made = assemble(selection, coupled, budget, importance, round_to)
+            selection = select(coupled, asked, model, inputs, scales, recount)
+            made = assemble(selection, coupled, asked)
             if not isinstance(made, Plan):
                 coupled.settle(made)
                 continue
-            if not made.is_empty:
-                candidate = cut_on_meta(model, made) if coupled.runs_on_meta else cut(model, made)
-                proof = (candidate, inputs, made, coupled.coupling, coupled.passes, selection.removed)
-                refusal = certify(*proof)
-                if refusal is not None and not coupled.last_refusal:
-                    refusal = certify(*proof)  # what the code computes once and remembers is remembered now
-                if refusal is not None:
-                    coupled.freeze_refused(refusal)
-                    continue
+            refusal = None if made.is_empty else coupled.refusal_of(made, model, inputs, selection.removed)
+            if refusal is not None:
+                coupled.freeze_refused(refusal)
+                continue
             if removal is None or removal.is_empty:
                 return made if removal is None else replace(made, branches_left=dict(removal.left))
-            whole = removal.carried_out(made, selection, budget, importance, round_to)
+            whole = removal.carried_out(made, selection, asked)
             if whole is not None:
                 return whole
         raise CertificateError(
@@ -174,29 +143,15 @@ def plan(
         )
 
     try:
-        if budget.kind == "latency":
-            found = within_latency(model, inputs, budget, planned, lambda made: cut(model, made))
+        if request.budget.kind == "latency":
+            found = within_latency(model, inputs, request.budget, planned, lambda made: cut(model, made))
         else:
-            found = planned(budget)
+            found = planned(request.budget)
     except UnreachableBudgetError as error:
         stays = why_it_stays(coupled.coupling.frozen, bool(coupled.coupling.groups))
         raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
-    warn_if_short(found, budget)
-    return follow_other_methods(model, inputs, found, coupled.graph, also)
-
-
-def _remembered(importance: Importance | None) -> Importance | None:
-    """The criterion, asked once as long as the groups stay the same: many budgets are tried for a latency."""
-    if importance is None:
-        return None
-    known: list[tuple[Sequence[CoupledGroup], list[torch.Tensor]]] = []
-
-    def scores(model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-        if not known or known[0][0] is not groups:
-            known[:] = [(groups, list(importance(model, inputs, groups)))]
-        return known[0][1]
-
-    return scores
+    warn_if_short(found, request.budget)
+    return follow_other_methods(model, inputs, found, coupled.graph, request.also)
 
 
 @overload
@@ -270,31 +225,29 @@ def prune_iteratively(
         BudgetError: if the budget is one of a threshold or a time, or cannot be met; before anything is trained.
         Whatever ``plan`` raises.
     """
+    return prune_in_steps(model, inputs, Request.of(**options), steps, finetune)
+
+
+def prune_in_steps(
+    model: nn.Module, inputs: Any, request: Request, steps: int, finetune: Finetune | None = None
+) -> nn.Module:
+    """What ``prune_iteratively`` does, for a request."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BudgetError(f"steps={steps!r} is not a number of steps: use a whole number such as 3")
-    given: dict[str, Any] = {kind: options.get(kind) for kind in KINDS}
-    budget = budget_from(**given)
-    if budget.kind in ("threshold", "latency"):
+    kind = request.budget.kind
+    if kind in ("threshold", "latency"):
         raise BudgetError(
-            f"{budget} cannot be met in steps; use a budget of macs=, params= or channels=, or a single cut"
+            f"{request.budget} cannot be met in steps; use a budget of macs=, params= or channels=, or a single cut"
         )
-    others = {key: value for key, value in options.items() if key not in (*KINDS, "largest_cut")}
-    possible = plan(model, inputs, **{**options, "importance": Random()})
-    share = budget.share if budget.kind == "channels" else None
-    widths = Widths(model, inputs, share, options.get("largest_cut", LARGEST_CUT), others)
+    possible = plan_as_asked(model, inputs, replace(request, importance=Random()))
+    dense, target = (possible.params if kind == "params" else possible.macs)[0], possible.target or 1
+    widths = Widths(model, inputs, request)
     small = model
     for step in range(1, steps + 1):
-        asked = widths.options(step / steps)
-        if budget.kind != "channels":
-            assert possible.target is not None
-            dense = getattr(possible, budget.kind)[0]
-            target = int(dense * (possible.target / dense) ** (step / steps)) if step < steps else possible.target
-            asked |= {budget.kind: str(max(1, target))}
         # A branch whose ends are put at places holds its stream: nothing of that could leave in a later step.
+        asked = replace(widths.request(step / steps, dense, target), branches=step == steps and request.branches)
         with attempts():  # what is to be said was said of the whole
-            made = plan(
-                small, inputs, **{**others, "branches": step == steps and others.get("branches", False)}, **asked
-            )
+            made = plan_as_asked(small, inputs, asked)
         if not made.is_empty or small is model:
             small = prune(small, made)
             widths.follow(made)

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from flowprune import pruning
+from flowprune.engine.planning import coupled_model
 from flowprune.pruning import prune
 from mutation.constants_subjects import ConstantsSubject
 from mutation.subjects import Subject, difference
@@ -117,20 +117,20 @@ def _identical(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
 @contextmanager
 def _stopping_at_a_refusal() -> Iterator[None]:
     """The engine would freeze what was refused and try again; the first refusal is what is asked about here."""
-    certify = pruning.certify
+    certify = coupled_model.certify
 
     def watched(*args: Any, **kwargs: Any) -> None:
         refusal = certify(*args, **kwargs)
         if refusal is not None:
             raise _RefusedError(refusal.reason)
 
-    with patch.object(pruning, "certify", watched):
+    with patch.object(coupled_model, "certify", watched):
         yield
 
 
 @contextmanager
 def _without_certificate() -> Iterator[None]:
-    with patch.object(pruning, "certify", lambda *args, **kwargs: None):
+    with patch.object(coupled_model, "certify", lambda *args, **kwargs: None):
         yield
 
 

@@ -121,37 +121,42 @@ def prune(
     """Cut a model to a budget and save what is left."""
     check_free(out, overwrite)
     import sys
+    from dataclasses import replace
 
     import torch
 
     from flowprune.artifacts import save
     from flowprune.commands.model_and_data import subject
-    from flowprune.engine.allocation import budget_from
+    from flowprune.engine.planning import Request
     from flowprune.methods.importance import REGISTRY
-    from flowprune.pruning import plan
+    from flowprune.pruning import plan_as_asked
     from flowprune.pruning import prune as cut
     from flowprune.studies.pipeline import importance_from
     from flowprune.studies.pipeline.cuts_in_steps import prune_with_training
     from flowprune.studies.recipe_file import checked_sections
     from flowprune.training import TrainingSettings
 
-    budget = {
-        "macs": share_or_count(macs),
-        "params": share_or_count(params),
-        "channels": _by_layer(channels, channels_of, "channels"),
-        "threshold": threshold,
-        "latency": share_or_count(latency),
-        "scope": scope,
-    }
-    kind = budget_from(**budget).kind
+    request = Request.of(
+        macs=share_or_count(macs),
+        params=share_or_count(params),
+        channels=_by_layer(channels, channels_of, "channels"),
+        threshold=threshold,
+        latency=share_or_count(latency),
+        scope=scope,
+        largest_cut=_by_layer(largest_cut, largest_cut_of, "largest-cut"),
+        round_to=round_to,
+        heads=heads,
+        ignore=ignore or (),
+        freeze=key_values(freeze, "--freeze"),
+        branches="always" if every_branch else branches,
+    )
     REGISTRY[importance]  # refuses an unknown one, also where a threshold needs none
     torch.manual_seed(seed)
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     images = None
     if data is not None or (input_shape is None and "data" in given.notes):
         images = given.data(data, data_dir, key_values(data_option, "--data-option"))
-    criterion = None
-    if kind != "threshold":
+    if request.budget.kind != "threshold":
         criterion = importance_from(
             importance,
             key_values(importance_option, "--importance-option"),
@@ -159,17 +164,8 @@ def prune(
             if images is None
             else lambda: list(images.batches("train", batch_size=batch_size, count=batches, seed=seed)),
         )
+        request = replace(request, importance=criterion)
     x = images.example_input() if images is not None else given.example(input_shape)
-    options: dict[str, Any] = {
-        **budget,
-        "importance": criterion,
-        "largest_cut": _by_layer(largest_cut, largest_cut_of, "largest-cut"),
-        "round_to": round_to,
-        "heads": heads,
-        "ignore": ignore or (),
-        "freeze": key_values(freeze, "--freeze"),
-        "branches": "always" if every_branch else branches,
-    }
     if steps > 1:
         if images is None and step_epochs > 0:
             raise DataError(
@@ -178,6 +174,7 @@ def prune(
         small, made = prune_with_training(
             given.model,
             x,
+            request,
             steps=steps,
             settings=checked_sections(
                 TrainingSettings,
@@ -188,10 +185,9 @@ def prune(
             run_folder=lambda step: None,
             title="between cuts",
             progress=sys.stderr.isatty(),
-            **options,
         )
     else:
-        made = plan(given.model, x, **options)
+        made = plan_as_asked(given.model, x, request)
         small = cut(given.model, made)
     notes = {**given.notes, "input": list(x.shape[1:])}
     notes.pop("top1", None)

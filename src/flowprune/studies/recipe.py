@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from flowprune.engine.allocation.by_layer import checked_shares
+from flowprune.engine.allocation import KINDS, checked_shares
+from flowprune.engine.planning.request import LARGEST_CUT, Request
 from flowprune.errors import BudgetError
 from flowprune.studies.recipe_file import read_sections
 from flowprune.training.settings import TrainingSettings
@@ -102,9 +104,6 @@ class ImportanceSection(Section):
     options: dict[str, Any] = {}
 
 
-_BUDGETS = ("macs", "params", "channels", "threshold", "latency")
-
-
 class BudgetSection(Section):
     """What is kept: exactly one of these, as ``flowprune.plan`` takes it."""
 
@@ -117,15 +116,15 @@ class BudgetSection(Section):
 
     @model_validator(mode="after")
     def _one(self) -> BudgetSection:
-        given = [key for key in _BUDGETS if getattr(self, key) is not None]
+        given = [key for key in KINDS if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"a budget is exactly one of {', '.join(_BUDGETS)}")
+            raise ValueError(f"a budget is exactly one of {', '.join(KINDS)}")
         return self
 
     @property
     def kind(self) -> str:
         """Which of them it is."""
-        return next(key for key in _BUDGETS if getattr(self, key) is not None)
+        return next(key for key in KINDS if getattr(self, key) is not None)
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for ``plan``: the budget, and the scope where it has a meaning."""
@@ -151,9 +150,9 @@ class PruningSection(Section):
 
     budgets: list[BudgetSection] = Field(min_length=1)
     importance: ImportanceSection = ImportanceSection()
-    largest_cut: float | dict[str, float] = 0.9
-    round_to: int = Field(default=1, ge=1)
-    fold_tolerance: float = Field(default=0.05, ge=0)
+    largest_cut: float | dict[str, float] = LARGEST_CUT
+    round_to: int = Field(default=Request.round_to, ge=1)
+    fold_tolerance: float = Field(default=Request.fold_tolerance, ge=0)
     heads: Literal["whole", "inside", "both"] = "whole"
     ignore: list[str] = []
     freeze: dict[str, int | list[int]] = {}
@@ -174,11 +173,14 @@ class PruningSection(Section):
             raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")
         return self
 
-    def options(self, budget: BudgetSection) -> dict[str, Any]:
-        """Keyword arguments for ``plan`` but for the criterion."""
-        found: dict[str, Any] = {**budget.options(), "round_to": self.round_to, "fold_tolerance": self.fold_tolerance}
-        found |= {"heads": self.heads, "ignore": self.ignore, "freeze": self.freeze, "branches": self.branches}
-        return found if budget.kind == "threshold" else {**found, "largest_cut": self.largest_cut}
+    def request(self, budget: BudgetSection) -> Request:
+        """What ``plan`` is asked for, but for the criterion.
+
+        Raises:
+            BudgetError: the budget is malformed, or options go ill together.
+        """
+        named = {option.name for option in fields(Request)} & set(type(self).model_fields) - {"importance"}
+        return Request.of(**budget.options(), **{name: getattr(self, name) for name in named})
 
 
 class Recipe(Section):

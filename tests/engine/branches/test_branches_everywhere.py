@@ -100,7 +100,7 @@ def test_the_command_line_and_recipes_know_it(tmp_path: Path) -> None:
     assert largest_difference(model.eval()(x), small(x)) < 1e-4
     for value in (True, "always"):
         section = PruningSection(budgets=[{"threshold": 0.01}], branches=value)
-        assert section.options(section.budgets[0])["branches"] == value
+        assert section.request(section.budgets[0]).branches == value
 
 
 def test_a_run_changes_branches_and_measures_its_target_with_them(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torture_networks import IMAGE, TORTURE
 import flowprune.models as models
 from flowprune.engine.allocation import Budget, Plan
 from flowprune.engine.coupling import Analysis
-from flowprune.engine.planning import CoupledModel, assemble, select
+from flowprune.engine.planning import CoupledModel, Request, assemble, select
 from flowprune.engine.surgery import Refusal, certify, cut_on_meta
 from flowprune.methods.importance import L2
 
@@ -43,9 +43,9 @@ class Prepared:
         self.model = randomized(SUBJECTS[name]()).eval()
         self.images = torch.randn(2, *((3, 32, 32) if name in ("resnet8", "vgg6") else IMAGE))
         self.coupled = CoupledModel.of(self.model, self.images, ())
-        budget = Budget("channels", share=0.5)
-        self.selection = select(self.coupled, budget, self.model, self.images, L2(), 0.9, 0.05, {})
-        made = assemble(self.selection, self.coupled, budget, L2())
+        request = Request(Budget("channels", share=0.5), L2())
+        self.selection = select(self.coupled, request, self.model, self.images, {})
+        made = assemble(self.selection, self.coupled, request)
         assert isinstance(made, Plan)
         self.plan = made
 

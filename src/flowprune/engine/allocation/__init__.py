@@ -1,6 +1,6 @@
 """From a budget to a plan: how many channels leave each coupled group, counted exactly."""
 
-from flowprune.engine.allocation.budget import Budget, budget_from
+from flowprune.engine.allocation.budget import KINDS, Budget, budget_from
 from flowprune.engine.allocation.by_layer import Shares, checked_shares, share_of_classes, share_of_layer
 from flowprune.engine.allocation.costs import CountModel, macs_model, params_model
 from flowprune.engine.allocation.fitting import Fit, fit_channels, fit_count
@@ -9,6 +9,7 @@ from flowprune.engine.allocation.rounding import Rounding, Width, widths_of
 from flowprune.engine.allocation.search import Ranking, rank
 
 __all__ = [
+    "KINDS",
     "AttributeChange",
     "BranchChange",
     "Budget",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from flowprune.errors import BudgetError
 
 Kind = Literal["macs", "params", "channels", "threshold", "latency"]
 Scope = Literal["global", "local"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What a budget may count."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
 _NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}

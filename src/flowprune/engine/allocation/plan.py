@@ -11,6 +11,7 @@ import torch
 from flowprune.errors import ArtifactError
 
 FORMAT = 1
+_NOT_IN_SUMMARY = ("format", "scope", "removed", "shapes", "attributes", "layers", "shifts")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Plan:
         kept_alive: dead filters that stay, because their constant could not be folded within the tolerance: layer -> how many.
         branches: residual branches that lose ends while their stream lives; names of tensors are those of the model so changed.
         branches_left: last module of a branch -> why it keeps its dead ends.
-        shifts: tensor name -> what is added to it (full dense length), for the folds; lives in memory only.
+        shifts: tensor name -> what is added to it (full dense length), for the folds.
     """
 
     asked: str
@@ -169,9 +170,9 @@ class Plan:
         return sum(layer.channels[0] - layer.channels[1] for layer in self.layers)
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as JSON-able data (without the shifts, which are weights)."""
-        data = {key: value for key, value in vars(self).items() if key != "shifts"}
-        data["format"] = FORMAT
+        """The plan as JSON-able data. The shifts are lists of numbers, exact to the last bit."""
+        data = {**vars(self), "format": FORMAT}
+        data["shifts"] = {name: shift.tolist() for name, shift in self.shifts.items()}
         data["removed"] = {
             name: {str(d): list(indices) for d, indices in dimensions.items()}
             for name, dimensions in self.removed.items()
@@ -183,6 +184,11 @@ class Plan:
         for key in ("frozen", "kept_alive", "latency", "branches_left"):
             data[key] = dict(getattr(self, key))
         return data
+
+    def summary(self) -> dict[str, Any]:
+        """What results say of the plan, JSON-able: what was asked, reached and decided, without slices, weights and layers."""
+        whole = {key: value for key, value in self.as_dict().items() if key not in _NOT_IN_SUMMARY}
+        return {**whole, "filters_removed": self.filters_removed}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
@@ -209,6 +215,9 @@ class Plan:
             fields["rounded"] = tuple(RoundedWidth(**entry) for entry in data.get("rounded", ()))
             fields["branches"] = tuple(_branch(entry) for entry in data.get("branches", ()))
             fields["macs"], fields["params"] = tuple(data["macs"]), tuple(data["params"])
+            fields["shifts"] = {
+                name: torch.tensor(shift, dtype=torch.float64) for name, shift in data.get("shifts", {}).items()
+            }
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"this is not a plan of flowprune ({type(error).__name__}: {error})") from error

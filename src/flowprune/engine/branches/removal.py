@@ -26,11 +26,12 @@ from flowprune.engine.branches.silenced_ends import TOLERANCE, difference, silen
 from flowprune.engine.constants import Folding
 from flowprune.engine.coupling.analysis import Freeze
 from flowprune.engine.coupling.labels import Array
-from flowprune.engine.interfaces import Importance
-from flowprune.engine.measuring import FilterLayer
-from flowprune.engine.planning import CoupledModel, Selection, assemble
+from flowprune.engine.measuring import FilterLayer, reference_scale
+from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.planning import CoupledModel, Request, Selection, assemble
 from flowprune.engine.planning.contradictions import Contradiction
-from flowprune.engine.surgery import certify, cut, cut_on_meta
+from flowprune.engine.planning.selection import Scales, dead_by_layer
+from flowprune.engine.surgery import cut
 from flowprune.engine.surgery.branch_modules import CONSTANT, PLACES, READS
 from flowprune.engine.surgery.restructuring import restructured
 from flowprune.errors import FlowpruneError
@@ -74,23 +75,23 @@ class BranchRemoval:
         model: nn.Module,
         inputs: Any,
         dense: CoupledModel,
-        dead: Mapping[str, Mask],
-        layers: Sequence[FilterLayer],
-        terms: Terms,
-        heads: str,
+        scales: Scales,
+        request: Request,
     ) -> BranchRemoval:
         """Decide which branches are changed, and how; then restructure the model and analyse it.
 
         Args:
             model, inputs: the dense model and example inputs.
             dense: its analysis.
-            dead: layer -> which of its filters are dead.
-            layers: the model's filter layers.
-            terms: on which branches are changed.
-            heads: see ``flowprune.plan``.
+            scales: every filter's scale.
+            request: what is asked. Dead is what its threshold says; under another budget, what is so beyond doubt.
         """
-        removal = cls(model, inputs, heads, dense, terms, dead, layers)
-        ends, refused = find_ends(model, dense.graph, layers)
+        budget = request.budget
+        threshold = budget.share if budget.kind == "threshold" and isinstance(budget.share, float) else DEAD_BELOW
+        dead = dead_by_layer(scales, threshold)
+        terms = Terms(request.fold_tolerance * reference_scale(scales), request.branches == "always", request.round_to)
+        removal = cls(model, inputs, request.heads, dense, terms, dead, tuple(scales))
+        ends, refused = find_ends(model, dense.graph, removal.layers)
         removal.left.update({name: why for name, why in refused.items() if name in dead and dead[name].any()})
         removal._decide(ends)
         removal._restructure()
@@ -191,7 +192,7 @@ class BranchRemoval:
             return None
         nothing = np.zeros(self.dense.coupling.notes.labels, dtype=bool)
         alone = Selection(nothing, Folding(), {}, Fit(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)))
-        plan, _ = self._assembled(alone, Budget("threshold", share=1.0), None, 1)
+        plan, _ = self._assembled(alone, Request(Budget("threshold", share=1.0)))
         if not isinstance(plan, Plan):
             return f"it could not be cut ({plan[0].reason})"
         said = silences(self.model, self.dense.graph, self.layers, self.silent)
@@ -273,9 +274,7 @@ class BranchRemoval:
         model = self.opened.macs if kind == "macs" else self.opened.params
         return model.count_removed(self.removed(removed))
 
-    def _assembled(
-        self, selection: Selection, budget: Budget, importance: Importance | None, round_to: int
-    ) -> tuple[Plan | list[Freeze | Contradiction], Mask]:
+    def _assembled(self, selection: Selection, request: Request) -> tuple[Plan | list[Freeze | Contradiction], Mask]:
         """The plan of the restructured model that takes what ``selection`` takes of the dense one, and the dead ends; and by
         component what leaves. Or what would have to stay."""
         assert self.opened is not None
@@ -297,21 +296,19 @@ class BranchRemoval:
                 shifts[f"{change.module}.{CONSTANT}"] = said.reshape([1, -1, *[1] * (change.rank - 2)])
             changes.append(change)
         own = replace(selection, removed=mask, folding=Folding(folds, shifts, set()))
-        plan = assemble(own, self.opened, budget, importance, round_to)
+        plan = assemble(own, self.opened, request)
         return (replace(plan, branches=tuple(changes)) if isinstance(plan, Plan) else plan), mask
 
-    def carried_out(
-        self, made: Plan, selection: Selection, budget: Budget, importance: Importance | None, round_to: int
-    ) -> Plan | None:
+    def carried_out(self, made: Plan, selection: Selection, request: Request) -> Plan | None:
         """The plan with its branches, certified; None where something was refused, and a branch less is changed from now on.
 
         Args:
             made: the certified plan of the model as it is.
             selection: what it takes.
-            budget, importance, round_to: what was asked.
+            request: what was asked.
         """
         assert self.opened is not None
-        assembled, mask = self._assembled(selection, budget, importance, round_to)
+        assembled, mask = self._assembled(selection, request)
         if not isinstance(assembled, Plan):
             self.drop(next(reversed(self.changes)), assembled[0].reason)
             return None
@@ -323,8 +320,7 @@ class BranchRemoval:
             frozen=made.frozen,
             branches_left=dict(self.left),
         )
-        candidate = cut_on_meta(self.model, plan) if self.opened.runs_on_meta else cut(self.model, plan)
-        refusal = certify(candidate, self.inputs, plan, self.opened.coupling, self.opened.passes, mask)
+        refusal = self.opened.refusal_of(plan, self.model, self.inputs, mask)
         if refusal is None:
             return plan
         passes = self.opened.passes

@@ -2,6 +2,7 @@
 
 from flowprune.engine.planning.assembly import assemble
 from flowprune.engine.planning.coupled_model import CoupledModel
+from flowprune.engine.planning.request import Request
 from flowprune.engine.planning.selection import Selection, select
 
-__all__ = ["CoupledModel", "Selection", "assemble", "select"]
+__all__ = ["CoupledModel", "Request", "Selection", "assemble", "select"]

@@ -5,21 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprune.engine.allocation import AttributeChange, Budget, Plan
+from flowprune.engine.allocation import AttributeChange, Plan
 from flowprune.engine.coupling.analysis import Extent, Freeze
 from flowprune.engine.coupling.labels import Array, Block, survivors
-from flowprune.engine.interfaces import Importance
 from flowprune.engine.planning.contradictions import Contradiction
 from flowprune.engine.planning.coupled_model import CoupledModel
+from flowprune.engine.planning.criterion import name_of
 from flowprune.engine.planning.exemptions import IGNORED
 from flowprune.engine.planning.layer_table import layer_changes
+from flowprune.engine.planning.request import Request
 from flowprune.engine.planning.selection import Selection
 from flowprune.engine.tracing.integers import Attribute, evaluate, in_words
 
 
-def assemble(
-    selection: Selection, coupled: CoupledModel, budget: Budget, importance: Importance | None, round_to: int = 1
-) -> Plan | list[Freeze | Contradiction]:
+def assemble(selection: Selection, coupled: CoupledModel, request: Request) -> Plan | list[Freeze | Contradiction]:
     """The plan; or what stands against it, where the code's integers cannot follow."""
     coupling, removed = coupled.coupling, selection.removed
     gone = removed[coupling.roots]
@@ -37,22 +36,19 @@ def assemble(
         return conflicts
     none = np.zeros_like(removed)
     return Plan(
-        asked=str(budget),
-        scope=budget.scope,
-        importance=name_of(importance),
+        asked=str(request.budget),
+        scope=request.budget.scope,
+        importance=name_of(request.importance),
         removed=slices,
         shapes=shapes,
         attributes=attributes,
         layers=layer_changes(coupled, gone),
-        macs=(
-            coupled.macs.count_removed(none) // coupled.batch,
-            coupled.macs.count_removed(removed) // coupled.batch,
-        ),
-        params=(coupled.params.count_removed(none), coupled.params.count_removed(removed)),
+        macs=(coupled.left("macs", none), coupled.left("macs", removed)),
+        params=(coupled.left("params", none), coupled.left("params", removed)),
         frozen=coupling.frozen,
         folds=tuple(selection.folding.folds),
         kept_alive=selection.kept_alive,
-        round_to=round_to,
+        round_to=request.round_to,
         rounded=selection.rounded,
         target=selection.fit.target,
         smallest_step=selection.fit.smallest_step,
@@ -113,8 +109,3 @@ def _attributes(
             reason = f"reshaped to {in_words(dense, extent.expression)} ({extent.place})"
             conflicts.append(Freeze(extent.block.labels.reshape(-1), reason))
     return tuple(changes), conflicts
-
-
-def name_of(importance: Importance | None) -> str:
-    """How a plan names the criterion it was made by."""
-    return "filter_scale" if importance is None else type(importance).__name__

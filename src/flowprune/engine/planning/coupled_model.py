@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from flowprune.engine.allocation import CountModel, macs_model, params_model
+from flowprune.engine.allocation import CountModel, Plan, macs_model, params_model
 from flowprune.engine.constants import KnownConstants, known_constants
 from flowprune.engine.coupling import Analysis, Coupling, analyse, group_channels
 from flowprune.engine.coupling.analysis import Freeze
 from flowprune.engine.coupling.labels import Array, Block, block_at
 from flowprune.engine.planning.contradictions import Contradiction, settle
 from flowprune.engine.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
-from flowprune.engine.surgery import Refusal
+from flowprune.engine.surgery import Refusal, certify, cut, cut_on_meta
 from flowprune.engine.tracing import Graph, Operation, batch_size, model_of, trace
 from flowprune.engine.tracing.integers import Attribute, places_in, sizes_in
 from flowprune.errors import CertificateError, ModelError
@@ -119,6 +119,25 @@ class CoupledModel:
         self.coupling = group_channels(notes, self.passes)
         self.macs = macs_model(self.coupling, self.graph)
         self.params = params_model(self.coupling, self.graph, self.parameters)
+
+    def left(self, kind: str, removed: NDArray[np.bool_]) -> int:
+        """Exact MACs of an image ("macs"), or parameters, once the components of this mask ([labels]) have left."""
+        return self.macs.count_removed(removed) // self.batch if kind == "macs" else self.params.count_removed(removed)
+
+    def refusal_of(self, made: Plan, model: nn.Module, inputs: Any, removed: NDArray[np.bool_]) -> Refusal | None:
+        """Why the cut that a plan proposes cannot be certified; None where it is. It is made without data where that runs.
+
+        Args:
+            made: the plan; its tensors are of the model that this is the analysis of.
+            model, inputs: the dense model, whose branches the plan may change first, and example inputs.
+            removed: [labels]: which components leave.
+        """
+        candidate = cut_on_meta(model, made) if self.runs_on_meta else cut(model, made)
+        proof = (candidate, inputs, made, self.coupling, self.passes, removed)
+        refusal = certify(*proof)
+        if refusal is not None and not self.last_refusal:
+            refusal = certify(*proof)  # what the code computes once and remembers is remembered now
+        return refusal
 
     def freeze_refused(self, refusal: Refusal) -> None:
         """Freeze every channel at the refused operation; where none is left there, in the module around it, and so outwards.

@@ -18,23 +18,19 @@ from flowprune.engine.allocation import (
     Ranking,
     RoundedWidth,
     Rounding,
-    Shares,
     fit_channels,
     fit_count,
     rank,
     share_of_classes,
     widths_of,
 )
-from flowprune.engine.constants import Folding, fold_constants
+from flowprune.engine.constants import Folding, KnownConstants, fold_constants
 from flowprune.engine.coupling import Coupling
-from flowprune.engine.interfaces import Importance
 from flowprune.engine.measuring import FilterLayer, is_dead, reference_scale
 from flowprune.engine.measuring.dead_filters import DEAD_BELOW
 from flowprune.engine.planning.coupled_model import CoupledModel
+from flowprune.engine.planning.request import LARGEST_CUT, Request
 from flowprune.errors import ModelError
-
-LARGEST_CUT = 0.9
-"""The share of a coupled group that may leave where nothing else is said."""
 
 Scales = Mapping[FilterLayer, torch.Tensor | None]
 """Every layer's filter scales, as ``measuring.filter_scales`` returns them."""
@@ -64,37 +60,35 @@ class Selection:
 
 def select(
     coupled: CoupledModel,
-    budget: Budget,
+    request: Request,
     model: nn.Module,
     inputs: Any,
-    importance: Importance | None,
-    largest_cut: Shares,
-    fold_tolerance: float,
     scales: Scales,
-    round_to: int = 1,
     recount: Recount | None = None,
 ) -> Selection:
-    """What leaves under ``budget``; see ``flowprune.plan`` for the arguments.
+    """What leaves under a request.
 
     Args:
         coupled: the traced and grouped model.
+        request: what is asked.
+        model, inputs: as given to ``flowprune.plan``.
         scales: the scale of every filter.
-        budget, model, inputs, importance, largest_cut, fold_tolerance, round_to: as given to ``flowprune.plan``.
         recount: what is left of a kind ("macs", "params") after such components left, where more leaves than the groups' channels.
     """
+    budget = request.budget
     if budget.kind == "threshold":
         assert isinstance(budget.share, float)
-        return _select_dead(coupled, dead_by_layer(scales, budget.share), model, inputs, fold_tolerance, round_to)
-    assert importance is not None
+        return _select_dead(coupled, dead_by_layer(scales, budget.share), model, inputs, request)
+    assert request.importance is not None
     coupling = coupled.coupling
     scores = [
         _checked(score, group.name, group.channels)
-        for score, group in zip(importance(model, inputs, coupling.groups), coupling.groups, strict=True)
+        for score, group in zip(request.importance(model, inputs, coupling.groups), coupling.groups, strict=True)
     ]
-    ranking = rank(coupling, scores, share_of_classes(largest_cut, coupling, LARGEST_CUT, "largest_cut"))
+    ranking = rank(coupling, scores, share_of_classes(request.largest_cut, coupling, LARGEST_CUT, "largest_cut"))
     if recount is not None:
         ranking = _without_idle(coupling, ranking, recount)
-    rounding = Rounding(coupling, ranking.limits, round_to)
+    rounding = Rounding(coupling, ranking.limits, request.round_to)
     if budget.kind == "channels":
         assert budget.share is not None
         fit = fit_channels(share_of_classes(budget.share, coupling, 1.0, "channels"), ranking, rounding)
@@ -114,7 +108,7 @@ def select(
             fit = fit_count(absolute, ranking, rounding, left, unit)
     removed = _components(coupling, ranking, fit.lost)
     constants = coupled.constants(model, inputs, dead_by_layer(scales, DEAD_BELOW))
-    folding = fold_constants(constants, coupled.passes[0], coupling, removed, fold_tolerance, coupled.exempt.tensors)
+    folding = _folding(constants, coupled, removed, request)
     return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
 
 
@@ -168,8 +162,7 @@ def _select_dead(
     dead: dict[str, NDArray[np.bool_]],
     model: nn.Module,
     inputs: Any,
-    fold_tolerance: float,
-    round_to: int,
+    request: Request,
 ) -> Selection:
     """A channel leaves if every filter that makes it is dead and its constant can be folded.
 
@@ -187,12 +180,10 @@ def _select_dead(
             for groups, limit in zip(coupling.classes, ranking.limits, strict=True)
         ]
         asked = np.array(leaving, dtype=np.int64)
-        rounding = Rounding(coupling, asked, round_to)
+        rounding = Rounding(coupling, asked, request.round_to)
         fit = Fit(rounding.nearest(asked), asked)
         removed = _components(coupling, ranking, fit.lost)
-        folding = fold_constants(
-            constants, coupled.passes[0], coupling, removed, fold_tolerance, coupled.exempt.tensors
-        )
+        folding = _folding(constants, coupled, removed, request)
         if not folding.unfoldable and not folding.varying:
             break
         vetoed |= folding.unfoldable | folding.varying
@@ -202,6 +193,14 @@ def _select_dead(
         if staying:
             kept[coupling.groups[number].name] += staying
     return Selection(removed, folding, dict(kept), fit, _rounded(coupling, rounding, fit))
+
+
+def _folding(
+    constants: KnownConstants | None, coupled: CoupledModel, removed: NDArray[np.bool_], request: Request
+) -> Folding:
+    return fold_constants(
+        constants, coupled.passes[0], coupled.coupling, removed, request.fold_tolerance, coupled.exempt.tensors
+    )
 
 
 def _all_makers_dead(coupling: Coupling, number: int, dead: dict[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:

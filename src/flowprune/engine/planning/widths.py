@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from flowprune.engine.allocation import Plan, Shares, checked_shares, share_of_classes
+from flowprune.engine.allocation import Plan, share_of_classes
 from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.planning import CoupledModel
-from flowprune.engine.planning.selection import LARGEST_CUT
-
-KINDS = ("macs", "params", "channels", "threshold", "latency")
-"""What a budget may count."""
+from flowprune.engine.planning.request import LARGEST_CUT, Request
 
 _NOTHING = 1e-12
 """A share so small that no channel leaves under it."""
@@ -22,16 +20,13 @@ _NOTHING = 1e-12
 class Widths:
     """The dense model's coupled groups, and which of their channels the small model's still are."""
 
-    def __init__(
-        self, model: nn.Module, inputs: Any, share: Shares | None, largest_cut: Shares, others: dict[str, Any]
-    ) -> None:
-        self._exempt = {key: others[key] for key in ("ignore", "freeze", "heads") if key in others}
-        if self._exempt.get("heads") == "both":
-            self._exempt["heads"] = "whole"  # the widths of everything else are the same either way
-        coupling = CoupledModel.of(model, inputs, **self._exempt).coupling
-        caps = share_of_classes(checked_shares(largest_cut, "largest_cut"), coupling, LARGEST_CUT, "largest_cut")
+    def __init__(self, model: nn.Module, inputs: Any, request: Request) -> None:
+        self._request = request
+        heads = "whole" if request.heads == "both" else request.heads  # all other widths are the same either way
+        coupling = CoupledModel.of(model, inputs, request.ignore, request.freeze, heads).coupling
+        caps = share_of_classes(request.largest_cut, coupling, LARGEST_CUT, "largest_cut")
+        share = request.budget.share if request.budget.kind == "channels" else None
         kept = share_of_classes(share, coupling, 1.0, "channels") if share is not None else np.ones(len(caps))
-        self._by_channels = share is not None
         self._group_of: dict[tuple[str, int, int], int] = {}
         self._sizes = [group.channels for group in coupling.groups]
         self._least, self._share = [0] * len(self._sizes), [1.0] * len(self._sizes)
@@ -53,8 +48,13 @@ class Widths:
                 size = made.shapes[name][dimension]
                 self._staying[name, dimension] = np.delete(np.arange(size) if before is None else before, list(indices))
 
-    def options(self, progress: float) -> dict[str, Any]:
-        """What the small model's groups may lose, and under a budget of channels do lose, up to this share of the way."""
+    def request(self, progress: float, dense: int, target: int) -> Request:
+        """What is asked of the small model, so that what is kept falls by the same factor on every part of the way.
+
+        Args:
+            progress: up to this share of the way.
+            dense, target: the count of the dense model and that at the end; for a budget of MACs or parameters.
+        """
 
         def cap(group: CoupledGroup) -> float:
             return max(_NOTHING, (group.channels - self._least[self._origin(group)]) / group.channels)
@@ -64,7 +64,10 @@ class Widths:
             wanted = int(self._sizes[origin] * self._share[origin] ** progress + 1e-9)
             return min(1.0, max(_NOTHING, wanted / group.channels))
 
-        return {"largest_cut": cap, "channels": share} if self._by_channels else {"largest_cut": cap}
+        asked, count = self._request.budget, max(1, target, int(dense * (target / dense) ** progress))
+        by_channels = asked.kind == "channels"
+        budget = replace(asked, share=share) if by_channels else replace(asked, share=None, absolute=count)
+        return replace(self._request, budget=budget, largest_cut=cap)
 
     def _origin(self, group: CoupledGroup) -> int:
         """The dense model's group that a group of the small model is left of. Names would not do: they are counted through, and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch import nn
 from flowprune.artifacts import read_header
 from flowprune.studies.comparison.comparison_recipe import CONTROL, DENSE, SCRATCH, ComparisonRecipe, MethodSection
 from flowprune.studies.comparison.scratch import from_scratch
-from flowprune.studies.pipeline.job import Job, slug
-from flowprune.studies.pipeline.stages import Record, Stages
+from flowprune.studies.pipeline.job import slug
+from flowprune.studies.pipeline.stages import Record, StageNames, Stages
 from flowprune.studies.recipe import BudgetSection, NetworkSection
 from flowprune.training import TrainingSettings
 from flowprune.training.locating import found_beside_data
@@ -64,75 +64,49 @@ def cells_of(recipe: ComparisonRecipe) -> Iterator[Cell]:
                 yield Cell("scratch", seed, method, budget)
 
 
-@dataclass(frozen=True)
-class CellJob(Job):
-    """A run's job whose weights may also lie in the data folder.
-
-    Attributes:
-        data_dir: the data folder, as given.
-        fresh: whether the network starts from new weights, whatever the recipe says.
-    """
-
-    data_dir: str | Path | None = None
-    fresh: bool = False
-
-    def with_new_weights(self) -> CellJob:
-        """The job that starts from random weights, other ones than those the dense model was trained from."""
-        training = self.recipe.training.model_copy(update={"seed": self.recipe.training.seed + _OTHER_WEIGHTS})
-        return replace(self, recipe=self.recipe.model_copy(update={"training": training}), fresh=True)
-
-    def build(self, network: NetworkSection) -> nn.Module:
-        """See ``Job.build``."""
-        weights = None if self.fresh or network.weights is None else found_beside_data(network.weights, self.data_dir)
-        return super().build(network.model_copy(update={"weights": weights}))
+def located(network: NetworkSection, data_dir: str | Path | None) -> NetworkSection:
+    """The network, whose weights may also lie in the data folder."""
+    weights = None if network.weights is None else found_beside_data(network.weights, data_dir)
+    return network.model_copy(update={"weights": weights})
 
 
-@dataclass(frozen=True)
-class CellStages(Stages):
-    """The stages of one cell; the dense model is that of its seed, shared by all methods."""
+def names_of_cell(recipe: ComparisonRecipe, seed: int, label: str) -> StageNames:
+    """How a comparison names the stages of a cell; the dense model is that of its seed, shared by all methods."""
 
-    job: CellJob
-    seed: int = 0
-    one_dense_model: bool = False
-
-    def name(self, stage: str, budget: BudgetSection | None) -> str:
-        """Of a stage's files."""
+    def name(stage: str, budget: BudgetSection | None) -> str:
         if stage == "dense":
-            return slug(DENSE, None if self.one_dense_model else f"seed{self.seed}")
+            return slug(DENSE, None if recipe.one_dense_model else f"seed{seed}")
         suffix = "pruned" if stage == "pruned" else None
-        return slug(self.method, None if budget is None else str(budget), f"seed{self.seed}", suffix)
+        return slug(label, None if budget is None else str(budget), f"seed{seed}", suffix)
 
-    def control(self, settings: TrainingSettings) -> Record:
-        """Fine-tune the dense model as everything else is."""
-        return self._once("finetuned", None, lambda: self._trained(self._model_of("dense", None), None, settings))
-
-    def scratch(self, budget: BudgetSection, of: str, settings: TrainingSettings) -> Record:
-        """Train the architecture that the method ``of`` left, from new weights."""
-
-        def work() -> tuple[nn.Module, Record]:
-            source = replace(self, method=of)
-            plans = read_header(self.folder.model(source.name("pruned", budget))).cuts()
-            dense = self.job.with_new_weights().build(self.network)
-            with torch.random.fork_rng():
-                torch.manual_seed(self.seed)
-                small = from_scratch(dense, self.network.name, plans)
-            return self._trained(small, budget, settings)
-
-        return self._once("finetuned", budget, work)
+    return name
 
 
-def carried_out(cell: Cell, stages: CellStages, recipe: ComparisonRecipe) -> list[Record]:
+def _from_new_weights(stages: Stages, seed: int, pruned: str) -> nn.Module:
+    """The architecture of the model ``pruned``, with other random weights than those the dense model was trained from."""
+    plans = read_header(stages.folder.model(pruned)).cuts()
+    new = stages.network.model_copy(update={"weights": None})
+    dense = stages.job.build(new, stages.job.recipe.training.seed + _OTHER_WEIGHTS)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return from_scratch(dense, stages.network.name, plans)
+
+
+def carried_out(cell: Cell, stages: Stages, recipe: ComparisonRecipe) -> list[Record]:
     """The records of a cell's stages, done now or before."""
     dense = stages.dense()
     if cell.kind == "control":
         assert recipe.finetuning is not None
-        return _named([dense, stages.control(_seeded(recipe.finetuning, cell.seed))], cell.label)
+        return _named([dense, stages.finetuned(None, _seeded(recipe.finetuning, cell.seed))], cell.label)
     assert cell.budget is not None and cell.method is not None
     if cell.kind == "scratch":
         assert recipe.scratch is not None
         settings = recipe.scratch.training or recipe.finetuning
         assert settings is not None
-        done = stages.scratch(cell.budget, cell.method.name, _seeded(settings, cell.seed))
+        pruned = names_of_cell(recipe, cell.seed, cell.method.name)("pruned", cell.budget)
+        done = stages.trained(
+            lambda: _from_new_weights(stages, cell.seed, pruned), cell.budget, _seeded(settings, cell.seed)
+        )
         return _named([dense, done], cell.label)
     budget = cell.method.scoped(cell.budget)
     records = [dense, stages.pruned(budget)]

@@ -14,15 +14,16 @@ from flowprune.artifacts.atomic_write import write_text
 from flowprune.errors import OutputError
 from flowprune.reporting import environment
 from flowprune.reporting.template import write_page
-from flowprune.studies.comparison.cells import Cell, CellJob, CellStages, carried_out, cells_of
+from flowprune.studies.comparison.cells import Cell, carried_out, cells_of, located, names_of_cell
 from flowprune.studies.comparison.comparison_page import comparison_html
 from flowprune.studies.comparison.comparison_recipe import ComparisonRecipe, comparison_recipe, load_comparison_recipe
 from flowprune.studies.comparison.summary import summarised
 from flowprune.studies.pipeline.chosen_precision import as_begun, measured
 from flowprune.studies.pipeline.criteria import importance_from
-from flowprune.studies.pipeline.job import data_of
+from flowprune.studies.pipeline.job import Job, data_of
 from flowprune.studies.pipeline.run import run_results, threads
 from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT, RunFolder
+from flowprune.studies.pipeline.stages import Stages
 from flowprune.training import Data
 from flowprune.training.precision import write_precision
 
@@ -77,8 +78,9 @@ def compare(
     cells = list(cells_of(recipe))
     with threads(recipe.threads):
         _check(recipe, data, state.device, data_dir)
-        first = CellJob(recipe.run_recipe(recipe.seeds[0], None, None), data, state.device, data_dir)
-        recipe, precision = measured(recipe, state, data, lambda: [first.build(first.recipe.networks[0])])
+        first = Job(recipe.run_recipe(recipe.seeds[0], None, None), data, state.device)
+        network = located(recipe.network, data_dir)
+        recipe, precision = measured(recipe, state, data, lambda: [first.build(network)])
         if folder.writes:
             folder.claim(recipe, resume=resume, overwrite=overwrite)
             if precision is not None:
@@ -97,17 +99,8 @@ def compare(
                 say if state.is_main_process else lambda line: None, f"[{number}/{len(cells)}, seed {cell.seed}] "
             )
             run = recipe.run_recipe(cell.seed, cell.method, cell.budget)
-            job = CellJob(run, data, state.device, data_dir)
-            stages = CellStages(
-                job,
-                folder,
-                recipe.network,
-                cell.label,
-                progress,
-                heard,
-                seed=cell.seed,
-                one_dense_model=recipe.one_dense_model,
-            )
+            names = names_of_cell(recipe, cell.seed, cell.label)
+            stages = Stages(Job(run, data, state.device), folder, network, cell.label, names, progress, heard)
             records = carried_out(cell, stages, recipe)
             results = run_results(run, records, sum(record["seconds"] for record in records))
             finished.append((cell, results))
@@ -152,7 +145,8 @@ def _check(recipe: ComparisonRecipe, data: Data, device: Any, data_dir: str | Pa
     whole = recipe.run_recipe(seed, recipe.methods[0], recipe.pruning.budgets[0])
     assert whole.pruning is not None
     every = whole.pruning.model_copy(update={"budgets": recipe.pruning.budgets})
-    CellJob(whole.model_copy(update={"pruning": every}), data, device, data_dir).check()
+    networks = [located(recipe.network, data_dir)]
+    Job(whole.model_copy(update={"pruning": every, "networks": networks}), data, device).check()
 
 
 def _counted(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:

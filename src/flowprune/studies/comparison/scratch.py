@@ -18,7 +18,7 @@ def from_scratch(dense: nn.Module, name: str, plans: Sequence[Plan]) -> nn.Modul
     """A network of the architecture that ``plans`` leave, with untrained weights.
 
     The freshly built dense model is cut as the trained one was, so every tensor is drawn as the model's own builder draws it (the
-    plans' folds, which are trained weights' doing, are left out). This package's networks draw their weights once more
+    plans' shifts, which are trained weights' doing, are left out). This package's networks draw their weights once more
     after the cut, because the deviation of theirs depends on the width. Liu et al., Rethinking the Value of Network Pruning,
     ICLR 2019, arXiv 1810.05270, train such networks beside pruned ones.
 
@@ -29,8 +29,8 @@ def from_scratch(dense: nn.Module, name: str, plans: Sequence[Plan]) -> nn.Modul
     """
     small = dense
     for plan in plans:
-        bare = replace(plan, shifts={}, folds=())
-        lineage = lineage_of(small).with_plan(plan.as_dict())
+        bare = replace(plan, shifts={})
+        lineage = lineage_of(small).with_plan(bare.as_dict())
         small = cut(small, bare)
         attach_lineage(small, lineage)
     if name in names():

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
-from flowprune.engine.allocation import Plan, budget_from
+from flowprune.engine.allocation import Plan
 from flowprune.engine.allocation.composition import composed
+from flowprune.engine.planning import Request
 from flowprune.engine.steps.lineage import lineage_of
-from flowprune.pruning import prune_iteratively
+from flowprune.pruning import prune_in_steps
 from flowprune.training import Data, TrainingSettings, train
 
 
 def prune_with_training(
     model: nn.Module,
     example: Tensor,
+    request: Request,
     *,
     steps: int,
     settings: TrainingSettings | None,
@@ -25,17 +26,16 @@ def prune_with_training(
     run_folder: Callable[[int], Path | None],
     title: str,
     progress: bool,
-    **options: Any,
 ) -> tuple[nn.Module, Plan]:
     """Cut in steps; the plan is that of all steps together.
 
     Args:
         model, example, steps: see ``flowprune.prune_iteratively``.
+        request: what is asked.
         settings, data: the training between the steps; None trains nothing.
         run_folder: step -> where its training keeps its state, from which it goes on after an interruption; None keeps none.
         title: of the progress bars.
         progress: show them.
-        **options: for ``flowprune.plan``.
     """
 
     def finetune(small: nn.Module, step: int) -> None:
@@ -53,8 +53,6 @@ def prune_with_training(
             )
             settings = settings.model_copy(update={"precision": result.precision})  # measured once, if at all
 
-    small = prune_iteratively(model, example, steps=steps, finetune=finetune, **options)
+    small = prune_in_steps(model, example, request, steps, finetune)
     made = [Plan.from_dict(plan) for plan in lineage_of(small).plans[len(lineage_of(model).plans) :]]
-    kinds = ("macs", "params", "channels", "threshold", "latency")
-    asked = budget_from(**{kind: options.get(kind) for kind in kinds})  # type: ignore[arg-type]
-    return small, composed(made, f"{asked} in {steps} steps")
+    return small, composed(made, f"{request.budget} in {steps} steps")

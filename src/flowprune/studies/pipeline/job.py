@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowprune.engine.allocation import budget_from
 from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.errors import RecipeError
 from flowprune.methods.importance import Random
 from flowprune.models import create, takes_classes
-from flowprune.pruning import check_finite, plan
+from flowprune.pruning import check_finite, plan_as_asked
 from flowprune.studies.pipeline.criteria import importance_from
 from flowprune.studies.recipe import BudgetSection, DataSection, NetworkSection, PruningSection, Recipe
 from flowprune.training import Data, load_data
@@ -30,10 +29,10 @@ class Job:
     data: Data
     device: torch.device
 
-    def build(self, network: NetworkSection) -> nn.Module:
-        """The dense network with the starting weights of the recipe's seed: the same for every method."""
+    def build(self, network: NetworkSection, seed: int | None = None) -> nn.Module:
+        """The dense network with the starting weights of the recipe's seed, or another: the same for every method."""
         with torch.random.fork_rng():
-            torch.manual_seed(self.recipe.training.seed)
+            torch.manual_seed(self.recipe.training.seed if seed is None else seed)
             classes = network.classes
             if classes is None and takes_classes(network.name):
                 classes = self.data.classes
@@ -44,10 +43,11 @@ class Job:
         """One image, on the device."""
         return self.data.example_input().to(self.device)
 
-    def plan_options(self, section: PruningSection, budget: BudgetSection) -> dict[str, Any]:
-        """Keyword arguments for ``plan``: the budget and, but for a threshold, the recipe's criterion with its images."""
+    def request(self, section: PruningSection, budget: BudgetSection) -> Request:
+        """What ``plan`` is asked for: the section's request with, but for a threshold, the recipe's criterion with its images."""
+        request = section.request(budget)
         if budget.kind == "threshold":
-            return section.options(budget)
+            return request
 
         def batches() -> list[tuple[Tensor, Tensor]]:
             return list(
@@ -57,15 +57,16 @@ class Job:
             )
 
         criterion = importance_from(section.importance.name, section.importance.options, batches)
-        return {**section.options(budget), "importance": criterion}
+        return replace(request, importance=criterion)
 
     def macs_left(self, model: nn.Module) -> float:
         """The share of the model's MACs that a cut of what is dead in it now would leave."""
         section = self.recipe.pruning
         dead = BudgetSection(threshold=DEAD_BELOW)
         asked = dead if section is None else next((b for b in section.budgets if b.kind == "threshold"), dead)
+        request = Request.of(**dead.options()) if section is None else section.request(asked)
         with attempts():
-            made = plan(model, self.example(), **(dead.options() if section is None else section.options(asked)))
+            made = plan_as_asked(model, self.example(), request)
         before, after = made.macs
         return after / max(1, before)
 
@@ -83,7 +84,7 @@ class Job:
         if section is not None:
             importance_from(section.importance.name, section.importance.options, list)
             for budget in section.budgets:
-                budget_from(**budget.options())
+                section.request(budget)
         for network in recipe.networks:
             model = self.build(network)
             check_finite(model)
@@ -98,7 +99,7 @@ class Job:
             for budget in section.budgets if section is not None else ():
                 if section is not None and budget.kind in ("macs", "params", "channels"):
                     with attempts():
-                        plan(model, self.example(), **section.options(budget), importance=Random())
+                        plan_as_asked(model, self.example(), replace(section.request(budget), importance=Random()))
 
 
 def data_of(section: DataSection, data_dir: str | Path | None, seed: int) -> Data:

@@ -18,7 +18,7 @@ from flowprune.reporting import environment, write_report
 from flowprune.studies.pipeline.chosen_precision import as_begun, measured
 from flowprune.studies.pipeline.job import Job, data_of
 from flowprune.studies.pipeline.run_folder import MODEL, REPORT, RunFolder
-from flowprune.studies.pipeline.stages import Record, Stages
+from flowprune.studies.pipeline.stages import Record, Stages, names_of_run
 from flowprune.studies.recipe import Recipe
 from flowprune.training.precision import write_precision
 
@@ -78,14 +78,13 @@ def run(
         records = []
         for network in recipe.networks:
             for method in recipe.methods:
-                stages = Stages(
-                    job, folder, network, method, progress, say if state.is_main_process else lambda line: None
-                )
+                heard = say if state.is_main_process else lambda line: None
+                stages = Stages(job, folder, network, method, names_of_run(network, method), progress, heard)
                 records += list(_stages_in_order(stages, recipe, state.wait_for_everyone))
         results = run_results(recipe, records, time.perf_counter() - began)
     if folder.writes:
         with replacing(folder.path / MODEL) as temporary:
-            shutil.copyfile(folder.model(_best_known(recipe, job, folder)), temporary)
+            shutil.copyfile(folder.model(_best_known(recipe)), temporary)
         write_report(results, folder.path / REPORT)
         folder.write_results(results)
     state.wait_for_everyone()
@@ -128,17 +127,17 @@ def run_results(recipe: Recipe, records: Sequence[Record], seconds: float) -> di
     }
 
 
-def _best_known(recipe: Recipe, job: Job, folder: RunFolder) -> str:
+def _best_known(recipe: Recipe) -> str:
     """Which model becomes ``model.fp``: of the first network, trained with the flow, cut by MACs if by anything, in its last
     stage.
     """
     method = "ffr" if "ffr" in recipe.methods else recipe.methods[0]
-    stages = Stages(job, folder, recipe.networks[0], method, False, lambda line: None)
+    name = names_of_run(recipe.networks[0], method)
     if recipe.pruning is None:
-        return stages.name("dense", None)
+        return name("dense", None)
     budgets = recipe.pruning.budgets
     budget = next((budget for budget in budgets if budget.kind == "macs"), budgets[0])
-    return stages.name("finetuned" if recipe.finetuning is not None else "pruned", budget)
+    return name("finetuned" if recipe.finetuning is not None else "pruned", budget)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import nn
 
 from flowprune.artifacts import load, save
 from flowprune.methods.regularizers.feature_flow import FeatureFlow
-from flowprune.pruning import plan, prune
+from flowprune.pruning import plan_as_asked, prune
 from flowprune.studies.pipeline.cuts_in_steps import prune_with_training
 from flowprune.studies.pipeline.job import Job, slug
 from flowprune.studies.pipeline.measurement import flow_profile, measured
@@ -22,11 +22,25 @@ from flowprune.training import TrainingSettings, evaluate, train
 
 Record = dict[str, Any]
 Say = Callable[[str], None]
+StageNames = Callable[[str, BudgetSection | None], str]
+"""("dense", "pruned" or "finetuned", the budget or None) -> the name of the stage's files."""
+
+
+def names_of_run(network: NetworkSection, method: str) -> StageNames:
+    """How a run names the stages of one network trained by one method."""
+
+    def name(stage: str, budget: BudgetSection | None) -> str:
+        suffix = "pruned" if stage == "pruned" else None
+        return slug(network.name, method, str(budget) if budget is not None else "dense", suffix)
+
+    return name
 
 
 @dataclass(frozen=True)
 class Stages:
     """The stages of one network trained by one method.
+
+    ``name`` says under which names their files lie: stages that are named alike are one, done once.
 
     A stage always begins with the model that the stage before it left on the disk, whether that was just now or before the
     run was killed: that is what makes a resumed run end as one that never was.
@@ -36,6 +50,7 @@ class Stages:
     folder: RunFolder
     network: NetworkSection
     method: str
+    name: StageNames
     progress: bool
     say: Say
 
@@ -47,16 +62,16 @@ class Stages:
         """Cut the trained network to a budget."""
         return self._once("pruned", budget, lambda: self._prune(budget))
 
-    def finetuned(self, budget: BudgetSection, settings: TrainingSettings) -> Record:
-        """Train what was cut again, without any penalty."""
-        return self._once(
-            "finetuned", budget, lambda: self._trained(self._model_of("pruned", budget), budget, settings)
-        )
+    def finetuned(self, budget: BudgetSection | None, settings: TrainingSettings) -> Record:
+        """Train what was cut again, without any penalty; without a budget the dense model, as a control."""
+        stage = "dense" if budget is None else "pruned"
+        return self.trained(lambda: self._model_of(stage, budget), budget, settings)
 
-    def name(self, stage: str, budget: BudgetSection | None) -> str:
-        """Of a stage's files."""
-        suffix = "pruned" if stage == "pruned" else None
-        return slug(self.network.name, self.method, str(budget) if budget is not None else "dense", suffix)
+    def trained(
+        self, start: Callable[[], nn.Module], budget: BudgetSection | None, settings: TrainingSettings
+    ) -> Record:
+        """Train what ``start`` gives, without any penalty, in the place of what was cut."""
+        return self._once("finetuned", budget, lambda: self._trained(start(), budget, settings))
 
     def _once(self, stage: str, budget: BudgetSection | None, work: Callable[[], tuple[nn.Module, Record]]) -> Record:
         name = self.name(stage, budget)
@@ -120,45 +135,29 @@ class Stages:
         section = self.job.recipe.pruning
         assert section is not None
         model = self._model_of("dense", None)
-        options = self.job.plan_options(section, budget)
+        request = self.job.request(section, budget)
         if section.steps == 1:
-            made = plan(model, self.job.example(), **options)
+            made = plan_as_asked(model, self.job.example(), request)
             small = prune(model, made)
         else:
             name = self.name("pruned", budget)
             small, made = prune_with_training(
                 model,
                 self.job.example(),
+                request,
                 steps=section.steps,
                 settings=section.between or self.job.recipe.finetuning,
                 data=self.job.data,
                 run_folder=lambda step: self.folder.stage(f"{name}-step{step}"),
                 title=f"{self.network.name} {self.method} {budget}",
                 progress=self.progress,
-                **options,
             )
         return small, {
             "top1": evaluate(small, self.job.data).top1,
             "channels": [
                 {"layer": layer.layer, "dense": layer.channels[0], "kept": layer.channels[1]} for layer in made.layers
             ],
-            "plan": {
-                "asked": made.asked,
-                "importance": made.importance,
-                "macs": list(made.macs),
-                "params": list(made.params),
-                "filters_removed": made.filters_removed,
-                "folds": [vars(fold) for fold in made.folds],
-                "kept_alive": dict(made.kept_alive),
-                "frozen": dict(made.frozen),
-                "branches": [vars(branch) for branch in made.branches],
-                "branches_left": dict(made.branches_left),
-                "round_to": made.round_to,
-                "rounded": [vars(width) for width in made.rounded],
-                "target": made.target,
-                "smallest_step": made.smallest_step,
-                "latency": dict(made.latency),
-            },
+            "plan": made.summary(),
         }
 
     def _trained(

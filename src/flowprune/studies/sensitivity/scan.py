@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from flowprune.engine.allocation import Plan
 from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.measuring import measure
 from flowprune.engine.planning import CoupledModel
-from flowprune.engine.planning.assembly import name_of
+from flowprune.engine.planning.criterion import AskedOnce, name_of
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.errors import BudgetError, ModelError
@@ -61,7 +60,7 @@ def sensitivity(
         raise BudgetError("shares names no share to remove; use numbers above 0 and below 1")
     check_finite(model)
     coupling = CoupledModel.of(model, inputs, ignore, freeze).coupling
-    criterion = _AskedOnce(importance if importance is not None else L2())
+    criterion = AskedOnce(importance if importance is not None else L2())
     whole = {group.name: 1.0 for group in coupling.groups}
     cost = measure(model, inputs)
     accuracy = _number(evaluate(model))
@@ -96,21 +95,7 @@ def sensitivity(
                 tuple(points),
             )
         )
-    return Sensitivity(accuracy, cost.macs, cost.params, name_of(importance or L2()), asked, tuple(rows))
-
-
-class _AskedOnce:
-    """A criterion whose scores are kept as long as the groups stay the same."""
-
-    def __init__(self, criterion: Importance) -> None:
-        self._criterion = criterion
-        self._known: dict[tuple[tuple[str, int], ...], list[torch.Tensor]] = {}
-
-    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-        key = tuple((group.name, group.channels) for group in groups)
-        if key not in self._known:
-            self._known[key] = list(self._criterion(model, inputs, groups))
-        return self._known[key]
+    return Sensitivity(accuracy, cost.macs, cost.params, name_of(criterion), asked, tuple(rows))
 
 
 def _removed(made: Plan, group: CoupledGroup) -> int:
