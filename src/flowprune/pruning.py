@@ -24,6 +24,7 @@ from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
 from flowprune.engine.planning.selection import LARGEST_CUT, dead_by_layer
 from flowprune.engine.planning.widths import KINDS, Widths
+from flowprune.engine.signatures import Branches, Heads, Inputs, Scope
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.surgery import certify, cut, cut_on_meta, cut_optimizer
 from flowprune.engine.surgery.beside_forward import follow_other_methods
@@ -39,7 +40,7 @@ ATTEMPTS = 32
 @collector_paused()
 def plan(
     model: nn.Module,
-    inputs: Any,
+    inputs: Inputs,
     *,
     importance: Importance | None = None,
     macs: float | str | None = None,
@@ -47,14 +48,14 @@ def plan(
     channels: Shares | None = None,
     threshold: float | None = None,
     latency: float | str | None = None,
-    scope: str = "global",
+    scope: Scope = "global",
     largest_cut: Shares = LARGEST_CUT,
     round_to: int = 1,
     fold_tolerance: float = 0.05,
-    heads: str = "whole",
+    heads: Heads = "whole",
     ignore: Ignored = (),
     freeze: Frozen | None = None,
-    branches: bool | str = False,
+    branches: Branches = False,
     also: Collection[str] = (),
 ) -> Plan:
     """Decide what to cut, and certify it; ``model`` is not touched.
@@ -200,13 +201,19 @@ def _remembered(importance: Importance | None) -> Importance | None:
 
 
 @overload
-def prune(model: nn.Module, plan_or_inputs: Any, *, optimizer: None = None, **budget: Any) -> nn.Module: ...
+def prune(model: nn.Module, plan_or_inputs: Plan, *, optimizer: None = None) -> nn.Module: ...
 @overload
 def prune(
-    model: nn.Module, plan_or_inputs: Any, *, optimizer: torch.optim.Optimizer, **budget: Any
+    model: nn.Module, plan_or_inputs: Plan, *, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer]: ...
+@overload
+def prune(model: nn.Module, plan_or_inputs: Inputs, *, optimizer: None = None, **budget: Any) -> nn.Module: ...
+@overload
+def prune(
+    model: nn.Module, plan_or_inputs: Inputs, *, optimizer: torch.optim.Optimizer, **budget: Any
 ) -> tuple[nn.Module, torch.optim.Optimizer]: ...
 def prune(
-    model: nn.Module, plan_or_inputs: Any, *, optimizer: torch.optim.Optimizer | None = None, **budget: Any
+    model: nn.Module, plan_or_inputs: Plan | Inputs, *, optimizer: torch.optim.Optimizer | None = None, **budget: Any
 ) -> nn.Module | tuple[nn.Module, torch.optim.Optimizer]:
     """A new, smaller module; ``model`` and ``optimizer`` are untouched.
 
@@ -248,7 +255,7 @@ def check_finite(model: nn.Module) -> None:
 
 
 def prune_iteratively(
-    model: nn.Module, inputs: Any, *, steps: int, finetune: Finetune | None = None, **options: Any
+    model: nn.Module, inputs: Inputs, *, steps: int, finetune: Finetune | None = None, **options: Any
 ) -> nn.Module:
     """Cut a model in several steps; ``model`` is untouched, and the last step ends at the budget as a single cut would.
 
