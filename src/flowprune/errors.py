@@ -11,13 +11,18 @@ class FlowpruneError(Exception):
 
 
 class UnknownNameError(FlowpruneError):
-    """A name (of a model, an importance, a recipe key, ...) that nothing is registered under."""
+    """A name (of a model, an importance, a recipe key, ...) that nothing is registered under.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    The message suggests the nearest known name, and tells all where none is near, or ``name_all`` asks for it.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, name_all: bool = False) -> None:
         candidates = sorted(known)
         nearest = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(candidates) or 'none'}"
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        hints = [f"did you mean {nearest[0]!r}?"] if nearest else []
+        if name_all or not nearest:
+            hints.append(f"known: {', '.join(candidates) or 'none'}")
+        super().__init__(f"unknown {kind} {name!r}; {'; '.join(hints)}")
         self.kind, self.name, self.nearest = kind, name, nearest[0] if nearest else None
 
 
