@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -12,6 +11,7 @@ from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.measuring import filter_layers
 from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.exemptions import Frozen, Ignored
+from flowprune.engine.signatures import Heads, Inputs
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Explanation:
 
 
 def explain(
-    model: nn.Module, inputs: Any, *, ignore: Ignored = (), freeze: Frozen | None = None, heads: str = "whole"
+    model: nn.Module, inputs: Inputs, *, ignore: Ignored = (), freeze: Frozen | None = None, heads: Heads = "whole"
 ) -> Explanation:
     """Which layers are coupled, and why the others are frozen; ``model`` is not touched.
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from flowprune.engine.allocation.by_layer import checked_shares
+from flowprune.engine.signatures import Branches, Heads, Scope
 from flowprune.errors import BudgetError
 from flowprune.studies.recipe_file import read_sections
 from flowprune.training.settings import TrainingSettings
@@ -113,7 +114,7 @@ class BudgetSection(Section):
     channels: float | dict[str, float] | None = None
     threshold: float | None = None
     latency: float | str | None = None
-    scope: Literal["global", "local"] = "global"
+    scope: Scope = "global"
 
     @model_validator(mode="after")
     def _one(self) -> BudgetSection:
@@ -154,10 +155,10 @@ class PruningSection(Section):
     largest_cut: float | dict[str, float] = 0.9
     round_to: int = Field(default=1, ge=1)
     fold_tolerance: float = Field(default=0.05, ge=0)
-    heads: Literal["whole", "inside", "both"] = "whole"
+    heads: Heads = "whole"
     ignore: list[str] = []
     freeze: dict[str, int | list[int]] = {}
-    branches: bool | Literal["always"] = False
+    branches: Branches = False
     steps: int = Field(default=1, ge=1)
     between: TrainingSettings | None = None
     batches: int = Field(default=5, ge=1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from flowprune.engine.signatures import Scope
 from flowprune.errors import ArtifactError
 
 FORMAT = 1
@@ -138,7 +139,7 @@ class Plan:
     """
 
     asked: str
-    scope: str
+    scope: Scope
     importance: str
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]
     shapes: Mapping[str, tuple[int, ...]]

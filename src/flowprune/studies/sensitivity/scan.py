@@ -16,6 +16,7 @@ from flowprune.engine.planning import CoupledModel
 from flowprune.engine.planning.assembly import name_of
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts
+from flowprune.engine.signatures import Inputs
 from flowprune.errors import BudgetError, ModelError
 from flowprune.methods.importance import L2, Importance
 from flowprune.pruning import check_finite, plan, prune
@@ -26,7 +27,7 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 def sensitivity(
     model: nn.Module,
-    inputs: Any,
+    inputs: Inputs,
     evaluate: Callable[[nn.Module], float],
     *,
     importance: Importance | None = None,
