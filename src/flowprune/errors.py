@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 
 class FlowpruneError(Exception):
-    """Base of every error this package raises on purpose; the command line prints it as one line."""
+    """Base of every error this package raises on purpose; the command line prints it as one line.
+
+    Example:
+        >>> import flowprune as fp
+        >>> try:
+        ...     fp.models.create("vgg61")
+        ... except fp.FlowpruneError as error:
+        ...     print(error)
+        unknown model 'vgg61'; did you mean 'vgg6'?
+    """
 
 
 class UnknownNameError(FlowpruneError):
@@ -71,4 +80,13 @@ class MissingLibraryError(FlowpruneError, ImportError):
 
 
 class FlowpruneWarning(UserWarning):
-    """What goes on, but probably not as it was meant; the command line prints it as one line."""
+    """What goes on, but probably not as it was meant; the command line prints it as one line.
+
+    Example:
+        >>> import warnings, torch, flowprune as fp
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     warnings.simplefilter("always", fp.FlowpruneWarning)
+        ...     made = fp.plan(torch.nn.Linear(4, 2), torch.zeros(1, 4), threshold=0.01)
+        >>> print(said[0].message)
+        threshold=0.01 removes nothing: no filter that may leave is below it; train on, or raise the threshold
+    """

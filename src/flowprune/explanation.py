@@ -79,6 +79,14 @@ def explain(
 
     Raises:
         ModelError, TraceError: as ``flowprune.plan``.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> print(fp.explain(model, torch.zeros(1, 4)))
+        0: 8 channels, made by 0
+            read by 2
+        frozen: 2.weight: it is an output of the model
     """
     coupled = CoupledModel.of(model, inputs, ignore, freeze, heads)
     coupling = coupled.coupling

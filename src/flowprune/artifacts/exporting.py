@@ -70,6 +70,12 @@ def export(
         ArtifactError: the extra ``flowprune[onnx]`` is missing, the model cannot be exported, or ONNX Runtime disagrees.
         ModelError: the model is a wrapper, or does not run on ``inputs``.
         OutputError: the file cannot be written.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> done = fp.export(torch.nn.Linear(4, 2), torch.zeros(1, 4), "small.onnx")
+        >>> done.dynamic_batch, done.largest_difference < 1e-5
+        (True, True)
     """
     try:
         import onnxruntime

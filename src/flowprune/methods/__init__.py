@@ -19,8 +19,7 @@ def list_methods(room: str) -> list[str]:
     Raises:
         UnknownNameError: there is no such room; the message names those that there are.
 
-    Example::
-
+    Example:
         >>> import flowprune as fp
         >>> "nuclear_norm" in fp.list_methods("importance"), "ffr" in fp.list_methods("regularizers")
         (True, True)

@@ -250,6 +250,12 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Raises:
         RecipeError: the file is missing or no YAML, a key is unknown (the nearest is suggested) or a value does not
             fit.
+
+    Example:
+        >>> import flowprune as fp
+        >>> recipe = fp.load_recipe(overrides=["training.epochs=3", "methods=[ffr]"])
+        >>> recipe.name, recipe.training.epochs, recipe.methods
+        ('digits', 3, ['ffr'])
     """
     return read_sections(Recipe, path, overrides, short_keys=["network"])
 

@@ -75,6 +75,12 @@ def measure(model: nn.Module, inputs: Inputs) -> Measurement:
 
     Raises:
         ModelError: the forward raises on ``inputs``, or the model is a wrapper or cannot be copied.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> found = fp.measure(torch.nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 32, 32))
+        >>> found.macs, found.params
+        (221184, 224)
     """
     model = model_of(model)
     batch = max(1, batch_size(inputs))

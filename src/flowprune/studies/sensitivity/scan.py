@@ -56,6 +56,15 @@ def sensitivity(
         BudgetError: a share is none.
         ModelError: ``evaluate`` returned no number, or as ``plan`` raises it.
         TraceError: the forward raises on the example inputs.
+
+    Example:
+        >>> import flowprune as fp
+        >>> model, data = fp.models.create("vgg6", in_channels=1, width=4), fp.load_data("digits")
+        >>> found = fp.sensitivity(
+        ...     model, data.example_input(), lambda small: fp.evaluate(small, data).top1, shares=[0.5]
+        ... )
+        >>> [(row.name, row.channels) for row in found.rows][:2]
+        [('features.conv1_1', 4), ('features.conv1_2', 4)]
     """
     asked = tuple(sorted({_checked(share) for share in shares}))
     if not asked:
