@@ -101,6 +101,13 @@ def plan(
             ``also``.
         TraceError: if the forward raises on the example inputs.
         CertificateError: if no part of the cut can be certified.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> made = fp.plan(model, torch.zeros(1, 4), importance=fp.importance.L2(), macs=0.5)
+        >>> made.macs, made.filters_removed
+        ((48, 24), 4)
     """
     budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope)
     if branches not in (True, False, "always"):
@@ -226,6 +233,20 @@ def prune(
     Raises:
         ModelError: if the plan was made for another architecture.
         Whatever ``plan`` raises, where it is called.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> small, optimizer = fp.prune(
+        ...     model, torch.zeros(1, 4), importance=fp.importance.L2(), macs=0.5, optimizer=optimizer
+        ... )
+        >>> small
+        Sequential(
+          (0): Linear(in_features=4, out_features=4, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=4, out_features=2, bias=True)
+        )
     """
     if isinstance(plan_or_inputs, Plan):
         if budget:
@@ -277,6 +298,18 @@ def prune_iteratively(
     Raises:
         BudgetError: if the budget is one of a threshold or a time, or cannot be met; before anything is trained.
         Whatever ``plan`` raises.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> def finetune(small, step):
+        ...     print(f"step {step}: {small[0].out_features} channels to train on")
+        >>> small = fp.prune_iteratively(
+        ...     model, torch.zeros(1, 4), steps=2, finetune=finetune, importance=fp.importance.L2(), macs=0.25
+        ... )
+        step 1: 4 channels to train on
+        >>> small[0].out_features
+        2
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BudgetError(f"steps={steps!r} is not a number of steps: use a whole number such as 3")
