@@ -115,6 +115,17 @@ class BranchChange:
 class Plan:
     """What to cut.
 
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> plan = fp.plan(model, torch.zeros(1, 4), importance=fp.importance.L2(), channels=0.5)
+        >>> [(layer.layer, layer.channels) for layer in plan.layers]
+        [('0', (8, 4)), ('2', (2, 2))]
+        >>> plan.frozen
+        {'2.weight': 'it is an output of the model'}
+        >>> fp.Plan.from_dict(plan.as_dict()) == plan
+        True
+
     Attributes:
         asked: the budget as asked ("macs=0.5").
         scope: "global" or "local".
@@ -136,17 +147,6 @@ class Plan:
         branches: residual branches that lose ends while their stream lives; names of tensors are those of the model so changed.
         branches_left: last module of a branch -> why it keeps its dead ends.
         shifts: tensor name -> what is added to it (full dense length), for the folds; lives in memory only.
-
-    Example:
-        >>> import torch, flowprune as fp
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-        >>> plan = fp.plan(model, torch.zeros(1, 4), importance=fp.importance.L2(), channels=0.5)
-        >>> [(layer.layer, layer.channels) for layer in plan.layers]
-        [('0', (8, 4)), ('2', (2, 2))]
-        >>> plan.frozen
-        {'2.weight': 'it is an output of the model'}
-        >>> fp.Plan.from_dict(plan.as_dict()) == plan
-        True
     """
 
     asked: str
