@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+import flowprune as fp
 from flowprune.old_paths import TODAY
 
 TYPED = """
@@ -67,3 +69,13 @@ def test_what_never_was_is_not_there() -> None:
         importlib.import_module("flowprune.importance.nonsense")
     with pytest.raises(ModuleNotFoundError, match=r"flowprune\.nonsense"):
         importlib.import_module("flowprune.nonsense")
+
+
+def test_example_inputs_are_taken_by_the_keyword_of_version_0_1() -> None:
+    model, inputs = torch.nn.Linear(3, 4), torch.zeros(1, 3)
+    with pytest.warns(DeprecationWarning, match=r"measure\(inputs=\.\.\.\) now") as said:
+        found = fp.measure(model, x=inputs)  # type: ignore[call-arg]
+    assert found == fp.measure(model, inputs=inputs)
+    assert said[0].filename == __file__
+    with pytest.raises(TypeError, match="unexpected keyword argument 'x'"):
+        fp.measure(model, inputs=inputs, x=inputs)  # type: ignore[call-arg]

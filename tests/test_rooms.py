@@ -18,10 +18,10 @@ BUILDS_ON = {
     "errors": "",
     "old_paths": "",
     "registry": "errors",
-    "engine": "errors",
+    "engine": "errors old_paths",
     "methods": "errors registry engine",
     "models": "errors engine",
-    "artifacts": "errors engine models",
+    "artifacts": "errors old_paths engine models",
     "pruning": VERBS,
     "explanation": VERBS,
     "training": "errors engine methods artifacts",
@@ -35,7 +35,8 @@ BUILDS_ON = {
 """Wing, or file beside the wings -> all that it may import."""
 
 FLOORS = {
-    "engine": "tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning | branches",
+    "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
+    "| branches",
     "methods": "importance regularizers",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
     "methods/regularizers": "strength | feature_flow | *",

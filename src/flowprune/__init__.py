@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from flowprune.engine.measuring import measure
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
-    from flowprune.methods import importance
+    from flowprune.methods import importance, list_methods
     from flowprune.methods.regularizers.feature_flow import FeatureFlow
     from flowprune.pruning import plan, prune, prune_iteratively
     from flowprune.studies.comparison import compare
     from flowprune.studies.flow_paths import flow_paths
     from flowprune.studies.recipe import load_recipe
     from flowprune.studies.sensitivity import sensitivity
-    from flowprune.training import evaluate, load_data, train
+    from flowprune.training import TrainingSettings, evaluate, load_data, train
 
 __version__ = "0.1.0"
 
@@ -30,6 +30,7 @@ __all__ = [
     "FlowpruneError",
     "FlowpruneWarning",
     "Plan",
+    "TrainingSettings",
     "compare",
     "errors",
     "evaluate",
@@ -37,6 +38,7 @@ __all__ = [
     "export",
     "flow_paths",
     "importance",
+    "list_methods",
     "load",
     "load_data",
     "load_recipe",
@@ -58,11 +60,13 @@ _ROOMS = {
     "FlowpruneError": "flowprune.errors",
     "FlowpruneWarning": "flowprune.errors",
     "Plan": "flowprune.engine.allocation",
+    "TrainingSettings": "flowprune.training",
     "compare": "flowprune.studies.comparison",
     "evaluate": "flowprune.training",
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
     "flow_paths": "flowprune.studies.flow_paths",
+    "list_methods": "flowprune.methods",
     "load": "flowprune.artifacts",
     "load_data": "flowprune.training",
     "load_recipe": "flowprune.studies.recipe",

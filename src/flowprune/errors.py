@@ -7,17 +7,31 @@ from collections.abc import Iterable
 
 
 class FlowpruneError(Exception):
-    """Base of every error this package raises on purpose; the command line prints it as one line."""
+    """Base of every error this package raises on purpose; the command line prints it as one line.
+
+    Example:
+        >>> import flowprune as fp
+        >>> try:
+        ...     fp.models.create("vgg61")
+        ... except fp.FlowpruneError as error:
+        ...     print(error)
+        unknown model 'vgg61'; did you mean 'vgg6'?
+    """
 
 
 class UnknownNameError(FlowpruneError):
-    """A name (of a model, an importance, a recipe key, ...) that nothing is registered under."""
+    """A name (of a model, an importance, a recipe key, ...) that nothing is registered under.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    The message suggests the nearest known name, and tells all where none is near, or ``name_all`` asks for it.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, name_all: bool = False) -> None:
         candidates = sorted(known)
         nearest = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(candidates) or 'none'}"
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        hints = [f"did you mean {nearest[0]!r}?"] if nearest else []
+        if name_all or not nearest:
+            hints.append(f"known: {', '.join(candidates) or 'none'}")
+        super().__init__(f"unknown {kind} {name!r}; {'; '.join(hints)}")
         self.kind, self.name, self.nearest = kind, name, nearest[0] if nearest else None
 
 
@@ -66,4 +80,13 @@ class MissingLibraryError(FlowpruneError, ImportError):
 
 
 class FlowpruneWarning(UserWarning):
-    """What goes on, but probably not as it was meant; the command line prints it as one line."""
+    """What goes on, but probably not as it was meant; the command line prints it as one line.
+
+    Example:
+        >>> import warnings, torch, flowprune as fp
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     warnings.simplefilter("always", fp.FlowpruneWarning)
+        ...     made = fp.plan(torch.nn.Linear(4, 2), torch.zeros(1, 4), threshold=0.01)
+        >>> print(said[0].message)
+        threshold=0.01 removes nothing: no filter that may leave is below it; train on, or raise the threshold
+    """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -12,6 +11,7 @@ from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.measuring import filter_layers
 from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.exemptions import Frozen, Ignored
+from flowprune.engine.signatures import Heads, Inputs
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Explanation:
 
 
 def explain(
-    model: nn.Module, inputs: Any, *, ignore: Ignored = (), freeze: Frozen | None = None, heads: str = "whole"
+    model: nn.Module, inputs: Inputs, *, ignore: Ignored = (), freeze: Frozen | None = None, heads: Heads = "whole"
 ) -> Explanation:
     """Which layers are coupled, and why the others are frozen; ``model`` is not touched.
 
@@ -79,6 +79,14 @@ def explain(
 
     Raises:
         ModelError, TraceError: as ``flowprune.plan``.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> print(fp.explain(model, torch.zeros(1, 4)))
+        0: 8 channels, made by 0
+            read by 2
+        frozen: 2.weight: it is an output of the model
     """
     coupled = CoupledModel.of(model, inputs, ignore, freeze, heads)
     coupling = coupled.coupling

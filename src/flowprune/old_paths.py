@@ -1,16 +1,22 @@
-"""Where modules lay in version 0.1: imported by their old names, they are the modules of today.
+"""Where modules lay in version 0.1, and what parameters were called: the old names lead to those of today.
 
 What people wrote by the pages of that version goes on working, and so do pickles that name a class by its module.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import ParamSpec, TypeVar
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 _FLOW = "flowprune.methods.regularizers.feature_flow"
 
@@ -81,3 +87,20 @@ def keep_working() -> None:
     """Let Python ask this table first: a package's folder, too, holds the modules below it, and would load them once more."""
     if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
         sys.meta_path.insert(0, _OldNames())
+
+
+def formerly(old: str, new: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Decorator: the parameter ``new`` is taken by its old keyword, too, with a ``DeprecationWarning`` that names the new one."""
+
+    def decorated(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @functools.wraps(function)
+        def called(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+            if old in keywords and new not in keywords:
+                said = f"{function.__name__}({old}=...) is {function.__name__}({new}=...) now"
+                warnings.warn(said, DeprecationWarning, stacklevel=2)
+                keywords[new] = keywords.pop(old)
+            return function(*arguments, **keywords)
+
+        return called
+
+    return decorated

@@ -22,6 +22,7 @@ from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
 from flowprune.engine.planning.request import LARGEST_CUT
 from flowprune.engine.planning.widths import Widths
+from flowprune.engine.signatures import Branches, Heads, Inputs, Scope
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.surgery import cut, cut_optimizer
 from flowprune.engine.surgery.beside_forward import follow_other_methods
@@ -36,7 +37,7 @@ ATTEMPTS = 32
 
 def plan(
     model: nn.Module,
-    inputs: Any,
+    inputs: Inputs,
     *,
     importance: Importance | None = None,
     macs: float | str | None = None,
@@ -44,14 +45,14 @@ def plan(
     channels: Shares | None = None,
     threshold: float | None = None,
     latency: float | str | None = None,
-    scope: str = "global",
+    scope: Scope = "global",
     largest_cut: Shares = LARGEST_CUT,
     round_to: int = 1,
     fold_tolerance: float = 0.05,
-    heads: str = "whole",
+    heads: Heads = "whole",
     ignore: Ignored = (),
     freeze: Frozen | None = None,
-    branches: bool | str = False,
+    branches: Branches = False,
     also: Collection[str] = (),
 ) -> Plan:
     """Decide what to cut, and certify it; ``model`` is not touched.
@@ -97,6 +98,13 @@ def plan(
             ``also``.
         TraceError: if the forward raises on the example inputs.
         CertificateError: if no part of the cut can be certified.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> made = fp.plan(model, torch.zeros(1, 4), importance=fp.importance.L2(), macs=0.5)
+        >>> made.macs, made.filters_removed
+        ((48, 24), 4)
     """
     budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope)
     request = Request(budget, importance, largest_cut, round_to, fold_tolerance, heads, ignore, freeze, branches, also)
@@ -155,13 +163,19 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
 
 
 @overload
-def prune(model: nn.Module, plan_or_inputs: Any, *, optimizer: None = None, **budget: Any) -> nn.Module: ...
+def prune(model: nn.Module, plan_or_inputs: Plan, *, optimizer: None = None) -> nn.Module: ...
 @overload
 def prune(
-    model: nn.Module, plan_or_inputs: Any, *, optimizer: torch.optim.Optimizer, **budget: Any
+    model: nn.Module, plan_or_inputs: Plan, *, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer]: ...
+@overload
+def prune(model: nn.Module, plan_or_inputs: Inputs, *, optimizer: None = None, **budget: Any) -> nn.Module: ...
+@overload
+def prune(
+    model: nn.Module, plan_or_inputs: Inputs, *, optimizer: torch.optim.Optimizer, **budget: Any
 ) -> tuple[nn.Module, torch.optim.Optimizer]: ...
 def prune(
-    model: nn.Module, plan_or_inputs: Any, *, optimizer: torch.optim.Optimizer | None = None, **budget: Any
+    model: nn.Module, plan_or_inputs: Plan | Inputs, *, optimizer: torch.optim.Optimizer | None = None, **budget: Any
 ) -> nn.Module | tuple[nn.Module, torch.optim.Optimizer]:
     """A new, smaller module; ``model`` and ``optimizer`` are untouched.
 
@@ -174,6 +188,20 @@ def prune(
     Raises:
         ModelError: if the plan was made for another architecture.
         Whatever ``plan`` raises, where it is called.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> small, optimizer = fp.prune(
+        ...     model, torch.zeros(1, 4), importance=fp.importance.L2(), macs=0.5, optimizer=optimizer
+        ... )
+        >>> small
+        Sequential(
+          (0): Linear(in_features=4, out_features=4, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=4, out_features=2, bias=True)
+        )
     """
     if isinstance(plan_or_inputs, Plan):
         if budget:
@@ -202,7 +230,7 @@ def check_finite(model: nn.Module) -> None:
 
 
 def prune_iteratively(
-    model: nn.Module, inputs: Any, *, steps: int, finetune: Finetune | None = None, **options: Any
+    model: nn.Module, inputs: Inputs, *, steps: int, finetune: Finetune | None = None, **options: Any
 ) -> nn.Module:
     """Cut a model in several steps; ``model`` is untouched, and the last step ends at the budget as a single cut would.
 
@@ -224,6 +252,18 @@ def prune_iteratively(
     Raises:
         BudgetError: if the budget is one of a threshold or a time, or cannot be met; before anything is trained.
         Whatever ``plan`` raises.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> def finetune(small, step):
+        ...     print(f"step {step}: {small[0].out_features} channels to train on")
+        >>> small = fp.prune_iteratively(
+        ...     model, torch.zeros(1, 4), steps=2, finetune=finetune, importance=fp.importance.L2(), macs=0.25
+        ... )
+        step 1: 4 channels to train on
+        >>> small[0].out_features
+        2
     """
     return prune_in_steps(model, inputs, Request.of(**options), steps, finetune)
 

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowprune.artifacts.atomic_write import replacing
+from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import call_model, first_tensor, model_of
 from flowprune.errors import ArtifactError, ModelError
+from flowprune.old_paths import formerly
 
 OPSET = 20
 TOLERANCE = 1e-4
@@ -41,27 +43,39 @@ class OnnxExport:
     largest_difference: float
 
 
+@formerly("x", "inputs")
 def export(
-    model: nn.Module, x: Any, path: str | Path, *, dynamic_batch: bool = True, tolerance: float = TOLERANCE
+    model: nn.Module,
+    inputs: Inputs,
+    path: str | Path,
+    *,
+    dynamic_batch: bool = True,
+    tolerance: float = TOLERANCE,
 ) -> OnnxExport:
     """Write ``model`` (in evaluation mode) as one ONNX file, after checking it in ONNX Runtime on the CPU.
 
-    The check runs ``x`` and, with ``dynamic_batch``, ``x`` repeated to another batch size; each output must be within
-    ``tolerance`` times the largest absolute value of PyTorch's (or within ``tolerance``, if that is below 1). A file that is
+    The check runs ``inputs`` and, with ``dynamic_batch``, ``inputs`` repeated to another batch size; each output must be
+    within ``tolerance`` times the largest absolute value of PyTorch's (or within ``tolerance``, if that is below 1). A file that is
     at ``path`` stays if anything fails. Weights above 2 GB do not fit into one ONNX file.
 
     Args:
         model: any module; its mode is put back.
-        x: example inputs: a tensor, a tuple of positional or a dictionary of keyword arguments; the first dimension of each
+        inputs: example inputs: a tensor, a tuple of positional or a dictionary of keyword arguments; the first dimension of each
             tensor as large as that of the first is the batch.
         path: of the file.
-        dynamic_batch: leave the batch size open; False fixes it to that of ``x``.
+        dynamic_batch: leave the batch size open; False fixes it to that of ``inputs``.
         tolerance: see above.
 
     Raises:
         ArtifactError: the extra ``flowprune[onnx]`` is missing, the model cannot be exported, or ONNX Runtime disagrees.
-        ModelError: the model is a wrapper, or does not run on ``x``.
+        ModelError: the model is a wrapper, or does not run on ``inputs``.
         OutputError: the file cannot be written.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> done = fp.export(torch.nn.Linear(4, 2), torch.zeros(1, 4), "small.onnx")
+        >>> done.dynamic_batch, done.largest_difference < 1e-5
+        (True, True)
     """
     try:
         import onnxruntime
@@ -73,7 +87,7 @@ def export(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        inputs = tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), x)
+        inputs = tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), inputs)
         if dynamic_batch and first_tensor(inputs).dim():
             # torch.export takes a dimension of size 1 for a constant.
             inputs = _with_batch(inputs, max(2, len(first_tensor(inputs))))

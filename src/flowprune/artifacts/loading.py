@@ -39,6 +39,12 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
     Raises:
         ArtifactError: the file is missing, damaged or foreign, needs ``model=``, or does not fit it.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> fp.save(torch.nn.Linear(4, 2), "small.fp")
+        >>> fp.load("small.fp", model=torch.nn.Linear(4, 2))
+        Linear(in_features=4, out_features=2, bias=True)
     """
     file = Path(path)
     header, stored = read_artifact(file)

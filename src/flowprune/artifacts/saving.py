@@ -36,6 +36,12 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
         ArtifactError: the model's state holds something else than dense tensors with data, or the notes are no JSON.
         ModelError: the model is a wrapper (compiled, DistributedDataParallel, ...), or a lazy module of it has not run yet.
         OutputError: the file cannot be written.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = fp.models.create("resnet8", width=4)
+        >>> small = fp.prune(model, torch.zeros(1, 3, 32, 32), importance=fp.importance.L2(), macs=0.5)
+        >>> fp.save(small, "small.fp", notes={"top1": 91.5})
     """
     lineage = lineage_of(model_of(model))
     check_sizes_known(model)

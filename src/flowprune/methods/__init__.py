@@ -1,1 +1,31 @@
 """The methods of the literature, one file each, by what they are."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from flowprune.errors import UnknownNameError
+from flowprune.registry import Registry
+
+
+def list_methods(room: str) -> list[str]:
+    """The names of the methods of one kind: this package's, and those that others add by entry points.
+
+    Args:
+        room: a folder of ``flowprune.methods``, such as "importance" or "regularizers".
+
+    Raises:
+        UnknownNameError: there is no such room; the message names those that there are.
+
+    Example:
+        >>> import flowprune as fp
+        >>> "nuclear_norm" in fp.list_methods("importance"), "ffr" in fp.list_methods("regularizers")
+        (True, True)
+    """
+    rooms = sorted(file.parent.name for folder in __path__ for file in Path(folder).glob("*/registry.py"))
+    if room not in rooms:
+        raise UnknownNameError("room of methods", room, rooms, name_all=True)
+    registry: Registry[Any] = importlib.import_module(f"{__name__}.{room}.registry").REGISTRY
+    return list(registry)

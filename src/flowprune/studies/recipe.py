@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from flowprune.engine.allocation import KINDS, checked_shares
 from flowprune.engine.planning.request import LARGEST_CUT, Request
+from flowprune.engine.signatures import Branches, Heads, Scope
 from flowprune.errors import BudgetError
 from flowprune.studies.recipe_file import read_sections
 from flowprune.training.settings import TrainingSettings
@@ -112,7 +113,7 @@ class BudgetSection(Section):
     channels: float | dict[str, float] | None = None
     threshold: float | None = None
     latency: float | str | None = None
-    scope: Literal["global", "local"] = "global"
+    scope: Scope = "global"
 
     @model_validator(mode="after")
     def _one(self) -> BudgetSection:
@@ -153,10 +154,10 @@ class PruningSection(Section):
     largest_cut: float | dict[str, float] = LARGEST_CUT
     round_to: int = Field(default=Request.round_to, ge=1)
     fold_tolerance: float = Field(default=Request.fold_tolerance, ge=0)
-    heads: Literal["whole", "inside", "both"] = "whole"
+    heads: Heads = "whole"
     ignore: list[str] = []
     freeze: dict[str, int | list[int]] = {}
-    branches: bool | Literal["always"] = False
+    branches: Branches = False
     steps: int = Field(default=1, ge=1)
     between: TrainingSettings | None = None
     batches: int = Field(default=5, ge=1)
@@ -251,6 +252,12 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Raises:
         RecipeError: the file is missing or no YAML, a key is unknown (the nearest is suggested) or a value does not
             fit.
+
+    Example:
+        >>> import flowprune as fp
+        >>> recipe = fp.load_recipe(overrides=["training.epochs=3", "methods=[ffr]"])
+        >>> recipe.name, recipe.training.epochs, recipe.methods
+        ('digits', 3, ['ffr'])
     """
     return read_sections(Recipe, path, overrides, short_keys=["network"])
 

@@ -108,6 +108,12 @@ def load_data(
     Raises:
         UnknownNameError: nothing has this name.
         DataError: the data is missing, half there or damaged; the message says what was looked for where.
+
+    Example:
+        >>> import flowprune as fp
+        >>> data = fp.load_data("digits", subset=100)
+        >>> len(data.train), data.classes, data.shape
+        (100, 10, (1, 16, 16))
     """
     if name not in _READERS:
         raise UnknownNameError("data set", name, _READERS)

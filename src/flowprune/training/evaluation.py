@@ -24,7 +24,14 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, data: Data, *, batch_size: int | None = None) -> Evaluation:
-    """Run all test images through the model on its device, in evaluation mode, and leave it as it was."""
+    """Run all test images through the model on its device, in evaluation mode, and leave it as it was.
+
+    Example:
+        >>> import flowprune as fp
+        >>> model = fp.models.create("vgg6", in_channels=1, width=4)
+        >>> fp.evaluate(model, fp.load_data("digits")).images
+        500
+    """
     hits, loss, images = totals(model, data, batch_size=batch_size).tolist()
     return Evaluation(100 * hits / images, loss / images, int(images))
 

@@ -110,12 +110,20 @@ def train(
     Raises:
         ModelError: the loss is no longer a number.
         OutputError, ArtifactError: the checkpoint is of other settings, or damaged.
+
+    Example:
+        >>> import flowprune as fp
+        >>> model = fp.models.create("vgg6", in_channels=1, width=4)
+        >>> data = fp.load_data("digits", subset=64)
+        >>> result = fp.train(model, data, fp.TrainingSettings(epochs=1), progress=False)
+        >>> [epoch["epoch"] for epoch in result.history], result.precision
+        ([1], 'float32')
     """
     accelerator = Accelerator(mixed_precision="no")
     folder = Path(run_folder) if run_folder is not None else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    model.to(accelerator.device, memory_format=torch.channels_last)
+    model.to(accelerator.device).to(memory_format=torch.channels_last)
     state = read_checkpoint(folder) if resume and folder is not None else None
     begun = None if state is None else state["settings"]["precision"]
     precision = settled_precision(accelerator, model, data, settings, folder=folder, resume=resume, begun=begun)

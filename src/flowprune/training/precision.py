@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowprune.artifacts.atomic_write import write_text
 from flowprune.engine.tracing.structural_copy import structural_copy
 from flowprune.errors import ArtifactError
 from flowprune.training.data import Data
@@ -187,8 +186,10 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def write_precision(folder: Path, measured: MeasuredPrecision) -> None:
-    """Write ``precision.json``."""
-    write_text(folder / PRECISION, json.dumps(asdict(measured), indent=1) + "\n")
+    """Write ``precision.json``, as a whole or not at all."""
+    temporary = folder / f"{PRECISION}.partial"
+    temporary.write_text(json.dumps(asdict(measured), indent=1) + "\n", encoding="utf-8")
+    temporary.replace(folder / PRECISION)
 
 
 def read_precision(folder: Path) -> Precision | None:

@@ -33,6 +33,12 @@ class TrainingSettings(BaseModel):
             what is faster on this processor, by a measurement of a second; float32 where the training lasts less than a minute.
         evaluate_every: epochs between two evaluations on the test images; the last epoch is always evaluated.
         seed: of the order of the images, their augmentation and dropout.
+
+    Example:
+        >>> import flowprune as fp
+        >>> settings = fp.TrainingSettings(epochs=40, lr=0.05)
+        >>> settings.schedule, settings.momentum
+        ('cosine', 0.9)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

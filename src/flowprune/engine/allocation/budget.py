@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from flowprune.engine.allocation.by_layer import Shares, checked_shares
+from flowprune.engine.signatures import Scope
 from flowprune.errors import BudgetError
 
 Kind = Literal["macs", "params", "channels", "threshold", "latency"]
-Scope = Literal["global", "local"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """What a budget may count."""
@@ -66,7 +66,7 @@ def budget_from(
     channels: Shares | None = None,
     threshold: float | None = None,
     latency: float | str | None = None,
-    scope: str = "global",
+    scope: Scope = "global",
 ) -> Budget:
     """The one budget that is given.
 
@@ -93,7 +93,7 @@ def budget_from(
     if isinstance(value, str):
         return Budget(kind, absolute=_absolute(kind, value), scope=scope)  # type: ignore[arg-type]
     if kind == "channels" and (isinstance(value, Mapping) or callable(value)):
-        return Budget("channels", share=checked_shares(value, "channels"), scope=scope)  # type: ignore[arg-type]
+        return Budget("channels", share=checked_shares(value, "channels"), scope=scope)
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not 0 < value <= 1:
         example = {"macs": "60M", "params": "60M", "latency": "4ms"}.get(kind)
         absolute = f', an absolute one a string like "{example}"' if example else ""

@@ -12,6 +12,7 @@ from flowprune.engine.allocation.budget import Budget
 from flowprune.engine.allocation.rounding import Rounding
 from flowprune.engine.allocation.search import Ranking
 from flowprune.engine.coupling.labels import Array
+from flowprune.engine.signatures import Scope
 from flowprune.errors import UnreachableBudgetError
 
 CLOSE_ENOUGH = 0.005
@@ -179,7 +180,7 @@ class _Search:
         return max(1, -(-min(grown) // unit)) if grown else None
 
 
-def _sequence(ranking: Ranking, limits: Array, scope: str) -> Array:
+def _sequence(ranking: Ranking, limits: Array, scope: Scope) -> Array:
     """The classes in the order in which they take a step. Equal keys keep the classes' order."""
     owners = np.repeat(np.arange(len(limits)), limits)
     places = np.concatenate([np.arange(int(limit)) for limit in limits] or [np.empty(0, dtype=np.int64)])

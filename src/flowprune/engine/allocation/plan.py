@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from flowprune.engine.signatures import Scope
 from flowprune.errors import ArtifactError
 
 FORMAT = 1
@@ -115,6 +116,17 @@ class BranchChange:
 class Plan:
     """What to cut.
 
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> plan = fp.plan(model, torch.zeros(1, 4), importance=fp.importance.L2(), channels=0.5)
+        >>> [(layer.layer, layer.channels) for layer in plan.layers]
+        [('0', (8, 4)), ('2', (2, 2))]
+        >>> plan.frozen
+        {'2.weight': 'it is an output of the model'}
+        >>> fp.Plan.from_dict(plan.as_dict()) == plan
+        True
+
     Attributes:
         asked: the budget as asked ("macs=0.5").
         scope: "global" or "local".
@@ -139,7 +151,7 @@ class Plan:
     """
 
     asked: str
-    scope: str
+    scope: Scope
     importance: str
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]
     shapes: Mapping[str, tuple[int, ...]]

@@ -12,8 +12,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import batch_size, call_model, meta_shadow, model_of, shadow
 from flowprune.errors import FlowpruneError, ModelError
+from flowprune.old_paths import formerly
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class _Row:
     output: tuple[int, ...] | None = None
 
 
-def measure(model: nn.Module, x: Any) -> Measurement:
+@formerly("x", "inputs")
+def measure(model: nn.Module, inputs: Inputs) -> Measurement:
     """Count multiply-accumulates (MACs) and parameters.
 
     MACs are half of what ``torch.utils.flop_counter.FlopCounterMode`` counts: convolutions, linear layers and matrix
@@ -66,18 +69,24 @@ def measure(model: nn.Module, x: Any) -> Measurement:
         model: any eager model. A shadow of it on meta tensors runs, so that neither memory nor time is spent; where the
             forward needs real numbers, a shadow on the model's own tensors does. The model's mode, hooks, buffers and
             the random state stay.
-        x: what the forward takes: a tensor, a tuple or list of positional arguments, or a dictionary of keyword
+        inputs: what the forward takes: a tensor, a tuple or list of positional arguments, or a dictionary of keyword
             arguments. The first dimension of the first tensor is the batch (or the length of the list, where
             images come in a list), which is divided out.
 
     Raises:
-        ModelError: the forward raises on ``x``, or the model is a wrapper or cannot be copied.
+        ModelError: the forward raises on ``inputs``, or the model is a wrapper or cannot be copied.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> found = fp.measure(torch.nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 32, 32))
+        >>> found.macs, found.params
+        (221184, 224)
     """
     model = model_of(model)
-    batch = max(1, batch_size(x))
-    counted = _on_meta(model, x)
+    batch = max(1, batch_size(inputs))
+    counted = _on_meta(model, inputs)
     if counted is None:
-        counted = _on_real(model, x)
+        counted = _on_real(model, inputs)
     total, rows = counted
     seen: set[int] = set()
     layers = []
@@ -93,22 +102,22 @@ def measure(model: nn.Module, x: Any) -> Measurement:
     return Measurement(round(total / 2 / batch), params, tuple(layers))
 
 
-def _on_meta(model: nn.Module, x: Any) -> tuple[int, dict[str, _Row]] | None:
+def _on_meta(model: nn.Module, inputs: Inputs) -> tuple[int, dict[str, _Row]] | None:
     try:
-        inputs = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("meta"), x)
-        return _count(meta_shadow(model), inputs)
+        without_data = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("meta"), inputs)
+        return _count(meta_shadow(model), without_data)
     except ModelError:
         raise
     except Exception:  # whatever a forward may raise when it meets tensors without data
         return None
 
 
-def _on_real(model: nn.Module, x: Any) -> tuple[int, dict[str, _Row]]:
+def _on_real(model: nn.Module, inputs: Inputs) -> tuple[int, dict[str, _Row]]:
     def own(tensor: torch.Tensor) -> torch.Tensor:
         return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
 
     try:
-        return _count(shadow(model, own), tree_map_only(torch.Tensor, own, x))
+        return _count(shadow(model, own), tree_map_only(torch.Tensor, own, inputs))
     except FlowpruneError:
         raise
     except Exception as error:

@@ -62,6 +62,22 @@ def compare(
 
     Raises:
         FlowpruneError: of a kind that says what is wrong: the recipe, the data, the model, a budget, the folder.
+
+    Example:
+        >>> import flowprune as fp
+        >>> recipe = {
+        ...     "network": {"name": "vgg6", "options": {"in_channels": 1, "width": 4}},
+        ...     "data": {"name": "digits", "subset": 64},
+        ...     "training": {"epochs": 1},
+        ...     "methods": ["l2", "fpgm"],
+        ...     "seeds": [0],
+        ...     "pruning": {"budgets": [{"macs": 0.5}]},
+        ...     "control": False,
+        ...     "scratch": None,
+        ... }
+        >>> found = fp.compare(recipe, "comparison", progress=False)
+        >>> [row["method"] for row in found["table"]]
+        ['dense', 'l2', 'fpgm']
     """
     began = time.perf_counter()
     if isinstance(recipe, (str, Path)):

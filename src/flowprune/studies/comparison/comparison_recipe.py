@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
+from flowprune.engine.signatures import Scope
 from flowprune.methods.importance import REGISTRY
 from flowprune.studies.pipeline.job import slug
 from flowprune.studies.recipe import (
@@ -39,7 +40,7 @@ class MethodSection(Section):
     name: str
     importance: str
     options: dict[str, Any] = Field(default_factory=dict)
-    scope: Literal["global", "local"] | None = None
+    scope: Scope | None = None
 
     def criterion(self, seed: int) -> ImportanceSection:
         """The criterion of one seed: where chance has a part in it, and the recipe does not fix it, it is this seed's."""

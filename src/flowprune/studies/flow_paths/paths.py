@@ -115,6 +115,14 @@ def flow_paths(
         DataError: there is no batch, a label is none, images differ in size, or a class in ``classes`` has no image.
         UnknownNameError: for an unknown option or module name.
         TraceError: if its forward cannot be recorded.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> found = fp.flow_paths(fp.models.create("resnet8", width=4), [torch.randn(8, 3, 32, 32)])
+        >>> len(found.profile.points), [stage.shape for stage in found.stages]
+        (4, [(4, 32, 32), (8, 16, 16), (16, 8, 8)])
+        >>> found.totals["gradient"] > 0
+        True
     """
     if across not in ("skip", "project", None):
         raise UnknownNameError("across", str(across), ("skip", "project"))

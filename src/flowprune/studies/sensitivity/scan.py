@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -15,6 +14,7 @@ from flowprune.engine.planning import CoupledModel
 from flowprune.engine.planning.criterion import AskedOnce, name_of
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts
+from flowprune.engine.signatures import Inputs
 from flowprune.errors import BudgetError, ModelError
 from flowprune.methods.importance import L2, Importance
 from flowprune.pruning import check_finite, plan, prune
@@ -25,7 +25,7 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 def sensitivity(
     model: nn.Module,
-    inputs: Any,
+    inputs: Inputs,
     evaluate: Callable[[nn.Module], float],
     *,
     importance: Importance | None = None,
@@ -54,6 +54,15 @@ def sensitivity(
         BudgetError: a share is none.
         ModelError: ``evaluate`` returned no number, or as ``plan`` raises it.
         TraceError: the forward raises on the example inputs.
+
+    Example:
+        >>> import flowprune as fp
+        >>> model, data = fp.models.create("vgg6", in_channels=1, width=4), fp.load_data("digits")
+        >>> found = fp.sensitivity(
+        ...     model, data.example_input(), lambda small: fp.evaluate(small, data).top1, shares=[0.5]
+        ... )
+        >>> [(row.name, row.channels) for row in found.rows][:2]
+        [('features.conv1_1', 4), ('features.conv1_2', 4)]
     """
     asked = tuple(sorted({_checked(share) for share in shares}))
     if not asked:

@@ -108,6 +108,15 @@ class FeatureFlow:
         UnknownNameError: for an unknown option or module name.
         ModelError: if the model is DataParallel or FSDP, or no points are found in it.
         TraceError: if its forward cannot be recorded.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = fp.models.create("resnet8", width=4)
+        >>> flow = fp.FeatureFlow(model, gradient=1e-3, curvature=1e-3)
+        >>> inputs, targets = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+        >>> task_loss = torch.nn.functional.cross_entropy(model(inputs), targets)
+        >>> (task_loss + flow.penalty()).backward()
+        >>> flow.close()
     """
 
     def __init__(
