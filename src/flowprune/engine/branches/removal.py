@@ -27,12 +27,12 @@ from flowprune.engine.constants import Folding
 from flowprune.engine.coupling.analysis import Freeze
 from flowprune.engine.coupling.labels import Array
 from flowprune.engine.interfaces import Importance
-from flowprune.engine.measuring import FilterLayer
 from flowprune.engine.planning import CoupledModel, Selection, assemble
 from flowprune.engine.planning.contradictions import Contradiction
 from flowprune.engine.surgery import certify, cut, cut_on_meta
 from flowprune.engine.surgery.branch_modules import CONSTANT, PLACES, READS
 from flowprune.engine.surgery.restructuring import restructured
+from flowprune.engine.tracing import FilterLayer
 from flowprune.errors import FlowpruneError
 
 Mask = NDArray[np.bool_]

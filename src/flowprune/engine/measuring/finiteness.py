@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from flowprune.errors import ModelError
+
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether a tensor holds neither NaN nor infinity.
@@ -16,3 +18,17 @@ def is_finite(tensor: torch.Tensor) -> bool:
     detached = tensor.detach()
     wide = detached.sum(dtype=torch.float32) if detached.dtype in (torch.float16, torch.bfloat16) else detached.sum()
     return bool(torch.isfinite(wide)) or bool(torch.isfinite(detached).all())
+
+
+def finite(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    """The tensor called ``name``, in float64 on the CPU.
+
+    Raises:
+        ModelError: it holds a NaN or an infinity.
+    """
+    tensor = tensors[name].to("cpu", torch.float64)
+    if not is_finite(tensor):
+        raise ModelError(
+            f"parameter {name!r} holds NaN or infinite values; load weights from before the training diverged"
+        )
+    return tensor

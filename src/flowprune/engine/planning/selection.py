@@ -28,9 +28,10 @@ from flowprune.engine.allocation import (
 from flowprune.engine.constants import Folding, fold_constants
 from flowprune.engine.coupling import Coupling
 from flowprune.engine.interfaces import Importance
-from flowprune.engine.measuring import FilterLayer, is_dead, reference_scale
+from flowprune.engine.measuring import is_dead, reference_scale
 from flowprune.engine.measuring.dead_filters import DEAD_BELOW
 from flowprune.engine.planning.coupled_model import CoupledModel
+from flowprune.engine.tracing import FilterLayer
 from flowprune.errors import ModelError
 
 LARGEST_CUT = 0.9

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flowprune.engine.measuring.batches import model_device
-from flowprune.engine.measuring.filter_layers import tensors_of
+from flowprune.engine.tracing import tensors_of
 from flowprune.methods.importance._passes.calibration_data import Loss, cross_entropy, labelled_in
 from flowprune.methods.importance._passes.gradients import (
     differentiable_shadow,
