@@ -24,8 +24,8 @@ from flowprune.engine.branches.merged_layers import merged_layers
 from flowprune.engine.branches.readers import find_readers, unread
 from flowprune.engine.branches.silenced_ends import TOLERANCE, difference, silenced, silences
 from flowprune.engine.constants import Folding
-from flowprune.engine.coupling.analysis import Freeze
 from flowprune.engine.coupling.labels import Array
+from flowprune.engine.coupling.notes import Freeze
 from flowprune.engine.interfaces import Importance
 from flowprune.engine.planning import CoupledModel, Selection, assemble
 from flowprune.engine.planning.contradictions import Contradiction
