@@ -8,10 +8,10 @@ from torch import nn
 
 from flowprune.engine.branches.ends import find_ends
 from flowprune.engine.coupling import CoupledGroup
-from flowprune.engine.measuring import filter_layers
 from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.signatures import Heads, Inputs
+from flowprune.engine.tracing import filter_layers
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ TODAY = {
     "flowprune.branches": ["flowprune.engine.branches"],
     "flowprune.coupling": ["flowprune.engine.coupling"],
     "flowprune.measuring": ["flowprune.engine.measuring"],
+    "flowprune.measuring.filter_layers": ["flowprune.engine.tracing.filter_layers"],
     "flowprune.planning": ["flowprune.engine.planning"],
     "flowprune.surgery": ["flowprune.engine.surgery"],
     "flowprune.tracing": ["flowprune.engine.tracing"],

@@ -16,8 +16,8 @@ import flowprune as fp
 from flowprune.cli import app
 from flowprune.engine.allocation import Plan
 from flowprune.engine.allocation.composition import composed
-from flowprune.engine.measuring import filter_layers
 from flowprune.engine.steps.lineage import lineage_of
+from flowprune.engine.tracing import filter_layers
 from flowprune.errors import BudgetError, ModelError
 from flowprune.explanation import explain
 from flowprune.pruning import prune_iteratively

@@ -13,8 +13,7 @@ from torch import nn
 
 import flowprune as fp
 from flowprune.engine.branches.ends import find_ends
-from flowprune.engine.measuring import filter_layers
-from flowprune.engine.tracing import trace
+from flowprune.engine.tracing import filter_layers, trace
 from flowprune.errors import UnreachableBudgetError
 
 

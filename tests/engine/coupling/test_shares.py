@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from flowprune.engine.coupling.analysis import Tie
+from flowprune.engine.coupling.notes import Tie
 from flowprune.engine.coupling.shares import match_shares
 from flowprune.engine.tracing.integers import Attribute, Expression, evaluate, solved_for_first
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from flowprune.engine.measuring import dead_filters, filter_layers, filter_scales, sparsity
+from flowprune.engine.measuring import dead_filters, filter_scales, sparsity
+from flowprune.engine.tracing import filter_layers
 from flowprune.errors import DataError, ModelError
 from flowprune.models import create
 

@@ -15,8 +15,8 @@ from flowprune.engine.branches.ends import BranchEnd, block_around, stand_ins
 from flowprune.engine.branches.readers import Reader
 from flowprune.engine.branches.savings import is_worth_opening, is_worth_reading
 from flowprune.engine.constants import constants_behind
-from flowprune.engine.measuring.filter_layers import tensors_of
 from flowprune.engine.planning import CoupledModel
+from flowprune.engine.tracing import tensors_of
 
 Mask = NDArray[np.bool_]
 

@@ -9,12 +9,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from flowprune.engine.measuring import FilterLayer
 from flowprune.engine.surgery.branch_modules import can_be_placed
-from flowprune.engine.tracing import Graph, Operation
-
-_ADDITIONS = ("aten.add", "aten.add_")
-_ACTIVATIONS = {"aten.relu": "relu", "aten.relu_": "relu", "aten.hardtanh": "relu6", "aten.hardtanh_": "relu6"}
+from flowprune.engine.tracing import FilterLayer, Graph, Operation
+from flowprune.engine.tracing.operator_kinds import adds_activations, rectifier
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def find_ends(model: nn.Module, graph: Graph, layers: Iterable[FilterLayer]) -> 
         elif calls[0].outputs != (value,):
             refused[layer.name] = f"{norm.module} does more than normalise"
         else:
-            addition = next(reader for reader in consumers[value] if reader.name in _ADDITIONS)
+            addition = next(reader for reader in consumers[value] if adds_activations(reader, graph))
             shape = graph.values[value].shape
             alone = _alone(graph, norm)
             positions = 1
@@ -134,8 +131,8 @@ def block_around(graph: Graph, end: BranchEnd) -> WholeBlock | None:
         return None
     calls = {path: [call for call in graph.calls if call.path == path] for path in {c.path for c in graph.calls}}
     readers = consumers.get(total, [])
-    after = readers[0] if len(readers) == 1 and _activation(readers[0]) else None
-    for last, activation in ((after, _activation(after) if after is not None else ""), (end.addition, "")):
+    after = readers[0] if len(readers) == 1 and rectifier(readers[0]) else None
+    for last, activation in ((after, rectifier(after) if after is not None else ""), (end.addition, "")):
         if last is None:
             continue
         inside = end.alone | {end.addition.index, last.index}
@@ -149,16 +146,9 @@ def block_around(graph: Graph, end: BranchEnd) -> WholeBlock | None:
                 and inside.issuperset(range(call.first, call.last))
             ):
                 before = producers.get(stream)
-                same = not activation or (before is not None and _activation(before) == activation)
+                same = not activation or (before is not None and rectifier(before) == activation)
                 return WholeBlock(call.path, activation, same)
     return None
-
-
-def _activation(operation: Operation) -> str:
-    kind = _ACTIVATIONS.get(operation.name, "")
-    if kind == "relu6" and (operation.argument("min_val", -1), operation.argument("max_val", 1)) != (0, 6):
-        return ""
-    return kind
 
 
 def stand_ins(model: nn.Module, graph: Graph, end: BranchEnd) -> tuple[str, ...] | str:

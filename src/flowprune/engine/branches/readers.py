@@ -19,6 +19,7 @@ from flowprune.engine.constants import ZERO, known_constants
 from flowprune.engine.coupling import Analysis
 from flowprune.engine.surgery.branch_modules import can_read
 from flowprune.engine.tracing import Graph
+from flowprune.engine.tracing.operator_kinds import is_convolution
 
 Mask = NDArray[np.bool_]
 
@@ -56,7 +57,7 @@ def find_readers(model: nn.Module, graph: Graph, ends: Sequence[BranchEnd], aske
     for end in ends:
         for index in sorted(end.alone):
             operation = graph.operations[index]
-            if operation.name not in ("aten.convolution", "aten._convolution"):
+            if not is_convolution(operation):
                 continue
             read = operation.argument("input").value
             maker = producers.get(read)

@@ -24,9 +24,9 @@ from flowprune.engine.branches.merged_layers import merged_layers
 from flowprune.engine.branches.readers import find_readers, unread
 from flowprune.engine.branches.silenced_ends import TOLERANCE, difference, silenced, silences
 from flowprune.engine.constants import Folding
-from flowprune.engine.coupling.analysis import Freeze
 from flowprune.engine.coupling.labels import Array
-from flowprune.engine.measuring import FilterLayer, reference_scale
+from flowprune.engine.coupling.notes import Freeze
+from flowprune.engine.measuring import reference_scale
 from flowprune.engine.measuring.dead_filters import DEAD_BELOW
 from flowprune.engine.planning import CoupledModel, Request, Selection, assemble
 from flowprune.engine.planning.contradictions import Contradiction
@@ -34,6 +34,7 @@ from flowprune.engine.planning.selection import Scales, dead_by_layer
 from flowprune.engine.surgery import cut
 from flowprune.engine.surgery.branch_modules import CONSTANT, PLACES, READS
 from flowprune.engine.surgery.restructuring import restructured
+from flowprune.engine.tracing import FilterLayer
 from flowprune.errors import FlowpruneError
 
 Mask = NDArray[np.bool_]

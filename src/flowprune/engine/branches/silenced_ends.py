@@ -13,9 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowprune.engine.constants import constants_behind
-from flowprune.engine.measuring import FilterLayer
-from flowprune.engine.measuring.filter_layers import tensors_of
-from flowprune.engine.tracing import Graph, Reference, call_model, shadow
+from flowprune.engine.tracing import FilterLayer, Graph, Reference, call_model, shadow, tensors_of
 
 TOLERANCE = 1e-7
 """Largest difference of an output, as a share of its largest value."""

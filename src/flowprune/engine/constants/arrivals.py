@@ -9,9 +9,7 @@ from torch import Tensor
 
 from flowprune.engine.constants.knowledge import Knowledge
 from flowprune.engine.tracing import Operation, Reference
-
-READING_LAYERS = ("aten.convolution", "aten._convolution", "aten.mm", "aten.addmm")
-"""Operators that weigh the channels of what they read, and can take up what a constant channel adds."""
+from flowprune.engine.tracing.operator_kinds import is_convolution
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Arrival:
 
 def read_by(operation: Operation) -> tuple[Reference, Reference]:
     """The channels a layer reads and the weight it reads them by, among its arguments."""
-    if "convolution" in operation.name:
+    if is_convolution(operation):
         return operation.argument("input"), operation.argument("weight")
     return operation.argument("mat1" if operation.name == "aten.addmm" else "self"), operation.argument("mat2")
 

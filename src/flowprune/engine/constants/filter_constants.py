@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from flowprune.engine.constants.knowledge import Knowledge, learned
 from flowprune.engine.coupling.roles import layer_of
 from flowprune.engine.tracing import Graph, Operation, Reference
+from flowprune.engine.tracing.operator_kinds import is_convolution, is_layer
 
 
 def constants_behind(
@@ -23,7 +24,7 @@ def constants_behind(
     still varies says beta on average, as far as the running statistics are those of the weights.
     """
     maker = producers.get(operation.argument("input").value)
-    if maker is None or maker.name not in ("aten.convolution", "aten._convolution", "aten.mm", "aten.addmm"):
+    if maker is None or not is_layer(maker):
         return None
 
     def tensor(argument: Any) -> torch.Tensor | None:
@@ -34,7 +35,7 @@ def constants_behind(
     if mean is None or variance is None:
         return None
     gamma, beta = tensor(operation.argument("weight")), tensor(operation.argument("bias"))
-    bias = tensor(maker.argument("bias") if "convolution" in maker.name else maker.argument("self"))
+    bias = tensor(maker.argument("bias") if is_convolution(maker) else maker.argument("self"))
     epsilon = operation.argument("eps", operation.argument("epsilon", 1e-5))
     if operation.argument("training", False):  # by the batch's statistics a filter without weights is at its mean, too
         return layer_of(maker, graph), torch.zeros_like(mean) if beta is None else beta
@@ -47,13 +48,13 @@ def _without_weights(
     maker: Operation, graph: Graph, like: torch.Tensor, tensors: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
     """[filters] bool: whether all weights of a convolution's or product's filter are zero; False where they cannot be told."""
-    argument = maker.argument("weight") if "convolution" in maker.name else maker.argument("mat2")
-    dimension = 1 if "convolution" not in maker.name or maker.argument("transposed", False) else 0
+    argument = maker.argument("weight") if is_convolution(maker) else maker.argument("mat2")
+    dimension = 1 if not is_convolution(maker) or maker.argument("transposed", False) else 0
     view = graph.producers().get(argument.value)
     if view is not None and view.name == "aten.t":
         argument, dimension = view.argument("self"), 0
     name = graph.parameters.get(argument.value)
-    groups = maker.argument("groups", 1) if "convolution" in maker.name else 1
+    groups = maker.argument("groups", 1) if is_convolution(maker) else 1
     if name is not None and dimension == 1 and groups > 1:  # transposed: [read, made a group, ...]
         held = tensors[name].detach()
         return (held.reshape(groups, -1, *held.shape[1:]).movedim(2, 1).flatten(2) == 0).all(dim=2).flatten()

@@ -15,9 +15,8 @@ from flowprune.engine.constants.arrivals import Arrival, read_by
 from flowprune.engine.constants.known_constants import KnownConstants
 from flowprune.engine.coupling import Analysis, Coupling
 from flowprune.engine.coupling.roles import layer_of
-from flowprune.engine.coupling.rules import rule_of
-from flowprune.engine.coupling.rules.normalization import batch_norm
 from flowprune.engine.tracing import Graph, Operation, Reference
+from flowprune.engine.tracing.operator_kinds import is_batch_norm, is_convolution
 
 ZERO = 1e-12
 
@@ -86,7 +85,7 @@ class _Reader:
         self.arrival = arrival
         self.graph: Graph = evaluation.graph
         self.layer = layer_of(operation, self.graph)
-        self.is_convolution = "convolution" in operation.name
+        self.is_convolution = is_convolution(operation)
         self.read, weight = read_by(operation)
         dimension = (0 if operation.argument("transposed", False) else 1) if self.is_convolution else 0
         self.plain = not self.is_convolution or (operation.argument("groups", 1) == 1 and dimension == 1)
@@ -149,7 +148,7 @@ class _Reader:
         assert value is not None
         width = self.graph.values[value].shape[1]
         readers = self.graph.consumers().get(value, [])
-        norm = readers[0] if len(readers) == 1 and rule_of(readers[0]) is batch_norm else None
+        norm = readers[0] if len(readers) == 1 and is_batch_norm(readers[0]) else None
         if norm is not None and norm.argument("training", False):
             norm = None  # by the batch's statistics it takes a shift of its running mean for nothing
         mean = norm.argument("running_mean") if norm is not None else None

@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flowprune.engine.constants.aliasing import memory_of
-from flowprune.engine.constants.arrivals import READING_LAYERS, Arrival, arrival, read_by
+from flowprune.engine.constants.arrivals import Arrival, arrival, read_by
 from flowprune.engine.constants.bounded import bounded_values
 from flowprune.engine.constants.filter_constants import with_dead_filters
 from flowprune.engine.constants.interpretation import interpret
 from flowprune.engine.constants.knowledge import Knowledge
 from flowprune.engine.constants.mixing import Mixture, mixtures, silent_labels
 from flowprune.engine.coupling import Analysis
-from flowprune.engine.coupling.rules import rule_of
-from flowprune.engine.coupling.rules.normalization import batch_norm
-from flowprune.engine.measuring.filter_layers import tensors_of
-from flowprune.engine.tracing import Operation
+from flowprune.engine.tracing import Operation, tensors_of
+from flowprune.engine.tracing.operator_kinds import is_batch_norm, is_layer
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,13 @@ def known_constants(
         if operation.index in found:
             silent = silent_labels(operation, evaluation, known, finite.__contains__)
             found[operation.index] = replace(found[operation.index], silent=silent)
-        if operation.name in READING_LAYERS:
+        if is_layer(operation):  # it weighs the channels it reads, and can take up what a constant one adds
             x, weight = read_by(operation)
             channels = graph.values[x.value].shape[1]
             arrivals[operation.index] = arrival(known(x.value), known(weight.value), channels)
 
     def told(operation: Operation, known: Knowledge | None) -> Knowledge | None:
-        if rule_of(operation) is batch_norm:
+        if is_batch_norm(operation):
             return with_dead_filters(operation, known, graph, producers, dead, tensors)
         return known
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprune.engine.constants.arrivals import READING_LAYERS
 from flowprune.engine.constants.knowledge import Knowledge, is_zero
 from flowprune.engine.coupling import Analysis
 from flowprune.engine.coupling.labels import Array, Layout
 from flowprune.engine.coupling.rules import rule_of
-from flowprune.engine.coupling.rules.normalization import batch_norm, group_norm, layer_norm
+from flowprune.engine.coupling.rules.normalization import group_norm, layer_norm
 from flowprune.engine.coupling.rules.pointwise import pointwise
 from flowprune.engine.tracing import Operation
+from flowprune.engine.tracing.operator_kinds import is_batch_norm, is_layer
 
 _ADDING_UP = frozenset({"aten.bmm", "aten.sum"})
 """Operators that a channel of exact zeros adds nothing to."""
@@ -64,7 +64,7 @@ def mixtures(evaluation: Analysis) -> dict[int, Mixture]:
     none = np.empty(0, dtype=np.int64)
     for operation in evaluation.graph.operations:
         kind = rule_of(operation)
-        if operation.name in READING_LAYERS or kind is pointwise or kind is batch_norm:
+        if is_layer(operation) or is_batch_norm(operation) or kind is pointwise:
             continue
         entering = _labels_of(evaluation, operation.inputs())
         if len(entering):

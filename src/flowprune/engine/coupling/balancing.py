@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprune.engine.coupling.analysis import Freeze, Notes
 from flowprune.engine.coupling.labels import Array
+from flowprune.engine.coupling.notes import Freeze, Notes
 
 _SIGNATURE_SEED = 20210604
 UNMATCHED = "rows that must stay equally long cannot be matched with one another"

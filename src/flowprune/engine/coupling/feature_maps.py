@@ -7,14 +7,9 @@ from dataclasses import dataclass
 
 from flowprune.engine.coupling.roles import layer_of
 from flowprune.engine.coupling.rules import rule_of
-from flowprune.engine.coupling.rules.normalization import batch_norm
 from flowprune.engine.coupling.rules.pointwise import pointwise
-from flowprune.engine.tracing import Graph, Operation, Reference
-
-_COPIES = (
-    *("aten.clone", "aten._to_copy", "aten.alias", "aten.detach", "aten.lift_fresh", "aten.copy_"),
-    *("aten.native_dropout", "aten.bernoulli", "aten.zeros_like"),
-)
+from flowprune.engine.tracing import Graph, Operation
+from flowprune.engine.tracing.operator_kinds import adds_activations, is_arithmetic, is_batch_norm, is_copy, is_layer
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ def sightings(graph: Graph) -> list[Sighting]:
     consumers = graph.consumers()
     found: list[Sighting] = []
     for operation in graph.operations:
-        if operation.name not in ("aten.convolution", "aten._convolution", "aten.mm", "aten.addmm"):
+        if not is_layer(operation):
             continue
         unit = layer_of(operation, graph)
 
@@ -43,17 +38,17 @@ def sightings(graph: Graph) -> list[Sighting]:
 
         see("convolution", operation)
         current = operation
-        normalization = _next(current, consumers, _is_normalization)
+        normalization = _next(current, consumers, is_batch_norm)
         if normalization is not None:
             see("normalized", normalization)
             current = normalization
-        activation = _next(current, consumers, _is_activation)
+        activation = _next(current, consumers, _activates)
         if activation is not None:
             see("activated", activation)
             current = activation
-        addition = _next(current, consumers, lambda candidate: _is_addition(candidate, graph))
+        addition = _next(current, consumers, lambda candidate: adds_activations(candidate, graph))
         if addition is not None:
-            after = _next(addition, consumers, _is_activation)
+            after = _next(addition, consumers, _activates)
             see("added", after if after is not None else addition)
     return found
 
@@ -68,25 +63,12 @@ def _next(
     return None
 
 
-def _is_normalization(operation: Operation) -> bool:
-    return rule_of(operation) is batch_norm
-
-
-def _is_activation(operation: Operation) -> bool:
-    """Pointwise, of one tensor, and more than a copy."""
+def _activates(operation: Operation) -> bool:
+    """Pointwise, of one tensor, and more than a copy: an activation function, also one that the code writes out (a clamp), or an
+    operator of the user's own that has the pointwise rule."""
     return (
         rule_of(operation) is pointwise
         and len(operation.inputs()) == 1
-        and operation.name not in _COPIES
-        and not operation.name.startswith(("aten.add", "aten.mul", "aten.div", "aten.sub"))
-    )
-
-
-def _is_addition(operation: Operation, graph: Graph) -> bool:
-    tensors = [a for a in operation.arguments if isinstance(a, Reference)]
-    return (
-        operation.name in ("aten.add", "aten.add_")
-        and len(tensors) == 2
-        and graph.values[tensors[0].value].shape == graph.values[tensors[1].value].shape
-        and not any(tensor.value in graph.parameters for tensor in tensors)
+        and not is_copy(operation)
+        and not is_arithmetic(operation)
     )

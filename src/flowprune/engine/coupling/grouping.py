@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprune.engine.coupling.analysis import Analysis, Notes
 from flowprune.engine.coupling.balancing import match_rows, signatures
+from flowprune.engine.coupling.dense_propagation import Analysis
 from flowprune.engine.coupling.feature_maps import sightings
 from flowprune.engine.coupling.groups import CoupledGroup, FeatureMap, Member
 from flowprune.engine.coupling.labels import Array
+from flowprune.engine.coupling.notes import Notes
 from flowprune.engine.coupling.roles import Roles, roles_in
 from flowprune.engine.coupling.shares import match_shares
 
@@ -26,18 +27,21 @@ class Coupling:
         channels: for each group, the component (its smallest label) of every channel.
         classes: groups that must lose channels in step, by index; a group without such a constraint is a class of its own.
         strides: for each group, how many of its channels leave in one step of its class.
-        roots: the component of every label.
         frozen: name of a weight -> why its channels stay.
-        notes: what the rules said.
+        notes: what the rules said, and what grouping has found must stay, too.
     """
 
     groups: tuple[CoupledGroup, ...]
     channels: tuple[Array, ...]
     classes: tuple[tuple[int, ...], ...]
     strides: tuple[int, ...]
-    roots: Array
     frozen: dict[str, str]
     notes: Notes
+
+    @property
+    def roots(self) -> Array:
+        """[labels]: the component of every label."""
+        return self.notes.roots
 
 
 def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
@@ -46,8 +50,7 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
     Channels with the same signature form one group. The rows of balance constraints are matched group by group; where that asks
     for smaller groups, or for channels to stay, the groups are formed again.
     """
-    roots = notes.roots()
-    notes.freezes.extend(notes.bound_rows(roots))
+    roots = notes.roots
     evaluation = passes[0]
     roles: Roles = {}
     for analysis in passes:  # what runs in training only has roles too
@@ -71,10 +74,10 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
             tied = match_shares(notes.ties, roots, channels, matching.classes)
             if not tied.unmatched:
                 break
-            notes.freezes.extend(tied.unmatched)
+            notes = notes.frozen(tied.unmatched)
         for root, piece in matching.pieces.items():
             pieces[root] = pieces.get(root, 0) * 31 + piece
-        notes.freezes.extend(matching.unmatched)
+        notes = notes.frozen(matching.unmatched)
 
     rank = np.full(notes.labels, -1, dtype=np.int64)
     for members in channels:
@@ -105,7 +108,7 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
         CoupledGroup(name, len(channels[g]), tuple(collected[g]), tuple(maps[g])) for g, name in enumerate(names)
     )
     names_frozen = _frozen_names(notes, roots, frozen, roles)
-    return Coupling(groups, tuple(channels), tied.classes, tied.strides, roots, names_frozen, notes)
+    return Coupling(groups, tuple(channels), tied.classes, tied.strides, names_frozen, notes)
 
 
 def _first_appearance(signature: NDArray[np.uint64]) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowprune.engine.coupling.analysis import Analysis
+from flowprune.engine.coupling.dense_propagation import Analysis
 from flowprune.engine.coupling.labels import block_at
 from flowprune.engine.coupling.propagation import place_of
 from flowprune.engine.tracing import Operation, Reference
@@ -46,7 +46,7 @@ def _note_limit(analysis: Analysis, limit: Expression, of: Expression) -> None:
     if not any(block is None for block in limited):
         return
     for attribute in attributes_in(limit):
-        analysis.notes.held.setdefault(attribute, "positions are cut at it, divided by it or compared with it, too")
+        analysis.hold(attribute, "positions are cut at it, divided by it or compared with it, too")
     if None not in limiting and not any(limited) and not attributes_in(of):
         # else a batch times heads is meant, or the like
         for block in limiting:
@@ -61,7 +61,7 @@ def _hold(analysis: Analysis, expression: Expression, reason: str) -> None:
         if block is not None:
             analysis.freeze(block.labels, reason)
     for attribute in attributes_in(expression):
-        analysis.notes.held.setdefault(attribute, reason)
+        analysis.hold(attribute, reason)
 
 
 def _integers(operation: Operation) -> Iterator[tuple[int | None, Expression]]:

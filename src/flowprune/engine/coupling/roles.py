@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowprune.engine.tracing import Graph, Operation, Reference
+from flowprune.engine.tracing.operator_kinds import is_convolution, is_normalization, is_product
 
 Roles = dict[tuple[str, int], str]
 """(parameter name, dimension) -> "output", "input" or "normalization"; a dimension not in it is "other"."""
@@ -18,12 +19,12 @@ def roles_in(graph: Graph) -> Roles:
             roles.setdefault((graph.parameters[argument.value], dimension), role)
 
     for operation in graph.operations:
-        if operation.name in ("aten.convolution", "aten._convolution"):
+        if is_convolution(operation):
             made = 1 if operation.argument("transposed", False) else 0
             give(operation.argument("weight"), made, "output")
             give(operation.argument("weight"), 1 - made, "input")
             give(operation.argument("bias"), 0, "output")
-        elif operation.name in ("aten.mm", "aten.addmm"):
+        elif is_product(operation):
             right: Reference = operation.argument("mat2")
             maker = producers.get(right.value)
             if maker is not None and maker.name == "aten.t":
@@ -34,7 +35,7 @@ def roles_in(graph: Graph) -> Roles:
                 give(right, 0, "input")
             if operation.name == "aten.addmm":
                 give(operation.argument("self"), 0, "output")
-        elif operation.name.endswith("_norm") or "batch_norm" in operation.name:
+        elif is_normalization(operation):
             for name in ("weight", "bias", "running_mean", "running_var"):
                 give(operation.argument(name), 0, "normalization")
     return roles
@@ -42,7 +43,7 @@ def roles_in(graph: Graph) -> Roles:
 
 def layer_of(operation: Operation, graph: Graph) -> str:
     """The dotted path of the layer an operation belongs to: its weight's owner, else the module it runs in."""
-    weight = operation.argument("weight") if operation.name.endswith("convolution") else operation.argument("mat2")
+    weight = operation.argument("weight") if is_convolution(operation) else operation.argument("mat2")
     if isinstance(weight, Reference):
         name = graph.parameters.get(weight.value)
         if name is None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flowprune.engine.coupling.analysis import Freeze, Tie
 from flowprune.engine.coupling.labels import Array
+from flowprune.engine.coupling.notes import Freeze, Tie
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from flowprune.engine.measuring.cost import LayerMeasurement, Measurement, measure
 from flowprune.engine.measuring.dead_filters import DeadFilters, DeadInLayer, dead_filters, is_dead, reference_scale
-from flowprune.engine.measuring.filter_layers import FilterLayer, FollowingNorm, filter_layers
 from flowprune.engine.measuring.filter_scales import filter_scales
 from flowprune.engine.measuring.finiteness import finite, is_finite
 from flowprune.engine.measuring.sparsity import LayerSparsity, Sparsity, sparsity
@@ -10,14 +9,11 @@ from flowprune.engine.measuring.sparsity import LayerSparsity, Sparsity, sparsit
 __all__ = [
     "DeadFilters",
     "DeadInLayer",
-    "FilterLayer",
-    "FollowingNorm",
     "LayerMeasurement",
     "LayerSparsity",
     "Measurement",
     "Sparsity",
     "dead_filters",
-    "filter_layers",
     "filter_scales",
     "finite",
     "is_dead",

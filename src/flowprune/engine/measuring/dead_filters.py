@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from flowprune.engine.measuring.filter_layers import FilterLayer
 from flowprune.engine.measuring.filter_scales import filter_scales
+from flowprune.engine.tracing import FilterLayer
 
 DEAD_BELOW = 1e-2
 """A filter is dead below this share of the network's 90th percentile of filter scales."""

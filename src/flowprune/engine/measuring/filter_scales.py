@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from flowprune.engine.measuring.batches import input_of, model_device
-from flowprune.engine.measuring.filter_layers import FilterLayer, filter_layers, in_double, norm_multiplier, tensors_of
-from flowprune.engine.tracing import Graph, observe, trace
+from flowprune.engine.measuring.finiteness import in_double
+from flowprune.engine.tracing import FilterLayer, FollowingNorm, Graph, filter_layers, observe, tensors_of, trace
 from flowprune.errors import DataError
 
 
@@ -49,6 +49,13 @@ def filter_scales(
     if unmeasured and batches is not None:
         scales.update(_deviations(model, unmeasured, batches, graph))
     return scales
+
+
+def norm_multiplier(norm: FollowingNorm, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """gamma / sqrt(running_var + eps) of every channel: what the batch norm multiplies with, ``[channels]``."""
+    variance = in_double(tensors, norm.running_var)
+    multiplier = (variance + norm.eps).rsqrt()
+    return multiplier if norm.weight is None else multiplier * in_double(tensors, norm.weight)
 
 
 def _deviations(

@@ -29,3 +29,12 @@ def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
     if not is_finite(tensor):
         raise ModelError(f"{name} holds NaN or infinite values; load weights from before the training diverged")
     return tensor.detach()
+
+
+def in_double(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    """The tensor called ``name``, in float64 on the CPU.
+
+    Raises:
+        ModelError: it holds a NaN or an infinity.
+    """
+    return finite(tensors[name], name).to("cpu", torch.float64)

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flowprune.engine.measuring.filter_layers import FilterLayer, filter_layers, in_double, norm_multiplier, tensors_of
+from flowprune.engine.measuring.filter_scales import norm_multiplier
+from flowprune.engine.measuring.finiteness import in_double
+from flowprune.engine.tracing import FilterLayer, filter_layers, tensors_of
 
 NEGLIGIBLE_BELOW = 1e-3
 """A weight is negligible below this share of the network's 90th percentile of absolute weights."""

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprune.engine.allocation import AttributeChange, Plan
-from flowprune.engine.coupling.analysis import Extent, Freeze
 from flowprune.engine.coupling.labels import Array, Block, survivors
+from flowprune.engine.coupling.notes import Extent, Freeze
 from flowprune.engine.planning.contradictions import Contradiction
 from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.criterion import name_of
@@ -102,7 +102,7 @@ def _attributes(
                 AttributeChange(attribute.module, attribute.name, attribute.position, uses[0][0], results[0])
             )
     mended = {Attribute(change.module, change.name, change.position): change.after for change in changes}
-    numbers = coupling.notes.numbers | mended
+    numbers = {**coupling.notes.numbers, **mended}
     for extent, after in computed:
         if evaluate(extent.expression, numbers.__getitem__) != after:
             dense = evaluate(extent.expression, coupling.notes.numbers.__getitem__)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from flowprune.engine.coupling.analysis import Freeze, Notes, Tie
 from flowprune.engine.coupling.labels import Array
+from flowprune.engine.coupling.notes import Freeze, Notes
 from flowprune.engine.tracing.integers import Attribute
 
 
@@ -31,19 +29,8 @@ class Contradiction:
         return [Freeze(labels, self.reason) for labels in self.uses]
 
 
-def level(contradiction: Contradiction, notes: Notes) -> None:
-    """Ask that what the attribute counts shrinks in step: equally many leave where it counts equally many, else the same share."""
-    first, *others = contradiction.uses
-    place = str(contradiction.attribute)
-    for labels in others:
-        if len(labels) == len(first):
-            notes.balances.append(np.stack([first, labels]))
-        else:
-            notes.ties.append(Tie(first, labels, place))
-
-
-def settle(conflicts: Sequence[Freeze | Contradiction], notes: Notes, levelled: set[Attribute]) -> list[Freeze]:
-    """What must be frozen; what can be met by shrinking in step is asked of the groups first, once an attribute."""
+def settle(conflicts: Sequence[Freeze | Contradiction], notes: Notes, levelled: set[Attribute]) -> Notes:
+    """The notes, and what must be frozen; what can be met by shrinking in step is asked of the groups first, once an attribute."""
     freezes: list[Freeze] = []
     for conflict in conflicts:
         if isinstance(conflict, Freeze):
@@ -52,5 +39,5 @@ def settle(conflicts: Sequence[Freeze | Contradiction], notes: Notes, levelled: 
             freezes += conflict.freezes()
         else:
             levelled.add(conflict.attribute)
-            level(conflict, notes)
-    return freezes
+            notes = notes.in_step(conflict.uses, str(conflict.attribute))
+    return notes.frozen(freezes)

@@ -13,8 +13,8 @@ from torch import nn
 from flowprune.engine.allocation import CountModel, Plan, macs_model, params_model
 from flowprune.engine.constants import KnownConstants, known_constants
 from flowprune.engine.coupling import Analysis, Coupling, analyse, group_channels
-from flowprune.engine.coupling.analysis import Freeze
 from flowprune.engine.coupling.labels import Array, Block, block_at
+from flowprune.engine.coupling.notes import Freeze, Notes
 from flowprune.engine.planning.contradictions import Contradiction, settle
 from flowprune.engine.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
 from flowprune.engine.surgery import Refusal, certify, cut, cut_on_meta
@@ -77,10 +77,9 @@ class CoupledModel:
         graphs = _both_passes(model, inputs)
         notes, passes = analyse(model, graphs, heads, places)
         exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
-        notes.freezes[:0] = exempt.freezes  # in front: what the user has asked for is the first reason to give
         parameters = frozenset(name for name, _ in model.named_parameters())
         batch = batch_size(inputs)
-        coupling = group_channels(notes, passes)
+        coupling = group_channels(notes.frozen_first(exempt.freezes), passes)  # as asked: the first reason to give
         return cls(
             passes,
             coupling,
@@ -110,12 +109,13 @@ class CoupledModel:
 
     def settle(self, conflicts: Sequence[Freeze | Contradiction]) -> None:
         """Group again so that the code's integers can follow: channels that one integer counts shrink in step, or stay."""
-        self.freeze(settle(conflicts, self.coupling.notes, self.levelled))
+        self._group(settle(conflicts, self.coupling.notes, self.levelled))
 
     def freeze(self, freezes: Sequence[Freeze]) -> None:
         """Freeze more channels and group again."""
-        notes = self.coupling.notes
-        notes.freezes.extend(freezes)
+        self._group(self.coupling.notes.frozen(freezes))
+
+    def _group(self, notes: Notes) -> None:
         self.coupling = group_channels(notes, self.passes)
         self.macs = macs_model(self.coupling, self.graph)
         self.params = params_model(self.coupling, self.graph, self.parameters)

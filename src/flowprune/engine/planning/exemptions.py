@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from flowprune.engine.coupling.analysis import Freeze, Notes
+from flowprune.engine.coupling.notes import Freeze, Notes
 from flowprune.engine.tracing import Graph
 from flowprune.errors import ModelError
 

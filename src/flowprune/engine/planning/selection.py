@@ -26,10 +26,11 @@ from flowprune.engine.allocation import (
 )
 from flowprune.engine.constants import Folding, KnownConstants, fold_constants
 from flowprune.engine.coupling import Coupling
-from flowprune.engine.measuring import FilterLayer, is_dead, reference_scale
+from flowprune.engine.measuring import is_dead, reference_scale
 from flowprune.engine.measuring.dead_filters import DEAD_BELOW
 from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.request import LARGEST_CUT, Request
+from flowprune.engine.tracing import FilterLayer
 from flowprune.errors import ModelError
 
 Scales = Mapping[FilterLayer, torch.Tensor | None]

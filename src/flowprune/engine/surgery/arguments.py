@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowprune.engine.tracing import Operation
+from flowprune.engine.tracing.operator_kinds import CONVOLUTIONS
 
 _SIZES: dict[str, frozenset[str]] = {
     "aten.view": frozenset({"size"}),
@@ -18,8 +19,7 @@ _SIZES: dict[str, frozenset[str]] = {
     "aten.split": frozenset({"split_size"}),
     "aten.split_with_sizes": frozenset({"split_sizes"}),
     "aten.constant_pad_nd": frozenset({"pad"}),
-    "aten.convolution": frozenset({"groups"}),
-    "aten._convolution": frozenset({"groups"}),
+    **dict.fromkeys(CONVOLUTIONS, frozenset({"groups"})),
     "aten.native_layer_norm": frozenset({"normalized_shape"}),
     "aten.native_group_norm": frozenset({"C"}),
     "aten.new_zeros": frozenset({"size"}),

@@ -4,13 +4,17 @@ The unchanged eager forward runs under a ``TorchDispatchMode``, so any Python co
 everything decomposes to are seen. Coupling, importance, measuring and the flow all read the same ``Graph``.
 """
 
+from flowprune.engine.tracing.filter_layers import FilterLayer, FollowingNorm, filter_layers
 from flowprune.engine.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
 from flowprune.engine.tracing.integers import Integer
+from flowprune.engine.tracing.named_tensors import tensors_of
 from flowprune.engine.tracing.recorder import trace
 from flowprune.engine.tracing.replay import observe, replay
 from flowprune.engine.tracing.shadow import batch_size, call_model, first_tensor, meta_shadow, model_of, shadow
 
 __all__ = [
+    "FilterLayer",
+    "FollowingNorm",
     "Graph",
     "Integer",
     "ModuleCall",
@@ -19,11 +23,13 @@ __all__ = [
     "Value",
     "batch_size",
     "call_model",
+    "filter_layers",
     "first_tensor",
     "meta_shadow",
     "model_of",
     "observe",
     "replay",
     "shadow",
+    "tensors_of",
     "trace",
 ]

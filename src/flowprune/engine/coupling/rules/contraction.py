@@ -11,11 +11,12 @@ from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule
 from flowprune.engine.coupling.rules.pointwise import joined_layouts
 from flowprune.engine.tracing import Operation, Reference
+from flowprune.engine.tracing.operator_kinds import PRODUCTS
 
 _UNKNOWN = "reads the model's input, or channels that are not known"
 
 
-@rule("aten.mm", "aten.addmm")
+@rule(*PRODUCTS)
 def matrix_product(operation: Operation, state: Propagation) -> None:
     """Join the left factor's columns with the right factor's rows; the result carries the left's rows and the right's columns."""
     added: Reference | None = operation.argument("self") if operation.name == "aten.addmm" else None

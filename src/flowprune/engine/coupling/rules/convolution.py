@@ -11,9 +11,10 @@ from flowprune.engine.coupling.labels import Array, Block, Layout, block_at, wit
 from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule
 from flowprune.engine.tracing import Operation, Reference
+from flowprune.engine.tracing.operator_kinds import CONVOLUTIONS
 
 
-@rule("aten.convolution", "aten._convolution")
+@rule(*CONVOLUTIONS)
 def convolution(operation: Operation, state: Propagation) -> None:
     """Join the input's channels with the weight's second dimension (first, if transposed); the result carries the other one.
 

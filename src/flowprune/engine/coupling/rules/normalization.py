@@ -9,17 +9,10 @@ from flowprune.engine.coupling.labels import Block, block_at, without
 from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule
 from flowprune.engine.tracing import Operation, Reference
+from flowprune.engine.tracing.operator_kinds import BATCH_NORMS
 
 
-@rule(
-    "aten.native_batch_norm",
-    "aten._native_batch_norm_legit",
-    "aten._native_batch_norm_legit_no_training",
-    "aten._batch_norm_with_update",
-    "aten._batch_norm_no_update",
-    "aten.cudnn_batch_norm",
-    "aten.miopen_batch_norm",
-)
+@rule(*BATCH_NORMS)
 def batch_norm(operation: Operation, state: Propagation) -> None:
     """Join the input's channels with weight, bias, running mean and running variance; each channel is normalised by itself."""
     tensors = [operation.argument(name) for name in ("weight", "bias", "running_mean", "running_var")]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flowprune.engine.measuring import finite
-from flowprune.engine.measuring.filter_layers import tensors_of
+from flowprune.engine.tracing import tensors_of
 
 if TYPE_CHECKING:
     from flowprune.engine.coupling import Member

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from flowprune.engine.measuring.filter_layers import tensors_of
+from flowprune.engine.tracing import tensors_of
 from flowprune.methods.importance._scores.aggregation import Aggregation, checked_aggregation, group_scores
 from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
 

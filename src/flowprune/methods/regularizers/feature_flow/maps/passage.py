@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from flowprune.engine.tracing import Graph, Operation, Reference
+from flowprune.engine.tracing.operator_kinds import is_activation, is_addition, is_convolution, normalizes_maps
 from flowprune.methods.regularizers.feature_flow.maps.window_pooling import pooled
-from flowprune.methods.regularizers.feature_flow.points.residuals import is_activation, is_addition, is_normalization
 from flowprune.methods.regularizers.feature_flow.points.views import is_view, viewed
 
 Across = Literal["skip", "project"] | None
@@ -84,7 +84,7 @@ def find_passage(graph: Graph, source: int, target: int) -> Passage | None:
     """
     producers = graph.producers()
     made = producers.get(target)
-    while made is not None and (is_activation(made) or is_normalization(made) or is_view(made)):
+    while made is not None and (is_activation(made) or normalizes_maps(made) or is_view(made)):
         target = made.arguments[0].value
         made = producers.get(target)
     if made is None:
@@ -92,7 +92,7 @@ def find_passage(graph: Graph, source: int, target: int) -> Passage | None:
     residual = is_addition(made)
     if residual:
         starts = [operand.value for operand in made.arguments[:2]]
-    elif made.name == "aten.convolution":
+    elif is_convolution(made):
         starts = [made.arguments[0].value]
     else:
         return None

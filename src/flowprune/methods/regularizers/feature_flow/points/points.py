@@ -15,6 +15,7 @@ from typing import Literal
 from torch import nn
 
 from flowprune.engine.tracing import Graph, ModuleCall, Operation, Reference
+from flowprune.engine.tracing.operator_kinds import is_convolution
 from flowprune.errors import ModelError, UnknownNameError
 from flowprune.methods.regularizers.feature_flow.points.residuals import (
     ancestry,
@@ -183,7 +184,7 @@ def _classifies(graph: Graph, unit: _Wanted) -> bool:
         operation = producers[value]
         if operation.name in _POOLINGS:
             return prod(graph.values[operation.inputs()[0]].shape[2:]) > 1
-        if value != unit.value and operation.name == "aten.convolution":
+        if value != unit.value and is_convolution(operation):
             return False
         value = next(iter(operation.inputs()), None)
     return False

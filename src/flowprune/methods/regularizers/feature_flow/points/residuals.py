@@ -4,32 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowprune.engine.tracing import Graph, Operation, Reference
+from flowprune.engine.tracing import Graph, Operation
+from flowprune.engine.tracing.operator_kinds import (
+    is_activation,
+    is_addition,
+    is_convolution,
+    is_layer,
+    normalizes_maps,
+)
 
-_ACTIVATIONS = frozenset(
-    f"aten.{name}{suffix}"
-    for name in (
-        "relu",
-        "hardtanh",
-        "leaky_relu",
-        "_prelu_kernel",
-        "silu",
-        "gelu",
-        "hardswish",
-        "elu",
-        "celu",
-        "mish",
-        "tanh",
-        "sigmoid",
-        "softplus",
-        "threshold",
-    )
-    for suffix in ("", "_")
-)
-_NORMALIZATIONS = frozenset(
-    f"aten.{name}" for name in ("native_batch_norm", "_native_batch_norm_legit_no_training", "native_group_norm")
-)
-_LEARNED = frozenset(("aten.convolution", "aten.addmm", "aten.mm", "aten.linear", "aten.bmm"))
+_ALSO_LEARNED = ("aten.linear", "aten.bmm")
 
 
 @dataclass(frozen=True)
@@ -47,23 +31,6 @@ class Residual:
     end: int
     fork: int
     interior: int
-
-
-def is_activation(operation: Operation) -> bool:
-    """Whether the operation is a pointwise activation function."""
-    return operation.name in _ACTIVATIONS
-
-
-def is_normalization(operation: Operation) -> bool:
-    """Whether the operation normalises a feature map channel by channel."""
-    return operation.name in _NORMALIZATIONS
-
-
-def is_addition(operation: Operation) -> bool:
-    """Whether the operation adds two tensors of one shape."""
-    return operation.name in ("aten.add", "aten.add_") and all(
-        isinstance(operand, Reference) for operand in operation.arguments[:2]
-    )
 
 
 def ancestry(graph: Graph) -> dict[int, int]:
@@ -85,7 +52,7 @@ def find_residuals(graph: Graph, ancestors: dict[int, int]) -> list[Residual]:
     consumers = graph.consumers()
     learned = 0
     for operation in graph.operations:
-        if operation.name in _LEARNED and operation.outputs[0] is not None:
+        if (is_layer(operation) or operation.name in _ALSO_LEARNED) and operation.outputs[0] is not None:
             learned |= 1 << operation.outputs[0]
     found = []
     for operation in graph.operations:
@@ -125,7 +92,7 @@ def unit_end(convolution: Operation, consumers: dict[int, list[Operation]], *, t
         if len(readers) != 1:
             break
         reader = readers[0]
-        inner = is_normalization(reader) or is_activation(reader)
+        inner = normalizes_maps(reader) or is_activation(reader)
         if not inner and not (through_addition and is_addition(reader)):
             break
         value = reader.outputs[0]
@@ -137,7 +104,5 @@ def unit_end(convolution: Operation, consumers: dict[int, list[Operation]], *, t
 def convolutions(graph: Graph, ancestors: dict[int, int]) -> list[Operation]:
     """Every convolution of something that depends on the input, in order."""
     return [
-        operation
-        for operation in graph.operations
-        if operation.name == "aten.convolution" and operation.outputs[0] in ancestors
+        operation for operation in graph.operations if is_convolution(operation) and operation.outputs[0] in ancestors
     ]

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-from flowprune.engine.measuring.finiteness import finite
-from flowprune.engine.tracing import Graph, Operation, Reference, trace
-
-_CONVOLUTIONS = ("aten.convolution", "aten._convolution")
-_PRODUCTS = ("aten.mm", "aten.addmm")
-_ADDITIONS = ("aten.add", "aten.add_")
+from flowprune.engine.tracing.graph import Graph, Operation, Reference
+from flowprune.engine.tracing.operator_kinds import adds_activations, is_batch_norm, is_convolution, is_product
+from flowprune.engine.tracing.recorder import trace
 
 
 @dataclass(frozen=True)
@@ -87,10 +82,10 @@ def _layer(
     if output is None:
         return None
     groups, transposed = 1, False
-    if operation.name in _CONVOLUTIONS:
+    if is_convolution(operation):
         weight, kind, dimension = operation.argument("weight"), "convolution", 1
         groups, transposed = int(operation.argument("groups", 1)), bool(operation.argument("transposed", False))
-    elif operation.name in _PRODUCTS:
+    elif is_product(operation):
         weight, kind, dimension = operation.argument("mat2"), "linear", 1
         maker = producers.get(weight.value)
         if maker is None or maker.name != "aten.t":
@@ -104,7 +99,7 @@ def _layer(
     readers = consumers.get(output, [])
     norm = _norm(readers[0], graph) if len(readers) == 1 else None
     end = readers[0].outputs[0] if norm is not None else output
-    added = end is not None and any(_adds(reader, end, graph) for reader in consumers.get(end, []))
+    added = end is not None and any(adds_activations(reader, graph) for reader in consumers.get(end, []))
     return FilterLayer(
         name=name.rpartition(".")[0] or name,
         kind=kind,
@@ -120,7 +115,7 @@ def _layer(
 
 
 def _norm(operation: Operation, graph: Graph) -> FollowingNorm | None:
-    if "batch_norm" not in operation.name or operation.argument("training", False):
+    if not is_batch_norm(operation) or operation.argument("training", False):
         return None  # by the statistics of the batch, the running ones say nothing
 
     def named(argument: str) -> str | None:
@@ -132,17 +127,6 @@ def _norm(operation: Operation, graph: Graph) -> FollowingNorm | None:
         return None
     eps = operation.argument("eps", operation.argument("epsilon"))
     return FollowingNorm(named("weight"), named("bias"), mean, variance, float(eps))
-
-
-def _adds(operation: Operation, value: int, graph: Graph) -> bool:
-    """Whether the operation adds ``value`` to another activation of the same shape."""
-    inputs = operation.inputs()
-    return (
-        operation.name in _ADDITIONS
-        and len(inputs) == 2
-        and all(graph.values[number].shape == graph.values[value].shape for number in inputs)
-        and not any(number in graph.parameters for number in inputs)
-    )
 
 
 def _merged(calls: list[FilterLayer]) -> FilterLayer:
@@ -163,33 +147,3 @@ def _merged(calls: list[FilterLayer]) -> FilterLayer:
         positions=tuple(position for call in calls for position in call.positions),
         branch_end=any(call.branch_end for call in calls),
     )
-
-
-def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer, detached, by every dotted name it goes by (a shared one appears under each)."""
-    named: dict[str, torch.Tensor] = dict(model.named_buffers(remove_duplicate=False))
-    named.update(model.named_parameters(remove_duplicate=False))
-    return {name: tensor.detach() for name, tensor in named.items()}
-
-
-def in_double(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    """The tensor called ``name``, in float64 on the CPU.
-
-    Raises:
-        ModelError: it holds a NaN or an infinity.
-    """
-    return finite(tensors[name], name).to("cpu", torch.float64)
-
-
-def norm_multiplier(norm: FollowingNorm, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    """gamma / sqrt(running_var + eps) of every channel: what the batch norm multiplies with, ``[channels]``."""
-    variance = in_double(tensors, norm.running_var)
-    multiplier = (variance + norm.eps).rsqrt()
-    return multiplier if norm.weight is None else multiplier * in_double(tensors, norm.weight)
-
-
-def normalized_layers(layers: tuple[FilterLayer, ...]) -> Iterator[tuple[FilterLayer, FollowingNorm]]:
-    """The layers that have a batch norm, each with it."""
-    for layer in layers:
-        if layer.norm is not None:
-            yield layer, layer.norm
