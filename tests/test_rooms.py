@@ -37,8 +37,9 @@ BUILDS_ON = {
 FLOORS = {
     "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
     "| branches",
-    "methods": "importance regularizers",
+    "methods": "importance regularizers masks",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
+    "methods/masks": "kept_weights | fixed_pattern | *",
     "methods/regularizers": "strength | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
     "studies": "recipe_file | recipe flow_paths sensitivity | pipeline | comparison toy",

@@ -15,7 +15,7 @@ import flowprune.pruning  # noqa: F401 - what is imported later would keep the w
 
 PHASES = {
     "flowprune.engine.tracing.recorder:trace": "trace",
-    "flowprune.engine.coupling.whole_passes:analyse": "coupling",
+    "flowprune.engine.coupling.analysis:analyse": "coupling",
     "flowprune.engine.coupling.grouping:group_channels": "coupling",
     "flowprune.engine.measuring.filter_scales:filter_scales": "scoring",
     "flowprune.methods.importance._weights.weight_criterion:WeightCriterion.__call__": "scoring",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -31,6 +34,108 @@ class Importance(Protocol):
         Returns:
             One float64 tensor ``[channels]`` on the CPU for each group, in the order given; higher is worth more, never
             NaN. ``inf`` says that this criterion cannot judge the channel, which is then the last to leave.
+        """
+        ...
+
+
+class WeightScore(Protocol):
+    """What the single weights of a model are worth."""
+
+    def __call__(self, model: nn.Module, batches: Iterable[Any] | None = None) -> dict[str, Tensor]:
+        """Score every weight that a mask may take.
+
+        Args:
+            model: the model; it must be left exactly as it was.
+            batches: calibration batches, for criteria that look at data.
+
+        Returns:
+            Dotted name of the parameter -> a tensor of its shape, on its device, in the model's order; higher is worth more,
+            never NaN.
+        """
+        ...
+
+
+Keep = float | Mapping[str, float]
+"""What a mask keeps: a share of all weights, above 0 and at most 1; or the share of each parameter, from 0 to 1, by name."""
+
+
+class Mask(Protocol):
+    """Which weights are zero for good."""
+
+    def select(self, scores: Mapping[str, Tensor], keep: Keep | None = None) -> dict[str, Tensor]:
+        """Choose the weights that stay; may be called at every step of a training.
+
+        Args:
+            scores: of every parameter, as a ``WeightScore`` gives them. A fixed pattern reads their shapes only, so the weights
+                themselves will do.
+            keep: never more than this is kept. A fixed pattern takes None, or what it keeps anyway.
+
+        Returns:
+            Name of the parameter -> a boolean tensor of its shape, on its device: True where the weight stays.
+
+        Raises:
+            BudgetError: it cannot keep that; the nearest it can is named.
+        """
+        ...
+
+
+Levels = NDArray[np.int64]
+"""[units]: how many steps each unit loses."""
+
+
+@dataclass(frozen=True)
+class AllocationProblem:
+    """Units that can lose something step by step, and how much may be left of all of them together.
+
+    A unit is a tensor of weights, which loses a weight a step, or a class of coupled groups, which loses a channel of each of its
+    groups (or, where attention heads and widths are tied, a few).
+
+    Attributes:
+        units: their names.
+        scores: for each unit, [steps] in ascending order: what leaves in each of its steps is worth so much.
+        limits: [units]: how many steps each may lose.
+        steps: [units]: the smallest step that leads from one allowed level to another; ones, unless widths are rounded.
+        count: the exact count (of non-zero weights, MACs, parameters) that is left at such levels.
+        target: the largest count allowed.
+        counted: what is counted, for messages.
+        rounding: the allowed levels nearest to such levels.
+        probe: a copy of the network, in evaluation mode, that has really lost so much; to be looked at and thrown away.
+        costs: [units]: by how much each step lowers the count, where the costs of the units add up; None where they do not (the
+            MACs of a layer depend on both of its widths).
+        shapes: of the units that are tensors; None where they are classes of groups.
+        trained: the network at such levels, after so many epochs of training; None where no study hands it in.
+    """
+
+    units: tuple[str, ...]
+    scores: tuple[NDArray[np.float64], ...]
+    limits: Levels
+    steps: Levels
+    count: Callable[[Levels], int]
+    target: int
+    counted: str
+    rounding: Callable[[Levels], Levels]
+    probe: Callable[[Levels], nn.Module]
+    costs: Levels | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
+    trained: Callable[[Levels, int], nn.Module] | None = None
+
+    @property
+    def sizes(self) -> Levels:
+        """[units]: how many steps there are in each unit, whatever its limit."""
+        return np.array([len(scores) for scores in self.scores], dtype=np.int64)
+
+
+class Allocator(Protocol):
+    """How much leaves where.
+
+    It may carry the class attribute ``needs_data`` (False where absent): its constructor then takes ``batches=``.
+    """
+
+    def __call__(self, problem: AllocationProblem) -> Levels:
+        """Levels that are allowed, and at which no more is left than the target.
+
+        Raises:
+            BudgetError: it does not work on such units, or nothing it can choose meets the target.
         """
         ...
 

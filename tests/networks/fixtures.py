@@ -1,0 +1,22 @@
+"""What the authors' own code gives: files of inputs and outputs in the folder that FLOWPRUNE_FIXTURES names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def fixture(name: str) -> dict[str, Any]:
+    """The contents of a file; skips the test where the folder or the file is not there."""
+    folder = os.environ.get("FLOWPRUNE_FIXTURES")
+    if not folder:
+        pytest.skip("FLOWPRUNE_FIXTURES names no folder of the authors' results")
+    path = Path(folder) / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in the folder that FLOWPRUNE_FIXTURES names")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
