@@ -37,9 +37,10 @@ BUILDS_ON = {
 FLOORS = {
     "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
     "| branches",
-    "methods": "importance regularizers masks",
+    "methods": "importance regularizers masks codecs",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
     "methods/masks": "kept_weights | fixed_pattern | *",
+    "methods/codecs": "_canonical | *",
     "methods/regularizers": "strength | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
     "studies": "recipe_file | recipe flow_paths sensitivity | pipeline | comparison toy",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -163,4 +163,65 @@ class Regularizer(Protocol):
 
     def close(self) -> None:
         """Leave the model as it was."""
+        ...
+
+
+class Parts(NamedTuple):
+    """An array as a codec stores it."""
+
+    header: dict[str, Any]
+    """Plain JSON values: the codec's name, shape, number type, options, and a check sum over all of it."""
+    arrays: dict[str, NDArray[Any]]
+    """What is counted by ``Codec.bits``, by name."""
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A way to store arrays, built as ``Method(**options)``. Everything that decoding needs is in the parts."""
+
+    def encode(self, array: NDArray[Any]) -> Parts:
+        """Store an array of any shape."""
+        ...
+
+    def decode(self, parts: Parts) -> NDArray[Any]:
+        """The array again, bit for bit. Raises ArtifactError where the parts are damaged."""
+        ...
+
+    def bits(self, parts: Parts, table: bool = True) -> int:
+        """How many bits the arrays of ``parts`` take, exactly; without the table that only speeds up decoding if not ``table``."""
+        ...
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """Fewer values for weights, built as ``Method()``."""
+
+    def fit(self, weights: Mapping[str, Tensor], **options: Any) -> Quantized:
+        """Codes and tables for the weights, by parameter name."""
+        ...
+
+
+@runtime_checkable
+class Quantized(Protocol):
+    """What a quantizer made of weights: codes and tables."""
+
+    def dequantize(self) -> dict[str, Tensor]:
+        """The weights again, by parameter name, with the shapes and number types that were handed in."""
+        ...
+
+
+@runtime_checkable
+class Replacement(Protocol):
+    """Another module in a module's place, built as ``Method()``; what it puts there has ``effective_macs()``."""
+
+    def matches(self, module: nn.Module) -> bool:
+        """Whether ``replace`` takes this module."""
+        ...
+
+    def replace(self, module: nn.Module, **options: Any) -> nn.Module:
+        """A new module to stand in the place of ``module``, which is left as it is."""
+        ...
+
+    def restore(self, module: nn.Module) -> nn.Module | None:
+        """A plain module with the function ``module`` has now; None where it is not one that ``replace`` made."""
         ...

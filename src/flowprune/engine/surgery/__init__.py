@@ -2,6 +2,6 @@
 
 from flowprune.engine.surgery.certificate import Refusal, certify
 from flowprune.engine.surgery.cut import check_fits, cut, cut_on_meta
-from flowprune.engine.surgery.optimizer import cut_optimizer
+from flowprune.engine.surgery.cut_optimizer import cut_optimizer
 
 __all__ = ["Refusal", "certify", "check_fits", "cut", "cut_on_meta", "cut_optimizer"]

@@ -1,0 +1,1 @@
+"""Canonical Huffman codes, streams of code words, and what all codecs do with arrays and their parts."""
