@@ -71,6 +71,7 @@ class Phases:
                 self._turn()
                 self._stack.pop()
 
+        wrapper.flowprune_watched = True  # type: ignore[attr-defined]
         return wrapper
 
 
@@ -101,3 +102,9 @@ def watching() -> Iterator[Phases]:
     finally:
         for place, key, function in reversed(undo):
             setattr(place, key, function)
+        # what was looked up or imported in the meantime, as the package's lazy names are
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == "flowprune":
+                for key, value in list(vars(module).items()):
+                    if getattr(value, "flowprune_watched", False):
+                        setattr(module, key, value.__wrapped__)

@@ -27,6 +27,9 @@ from flowprune.methods.importance import L1, L2
 from flowprune.methods.importance import Random as RandomImportance
 from flowprune.pruning import plan, prune
 
+AWAKENINGS = 5
+"""How often other weights are tried where nothing that leaves shows in the outputs."""
+
 LARGEST_DIFFERENCE = 1e-10
 """Of the output's scale, in float64: what another order of summation may do."""
 
@@ -98,13 +101,19 @@ def _verdict(model: nn.Module, random: Random, asked: list[str]) -> Verdict:
     twin = silenced_twin(model, made)
     unsure = undefined(model, twin, inputs)
     difference, from_dense = distance(small, twin, inputs), distance(model, twin, inputs)
-    if difference < LARGEST_DIFFERENCE and not from_dense > 1e-7:
-        # all that leaves is dead on these inputs (four units behind a ReLU may be): the same cut of the same architecture, awake
+    for attempt in range(AWAKENINGS):
+        if not difference < LARGEST_DIFFERENCE or from_dense > 1e-7:
+            break
+        # all that leaves is dead on these inputs (four units behind a ReLU may be, and what is behind a closed gate): the same
+        # cut of the same architecture, awake
         model = copy.deepcopy(model)
+        generator = torch.Generator().manual_seed(attempt)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith("bias"):
                     parameter += 1
+                if attempt:
+                    parameter += torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) / 2
         small, twin = prune(model, made).eval(), silenced_twin(model, made)
         difference, from_dense = distance(small, twin, inputs), distance(model, twin, inputs)
     count = sum(parameter.numel() for parameter in small.parameters())

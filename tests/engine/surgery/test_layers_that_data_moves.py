@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_layers import HOW
 
-SCRIPT = Path(__file__).resolve().parents[2] / "data_layers.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "networks" / "data_layers.py"
 
 
 def test_what_is_dead_leaves_and_the_process_lives() -> None:
