@@ -14,6 +14,8 @@ from flowprune.cli import app
 PAGES = [
     str(path.relative_to(ROOT)) for pattern in ("*.md", "docs/*.md") for path in sorted(ROOT.glob(pattern))
 ]  # of this project, not of what lies in its virtual environment
+PACKAGE = ROOT / "src" / "flowprune"
+WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 PLACEHOLDER = re.compile(r"[A-Z]{4,}|seedN|…|<")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -38,6 +40,8 @@ def test_every_link_and_every_file_named_is_there(page: str) -> None:
     ]
     named = re.findall(r"`(?:python )?((?:results|benchmarks|tests|recipes|docs|src|examples)/[^`\s:]*)", text)
     missing += [path for path in named if not PLACEHOLDER.search(path) and not list(ROOT.glob(path.rstrip("/")))]
+    inside = re.findall(rf"`((?:{'|'.join(WINGS)})/[^`\s:]*)", text)
+    missing += [path for path in inside if not list(PACKAGE.glob(path.rstrip("/")))]
     assert not missing
 
 

@@ -1,6 +1,6 @@
 """How fast the training loop is beside a plain PyTorch loop, and its evaluation beside bare forwards.
 
-    python benchmarks/loop_speed/run.py [--data-dir DIR] [--out results/loop-speed.json] [--table docs/training.md]
+    python benchmarks/loop_speed/run.py [--data-dir DIR] [--out results/loop-speed/loop-speed.json] [--table docs/training.md]
 
 On CIFAR-10, batches of 128, float32, cropped and mirrored. *plain* is what people write: torchvision's dataset and transforms, a
 ``DataLoader`` with 0 or 2 workers, SGD, the loss and the right answers counted; also with the network in channels-last format, as
@@ -231,7 +231,7 @@ def table(record: dict[str, Any]) -> str:
     lines += [
         "",
         f"{where['cpu']}, {where['cores']} cores, {where['threads']} threads, torch {where['packages']['torch']}; medians of "
-        f"{record['turns']} turns; `results/loop-speed.json`.",
+        f"{record['turns']} turns; `results/loop-speed/loop-speed.json`.",
     ]
     return "\n".join(lines)
 
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of a turn, about")
     parser.add_argument("--threads", type=int, help="torch's own choice if left out")
     parser.add_argument("--only", choices=NETWORKS)
-    parser.add_argument("--out", type=Path, default=Path("results/loop-speed.json"))
+    parser.add_argument("--out", type=Path, default=Path("results/loop-speed/loop-speed.json"))
     parser.add_argument("--table", type=Path)
     asked = parser.parse_args(arguments)
     if asked.threads:
