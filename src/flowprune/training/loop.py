@@ -115,7 +115,8 @@ def train(
     folder = Path(run_folder) if run_folder is not None else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    model.to(accelerator.device, memory_format=torch.channels_last)
+    model.to(accelerator.device)
+    model.to(memory_format=torch.channels_last)
     state = read_checkpoint(folder) if resume and folder is not None else None
     begun = None if state is None else state["settings"]["precision"]
     precision = settled_precision(accelerator, model, data, settings, folder=folder, resume=resume, begun=begun)
