@@ -12,7 +12,7 @@ from users_shapes import USERS_SHAPES, images_for
 
 import flowprune.models as models
 from flowprune.engine.allocation import Plan
-from flowprune.engine.tracing.recorder import tensors_in
+from flowprune.engine.tracing.operator_log import tensors_in
 from flowprune.methods.importance import L2
 from flowprune.pruning import plan, prune
 

@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowprune.engine.tracing.graph import Graph
+from flowprune.engine.tracing.operator_log import is_unseen
 from flowprune.engine.tracing.random_numbers import repeated_outside_torch
-from flowprune.engine.tracing.recorder import is_unseen, spelled_out_attention, trace
+from flowprune.engine.tracing.recorder import spelled_out_attention, trace
 from flowprune.engine.tracing.shadow import call_model, model_of, shadow
 
 Position = tuple[int, int]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from flowprune.engine.tracing.recorder import tensors_in
+from flowprune.engine.tracing.operator_log import tensors_in
 from flowprune.methods.regularizers.feature_flow.points.points import Point
 
 
