@@ -133,6 +133,9 @@ class Regularizer:
                 gradients, for methods that look ahead. It moves the statistics of batch norms once more, too.
         """
 
+    def forget(self) -> None:
+        """Another method has run the model beside the training's own steps: drop what was seen of it."""
+
     def epoch_end(self, measured: Mapping[str, float] | None = None) -> dict[str, float]:
         """An epoch has ended; ``measured`` has what ``wants`` names. What is returned is written down with the epoch."""
         return {}

@@ -97,8 +97,15 @@ class Regularizers:
 
     def after_step(self, optimizer: torch.optim.Optimizer, loss_again: Callable[[], Tensor]) -> None:
         """The optimizer has stepped."""
+
+        def beside() -> Tensor:
+            loss = loss_again()
+            for one in self._each:  # else a flow would count this forward, too, but not after a resume
+                one.forget()
+            return loss
+
         for one in self._each:
-            one.after_step(optimizer, loss_again)
+            one.after_step(optimizer, beside)
 
     def epoch_end(self) -> dict[str, Any]:
         """What the metrics say of the epoch that ended. Where two say different things by one name, the second's is numbered."""
