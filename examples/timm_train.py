@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> nn.Module:
         lr_scheduler.step(epoch + 1)
         report = f"epoch {epoch}: loss {loss:.4f}, top-1 {validate(model, args):.2f} %"
         if flow is not None:  # flow
-            dead = flow.epoch_end()  # flow
+            dead = flow.epoch_end().get("dead_share")  # flow
             report += "" if dead is None else f", {dead:.1%} of the filters are dead"  # flow
         print(report)
         if args.output is not None:

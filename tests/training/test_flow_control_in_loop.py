@@ -62,11 +62,11 @@ class Stopping(FeatureFlow):
 
     calls = 0
 
-    def penalty(self, task_loss: Tensor | None = None) -> Tensor:
+    def penalty(self, task_loss: Tensor | None = None, **given: Any) -> Tensor:
         self.calls += 1
         if self.calls == 4 * 4 + 2:
             raise StopError
-        return super().penalty(task_loss)
+        return super().penalty(task_loss, **given)
 
 
 @pytest.mark.parametrize("options", [{"target_dead": 0.3}, {"schedule": "linear"}], ids=["target", "schedule"])

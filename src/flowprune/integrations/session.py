@@ -74,13 +74,10 @@ class FlowSession:
         if number <= self._ended:
             return
         self._ended = number
-        strength = self.flow.strength
         measured = self._macs_left() if self._macs_left is not None and self._by_macs else None
-        share = self.flow.epoch_end(measured)
-        if measured is not None:
-            self.metrics = {"flow_strength": strength, "flow_macs_left": measured}
-        elif share is not None:
-            self.metrics = {"flow_strength": strength, "flow_dead_share": share}
+        found = self.flow.epoch_end(macs=measured)
+        if len(found) > 1:  # a constant strength is nothing to log
+            self.metrics = {f"flow_{name}": number for name, number in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and strings: what a resumed training needs to go on exactly."""

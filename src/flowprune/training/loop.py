@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowprune.engine.interfaces import Outcome, Training
 from flowprune.errors import ModelError, OutputError
 from flowprune.training.augmentation import augment, draws
 from flowprune.training.checkpoint import (
@@ -25,33 +27,14 @@ from flowprune.training.checkpoint import (
     write_metrics,
 )
 from flowprune.training.data import Data
-from flowprune.training.epoch_end import end_epoch
 from flowprune.training.evaluation import totals
 from flowprune.training.optimizer import sgd
 from flowprune.training.precision import Precision, settled_precision
 from flowprune.training.processes import agree_on_buffers
 from flowprune.training.progress import TrainingProgress
+from flowprune.training.regularizing import Given, Regularizers, usual_measures
 from flowprune.training.schedule import learning_rate
 from flowprune.training.settings import TrainingSettings
-
-
-class Regularizer(Protocol):
-    """A penalty on what the model just did, such as ``flowprune.FeatureFlow``.
-
-    One that also has ``strength`` and ``epoch_end`` is told when an epoch has ended: see ``flowprune.training.epoch_end``.
-    """
-
-    def penalty(self, task_loss: Tensor | None = None) -> Tensor:
-        """What is added to the task loss of this step."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and tensors: what a resumed training needs to go on exactly."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over such a state."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -62,16 +45,18 @@ class TrainingResult:
         history: per epoch: epoch (from 1), task_loss, penalty (means over the epoch), train_accuracy, test_accuracy,
             test_loss (None where not evaluated; accuracies in per cent), lr (of the last step), strength (the factor on the
             penalty's coefficients in this epoch), dead_share, macs_left (after it, where the penalty is steered by one of
-            them; else None), seconds, images_per_second (training only).
+            them; else None), what else a regularizer says, seconds, images_per_second (training only).
         top1: test accuracy after the last epoch, in per cent: the result.
         best_top1: the highest one seen on the test images. Choosing an epoch by it would be choosing on the test.
         precision: what it was trained in: that of the settings, or what was chosen where they say "auto".
+        outcomes: what the regularizers decided in the end, of those that decide.
     """
 
     history: list[dict[str, Any]]
     top1: float
     best_top1: float
     precision: Precision
+    outcomes: tuple[Outcome, ...] = ()
 
 
 def train(
@@ -80,7 +65,7 @@ def train(
     settings: TrainingSettings,
     *,
     run_folder: str | Path | None = None,
-    regularizer: Regularizer | None = None,
+    regularizer: Given = None,
     macs_left: Callable[[], float] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -98,9 +83,9 @@ def train(
         settings: how to train.
         run_folder: receives ``metrics.jsonl``, after every epoch ``checkpoint.pt``, and ``precision.json`` where the precision was
             measured; nothing is written if None.
-        regularizer: a penalty on this very model.
-        macs_left: for a penalty with ``target_macs``: measures, once an epoch, the share of the MACs that a cut of what is dead
-            would leave. Called in every process.
+        regularizer: what acts on this very model, one or several.
+        macs_left: for one that wants it, such as a flow with ``target_macs``: measures, once an epoch, the share of the MACs
+            that a cut of what is dead would leave. Called in every process.
         resume: go on from the checkpoint in ``run_folder`` (from the start, if there is none), in the precision it has. ``model``
             must then be built exactly as for the first start. On the CPU the end is bit for bit that of a training never
             interrupted.
@@ -134,6 +119,7 @@ def train(
             run.restore(state)
         visible = progress and accelerator.is_main_process
         with TrainingProgress(title, settings.epochs * run.steps, len(run.history) * run.steps, visible) as bar:
+            run.begin()
             for _ in range(len(run.history), settings.epochs):
                 run.epoch(bar)
     model.to(memory_format=torch.contiguous_format)
@@ -142,7 +128,7 @@ def train(
         top1 = run.evaluate()["test_accuracy"]
         return TrainingResult([], top1, top1, precision)
     accuracies = [epoch["test_accuracy"] for epoch in run.history if epoch["test_accuracy"] is not None]
-    return TrainingResult(run.history, accuracies[-1], max(accuracies), precision)
+    return TrainingResult(run.history, accuracies[-1], max(accuracies), precision, run.outcomes)
 
 
 class _Run:
@@ -154,12 +140,15 @@ class _Run:
         model: nn.Module,
         data: Data,
         settings: TrainingSettings,
-        regularizer: Regularizer | None,
+        regularizer: Given,
         macs_left: Callable[[], float] | None,
         folder: Path | None,
     ) -> None:
         self.accelerator, self.model, self.data, self.settings = accelerator, model, data, settings
-        self.regularizer, self.macs_left, self.folder = regularizer, macs_left, folder
+        self.folder = folder
+        measures = usual_measures(model, lambda: data.example_input(2).to(accelerator.device), macs_left)
+        self.regularizers = Regularizers(regularizer, measures)
+        self.outcomes: tuple[Outcome, ...] = ()
         # Only many processes need a wrapper; a single one must leave the model as plain as it was.
         self.wrapped: nn.Module = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
         self.optimizer = sgd(model, settings)
@@ -168,7 +157,8 @@ class _Run:
             **settings.model_dump(mode="json"),
             "data": data.name,
             "training images": len(data.train),
-            "with a regularizer": regularizer is not None,
+            "with a regularizer": bool(self.regularizers),
+            "regularizers": self.regularizers.several,
         }
         self.history: list[dict[str, Any]] = []
         self.steps = len(self._batches(torch.arange(len(data.train))))
@@ -189,14 +179,19 @@ class _Run:
             torch.set_rng_state(state["random"])
             if self.accelerator.device.type == "cuda" and state["cuda_random"] is not None:
                 torch.cuda.set_rng_state(state["cuda_random"], self.accelerator.device)
-            if self.regularizer is not None:
-                self.regularizer.load_state_dict(state["regularizer"])
+            self.regularizers.load_state_dict(state["regularizer"])
             self.history = [dict(epoch) for epoch in state["history"]]
         if self.folder is not None and self.accelerator.is_main_process:
             write_metrics(self.folder, self.history)
             if state is None:
                 # An older training's checkpoint, which this one would go on from if it were killed in its first epoch.
                 (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Tell the regularizers that the first step is next, or that the last one was made before."""
+        self.regularizers.begin(Training(self.optimizer, self.settings.epochs, self.steps))
+        if self.history and len(self.history) == self.settings.epochs:
+            self.outcomes = self.regularizers.finish()
 
     def epoch(self, bar: TrainingProgress) -> None:
         """Train once over the training images, evaluate, and write everything down."""
@@ -208,6 +203,9 @@ class _Run:
         if not torch.isfinite(torch.tensor(task_loss + penalty)):
             raise ModelError(f"the loss is no number any more in epoch {number}; lower lr or the penalty's strength")
         last = number == self.settings.epochs
+        said = self.regularizers.epoch_end()  # before the checkpoint, which carries what it changed
+        if last:
+            self.outcomes = self.regularizers.finish()
         evaluated = self.evaluate() if last or number % self.settings.evaluate_every == 0 else {}
         record = {
             "epoch": number,
@@ -217,7 +215,7 @@ class _Run:
             "test_accuracy": evaluated.get("test_accuracy"),
             "test_loss": evaluated.get("test_loss"),
             "lr": self.optimizer.param_groups[0]["lr"],
-            **end_epoch(self.regularizer, self.macs_left),  # before the checkpoint, which carries what it changed
+            **said,
             "seconds": time.perf_counter() - began,
             "images_per_second": images / training_seconds,
         }
@@ -257,20 +255,29 @@ class _Run:
                 images = augment(images, settings.augmentation.crop, drawn[step])
             ready = self.data.normalize(images).to(memory_format=torch.channels_last)
             self.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                logits = self.wrapped(ready)
+            logits = self._logits(ready)
             task_loss = functional.cross_entropy(logits.float(), targets)
-            penalty = task_loss.new_zeros(())
-            if self.regularizer is not None:
-                penalty = self.regularizer.penalty(task_loss.detach())
+            penalty = self.regularizers.penalty(task_loss.detach(), (ready, targets), logits)
             self.accelerator.backward(task_loss + penalty)
+            self.regularizers.after_backward()
             self.optimizer.step()
+            self.regularizers.after_step(self.optimizer, partial(self._loss, ready, targets))
             count = len(targets)
             with torch.no_grad():
                 right = (logits.argmax(1) == targets).sum()
                 sums += torch.stack([task_loss * count, penalty.detach() * count, right, right.new_tensor(count)])
             bar.step()
         return sums
+
+    def _logits(self, ready: Tensor) -> Tensor:
+        enabled = self.settings.precision == "bfloat16"
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled):
+            logits: Tensor = self.wrapped(ready)
+        return logits
+
+    def _loss(self, ready: Tensor, targets: Tensor) -> Tensor:
+        """The task loss of a batch once more, for regularizers that look ahead."""
+        return functional.cross_entropy(self._logits(ready).float(), targets)
 
     def _batches(self, order: Tensor) -> list[Tensor]:
         """The batches of all processes. A last one too small for a batch norm (one image a process) is left out."""
@@ -289,7 +296,7 @@ class _Run:
             "generator": self.generator.get_state(),
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.accelerator.device) if cuda else None,
-            "regularizer": None if self.regularizer is None else self.regularizer.state_dict(),
+            "regularizer": self.regularizers.state_dict(),
         }
 
 

@@ -1,4 +1,4 @@
-"""The training-time penalties by name: this package's files and those of the entry-point group ``flowprune.regularizers``."""
+"""What acts during training, by name: this package's files and those of the entry-point group ``flowprune.regularizers``."""
 
 from __future__ import annotations
 

@@ -44,9 +44,7 @@ class Training:
             self.optimizer.zero_grad()
             (loss + self.flow.penalty()).backward()
             self.optimizer.step()
-        share = self.flow.epoch_end()
-        assert share is not None
-        return share
+        return self.flow.epoch_end()["dead_share"]
 
     def state(self) -> io.BytesIO:
         file = io.BytesIO()
@@ -112,15 +110,15 @@ def test_schedules_scale_the_coefficients_epoch_by_epoch(schedule, factors):
         model(torch.ones(2, 1, 8, 8))
         assert flow.coefficients == {"gradient": 0.5 * factor, "curvature": 0.25 * factor}
         assert flow.penalty().item() == pytest.approx(factor * plain.penalty().item(), rel=1e-6)
-        assert flow.epoch_end() is None
+        assert flow.epoch_end() == {"strength": factor}
 
 
 def test_macs_are_steered_by_what_is_handed_in():
     flow = FeatureFlow(network(), target_macs=0.5, epochs=10)
     with pytest.raises(ModelError, match="epoch_end"):
         flow.epoch_end()
-    assert flow.epoch_end(macs=1.0) == 0.0
-    flow.epoch_end(macs=1.0)
+    assert flow.epoch_end(macs=1.0) == {"strength": 1.0, "macs_left": 1.0}
+    assert flow.epoch_end({"macs_left": 1.0}) == {"strength": 1.0, "macs_left": 1.0}
     assert flow.state_dict()["control"]["strength"] == 2.0
     flow.epoch_end(macs=0.4)
     assert flow.state_dict()["control"]["strength"] == 1.0

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.interfaces import Regularizer
 from flowprune.errors import ArtifactError, ModelError, RecipeError, UnknownNameError
 from flowprune.methods.regularizers.feature_flow.description import described
 from flowprune.methods.regularizers.feature_flow.finding import find_trajectory, finder, layout_or_names
@@ -32,7 +33,7 @@ from flowprune.methods.regularizers.strength.percentages import Calibration
 from flowprune.methods.regularizers.strength.steering import Steering
 
 
-class FeatureFlow:
+class FeatureFlow(Regularizer):
     """The FFR penalty of a model, one line in a training loop.
 
     ::
@@ -144,6 +145,7 @@ class FeatureFlow:
         _check("schedule", schedule, SCHEDULES)
         self._steering = Steering(schedule, epochs, target_dead, target_macs)
         self._control = self._steering.control
+        self.wants = ("macs_left",) if self._steering.by_macs else ()
         if (target_dead is not None or target_macs is not None) and gradient is None and curvature is None:
             gradient = "5%"
         self._root = unwrapped(model)
@@ -163,7 +165,9 @@ class FeatureFlow:
                 raise
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def penalty(self, task_loss: Tensor | None = None) -> Tensor:
+    def penalty(
+        self, task_loss: Tensor | None = None, *, batch: tuple[Tensor, Tensor] | None = None, outputs: Any = None
+    ) -> Tensor:
         """The penalty on the forwards since the last call, as a 0-dim tensor (float32, or float64 for float64 features).
 
         Args:
@@ -172,6 +176,7 @@ class FeatureFlow:
                 ``loss = criterion(model(x), y) + flow.penalty()`` works as it stands, also as ``penalty + loss``, ``loss +=
                 penalty``, with several losses, under autocast and with a gradient scaler. If it is multiplied first, stacked or
                 never added, the next call says so. Inside a step that is compiled as a whole, give the task loss.
+            batch, outputs: not used; a training loop gives them to every regularizer.
 
         Raises:
             ModelError: if no forward with gradients ran since the last call, if nothing can be compared, if no strength was given,
@@ -199,23 +204,30 @@ class FeatureFlow:
         """Drop the forwards since the last ``penalty()``: the next one starts anew, whatever ran before."""
         self._recorder.take()
 
-    def epoch_end(self, macs: float | None = None) -> float | None:
+    def epoch_end(self, measured: Mapping[str, float] | None = None, *, macs: float | None = None) -> dict[str, float]:
         """Tell the flow that an epoch of the training has ended; a schedule and a target go by it.
 
         With ``target_dead`` the share of dead filters is measured here (those whose scale is below 1e-2 of the network's 90th
         percentile, or 0), averaged over the processes of ``torch.distributed``, and the strength adapted.
 
         Args:
-            macs: with ``target_macs``, the share of the MACs that a cut of what is dead would leave now.
+            measured: with ``target_macs``, {"macs_left": the share of the MACs that a cut of what is dead would leave now}.
+            macs: that share alone, for loops of one's own.
 
         Returns:
-            The share that is steered: of dead filters, or of MACs that would leave; None without a target.
+            ``strength`` (in force in the epoch that ended) and the share that is steered: ``dead_share``, or ``macs_left``.
 
         Raises:
-            ModelError: if ``macs`` is missing, or no forward has run yet.
+            ModelError: if the share of MACs is missing, or no forward has run yet.
         """
         self._check_open()
-        return self._steering.epoch_end(self._root, macs)
+        found = {"strength": self.strength}
+        if macs is None and measured is not None:
+            macs = measured.get("macs_left")
+        share = self._steering.epoch_end(self._root, macs)
+        if self._steering.by_macs and macs is not None:
+            return {**found, "macs_left": macs}
+        return found if share is None else {**found, "dead_share": share}
 
     def profile(self, batches: Iterable[Any]) -> FlowProfile:
         """Measure the flow: per point |Y|, |d|, |d| / |Y|, curvature, angle and silent channels.
