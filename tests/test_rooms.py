@@ -36,8 +36,9 @@ BUILDS_ON = {
 
 FLOORS = {
     "engine": "tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning | branches",
-    "methods": "importance regularizers masks",
+    "methods": "importance regularizers masks allocators",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
+    "methods/allocators": "_levels | _distortion | *",
     "methods/masks": "kept_weights | fixed_pattern | *",
     "methods/regularizers": "strength | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
