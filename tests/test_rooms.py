@@ -37,8 +37,9 @@ BUILDS_ON = {
 FLOORS = {
     "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
     "| branches",
-    "methods": "importance regularizers masks codecs",
+    "methods": "importance regularizers masks allocators codecs",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
+    "methods/allocators": "_levels | _distortion | *",
     "methods/masks": "kept_weights | fixed_pattern | *",
     "methods/codecs": "_canonical | *",
     "methods/regularizers": "strength | feature_flow | *",

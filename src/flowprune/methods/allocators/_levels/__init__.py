@@ -1,0 +1,1 @@
+"""From an order of steps, or from densities, to levels that meet the target."""
