@@ -36,9 +36,10 @@ BUILDS_ON = {
 
 FLOORS = {
     "engine": "tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning | branches",
-    "methods": "importance regularizers codecs",
+    "methods": "importance regularizers codecs quantizers replacements recovery",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
     "methods/codecs": "_canonical | *",
+    "methods/quantizers": "_shared_values | *",
     "methods/regularizers": "strength | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
     "studies": "recipe_file | recipe flow_paths sensitivity | pipeline | comparison toy",
