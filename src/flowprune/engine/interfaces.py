@@ -292,8 +292,8 @@ class Codec(Protocol):
 class Quantizer(Protocol):
     """Fewer values for weights, built as ``Method()``."""
 
-    def fit(self, weights: Mapping[str, Tensor], **options: Any) -> Quantized:
-        """Codes and tables for the weights, by parameter name."""
+    def fit(self, weights: Mapping[str, Tensor], *args: Any, **options: Any) -> Quantized:
+        """Codes and tables for the weights, by parameter name; every quantizer has keyword options of its own."""
         ...
 
 
@@ -314,8 +314,8 @@ class Replacement(Protocol):
         """Whether ``replace`` takes this module."""
         ...
 
-    def replace(self, module: nn.Module, **options: Any) -> nn.Module:
-        """A new module to stand in the place of ``module``, which is left as it is."""
+    def replace(self, module: nn.Module, *args: Any, **options: Any) -> nn.Module:
+        """A new module to stand in the place of ``module``, which is left as it is; keyword options are the replacement's own."""
         ...
 
     def restore(self, module: nn.Module) -> nn.Module | None:

@@ -1,0 +1,22 @@
+"""Fewer bits for weights: one quantizer a file."""
+
+from flowprune.engine.interfaces import Quantizer
+from flowprune.methods.quantizers._shared_values.shared_values import SharedValues
+from flowprune.methods.quantizers.cumulative_retraining import CumulativeRetraining, summed_by_value
+from flowprune.methods.quantizers.entropy_constrained import EntropyConstrained
+from flowprune.methods.quantizers.probabilistic_sharing import ProbabilisticSharing
+from flowprune.methods.quantizers.registry import REGISTRY
+from flowprune.methods.quantizers.uniform_levels import UniformLevels
+from flowprune.methods.quantizers.weight_clusters import WeightClusters
+
+__all__ = [
+    "REGISTRY",
+    "CumulativeRetraining",
+    "EntropyConstrained",
+    "ProbabilisticSharing",
+    "Quantizer",
+    "SharedValues",
+    "UniformLevels",
+    "WeightClusters",
+    "summed_by_value",
+]

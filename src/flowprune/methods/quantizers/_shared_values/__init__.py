@@ -1,0 +1,1 @@
+"""What the quantizers with one list of values for several layers share."""

@@ -1,0 +1,17 @@
+"""Another module in a module's place: one kind a file."""
+
+from flowprune.engine.interfaces import Replacement
+from flowprune.methods.replacements.in_model import replace_modules, restore_modules
+from flowprune.methods.replacements.layer_contraction import contract
+from flowprune.methods.replacements.linear_expansion import ExpandedLayer, LinearExpansion
+from flowprune.methods.replacements.registry import REGISTRY
+
+__all__ = [
+    "REGISTRY",
+    "ExpandedLayer",
+    "LinearExpansion",
+    "Replacement",
+    "contract",
+    "replace_modules",
+    "restore_modules",
+]
