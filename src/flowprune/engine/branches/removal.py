@@ -20,11 +20,11 @@ from flowprune.engine.allocation import BranchChange, Budget, Fit, Plan
 from flowprune.engine.branches.alignment import departure, touched_by, with_operators
 from flowprune.engine.branches.deciding import Terms, change_of_end, change_of_reader
 from flowprune.engine.branches.ends import BranchEnd, find_ends
+from flowprune.engine.branches.linked_labels import ChangedBranch, LinkedLabels
 from flowprune.engine.branches.merged_layers import merged_layers
 from flowprune.engine.branches.readers import find_readers, unread
 from flowprune.engine.branches.silenced_ends import TOLERANCE, difference, silenced, silences
 from flowprune.engine.constants import Folding
-from flowprune.engine.coupling.labels import Array
 from flowprune.engine.coupling.notes import Freeze
 from flowprune.engine.measuring import reference_scale
 from flowprune.engine.measuring.dead_filters import DEAD_BELOW
@@ -48,11 +48,9 @@ class BranchRemoval:
         terms: on which branches are changed.
         silent: layer -> which of its filters are dead.
         layers: the model's filter layers.
-        changes: what becomes of which branch, by its last module, or its first convolution where that reads less.
+        branches: the branches that are changed, by their last module, or their first convolution where that reads less.
         left: last module of a branch (or its last layer) -> why it keeps its dead ends.
-        dead: last module -> [channels] which of its ends are dead; first convolution -> which of its channels need not be read.
-        constants: last module -> [channels] float64: what a dead end says, 0 where it lives.
-        tensors: last module, or first convolution -> names of the tensors that are the branch's alone.
+        opened: the restructured model; None while no branch is changed.
     """
 
     model: nn.Module
@@ -62,13 +60,10 @@ class BranchRemoval:
     terms: Terms
     silent: Mapping[str, Mask]
     layers: Sequence[FilterLayer]
-    changes: dict[str, BranchChange] = field(default_factory=dict)
+    branches: dict[str, ChangedBranch] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
-    dead: dict[str, Mask] = field(default_factory=dict)
-    constants: dict[str, torch.Tensor] = field(default_factory=dict)
-    tensors: dict[str, frozenset[str]] = field(default_factory=dict)
     opened: CoupledModel | None = None
-    _link: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    _labels: LinkedLabels | None = None
 
     @classmethod
     def of(
@@ -101,7 +96,7 @@ class BranchRemoval:
     @property
     def is_empty(self) -> bool:
         """Whether no branch is changed."""
-        return not self.changes
+        return not self.branches
 
     def _decide(self, ends: Sequence[BranchEnd]) -> None:
         asked = self.dense.kept_as_asked()
@@ -119,10 +114,10 @@ class BranchRemoval:
                 continue
             if decided[0].kind in ("constant", "vanished"):
                 for other in within:  # gone with the block around it
-                    self._forget(other)
-            self.changes[end.module], self.constants[end.module] = decided
-            self.dead[end.module], self.tensors[end.module] = np.array(mask), end.tensors
-        gone = [path for change in self.changes.values() if change.kind != "opened" for path in touched_by(change)]
+                    self.branches.pop(other, None)
+            self.branches[end.module] = ChangedBranch(decided[0], np.array(mask), end.tensors, decided[1])
+        changes = [branch.change for branch in self.branches.values()]
+        gone = [path for change in changes if change.kind != "opened" for path in touched_by(change)]
         readers = [
             reader
             for reader in find_readers(self.model, self.dense.graph, ends, asked)
@@ -133,13 +128,13 @@ class BranchRemoval:
             if reader.module in found:
                 change = change_of_reader(self.dense, reader, found[reader.module], self.terms)
                 if change is not None:
-                    self.changes[reader.module], self.dead[reader.module] = change, found[reader.module]
-                    self.tensors[reader.module] = frozenset({f"{reader.module}.weight"})
+                    own = frozenset({f"{reader.module}.weight"})
+                    self.branches[reader.module] = ChangedBranch(change, found[reader.module], own)
 
     def _restructure(self) -> None:
         """Restructure, compare with the dense passes, and analyse; what cannot be shown to be the same is left out."""
-        while self.changes:
-            changes = tuple(self.changes.values())
+        while self.branches:
+            changes = tuple(branch.change for branch in self.branches.values())
             places = frozenset(f"{change.module}.{buffer}" for change in changes for buffer in (PLACES, READS))
             touched = {path for change in changes for path in touched_by(change)}
             try:
@@ -154,9 +149,10 @@ class BranchRemoval:
             if reason is None:
                 self.opened = opened
                 graphs = self.dense.graph, opened.graph
-                self.changes = {key: with_operators(change, *graphs) for key, change in self.changes.items()}
-                self._link_labels(opened)
-                tied = self._tied(opened)
+                for key, branch in self.branches.items():
+                    self.branches[key] = replace(branch, change=with_operators(branch.change, *graphs))
+                self._labels = LinkedLabels(self.dense, opened)
+                tied = self._labels.tied(self.branches)
                 for key in tied:
                     self.drop(key, "its channels are tied to others, or have to stay", analyse=False)
                 if tied:
@@ -166,26 +162,6 @@ class BranchRemoval:
                 return
             self.drop(self._suspect(changes, reason), f"without its dead ends {reason}", analyse=False)
         self.opened = None
-
-    def _tied(self, opened: CoupledModel) -> list[str]:
-        """The branches whose dead channels are not their own, as behind a depthwise convolution of the stream, or may not leave."""
-        coupling = opened.coupling
-        found: list[str] = []
-        may_leave = np.zeros(coupling.notes.labels, dtype=bool)
-        for channels in coupling.channels:
-            may_leave[channels] = True
-        for key, change in self.changes.items():
-            if change.kind not in ("opened", "reading"):
-                continue
-            buffer = PLACES if change.kind == "opened" else READS
-            chosen = coupling.roots[coupling.notes.slot_of[f"{change.module}.{buffer}", 0].labels][self.dead[key]]
-            leaving = np.zeros(coupling.notes.labels, dtype=bool)
-            leaving[chosen] = True
-            own = self.tensors[key] | {f"{change.module}.{buffer}"}
-            others = (slot for slot in coupling.notes.slots if slot.name not in own)
-            if not may_leave[chosen].all() or any(leaving[coupling.roots[slot.labels]].any() for slot in others):
-                found.append(key)
-        return found
 
     def _miscalculation(self) -> str | None:
         """How a cut of the dead ends alone differs from the model in which they are silent; None if it does not, or cannot run."""
@@ -200,7 +176,7 @@ class BranchRemoval:
         nothing_said = {
             key: (mask, torch.zeros_like(constant))
             for key, (mask, constant) in said.items()
-            if key in self.changes and self.changes[key].kind == "vanished"
+            if key in self.branches and self.branches[key].change.kind == "vanished"
         }
         expected = silenced(self.model, said | nothing_said)
         found = difference(cut(silenced(self.model, said), plan), expected, self.inputs)
@@ -208,66 +184,22 @@ class BranchRemoval:
 
     def _suspect(self, changes: Sequence[BranchChange], reason: str) -> str:
         """The branch to do without: a changed one whose path the reason names, else the last."""
-        keys = list(self.changes)
-        named = [key for key in keys if self.changes[key].module.rpartition(".")[0] in reason]
-        closed = [key for key in keys if self.changes[key].kind != "opened"]
+        keys = list(self.branches)
+        named = [key for key in keys if self.branches[key].change.module.rpartition(".")[0] in reason]
+        closed = [key for key in keys if self.branches[key].change.kind != "opened"]
         return (named or closed or keys)[-1]
 
     def drop(self, key: str, reason: str, analyse: bool = True) -> None:
         """Leave a branch as it is."""
         self.left[key] = reason
-        self._forget(key)
+        self.branches.pop(key, None)
         if analyse:
             self._restructure()
 
-    def _forget(self, key: str) -> None:
-        for held in (self.changes, self.dead, self.constants, self.tensors):
-            held.pop(key, None)
-
-    def _link_labels(self, opened: CoupledModel) -> None:
-        """[dense labels] -> the label of the same index of the same parameter in the restructured model, -1 where there is none."""
-        notes = self.dense.coupling.notes
-        self._link = np.full(notes.labels, -1, dtype=np.int64)
-        for slot in notes.slots:
-            other = opened.coupling.notes.slot_of.get((slot.name, slot.dimension))
-            if other is not None:
-                self._link[slot.first : slot.first + slot.size] = other.labels
-
     def removed(self, removed: Mask) -> Mask:
         """What leaves the restructured model where ``removed`` leaves the dense one, both by component: that, and the dead ends."""
-        assert self.opened is not None
-        dense, coupling = self.dense.coupling, self.opened.coupling
-        gone = self._link[np.flatnonzero(removed[dense.roots])] if removed.any() else np.empty(0, dtype=np.int64)
-        result = np.zeros(coupling.notes.labels, dtype=bool)
-        result[coupling.roots[gone[gone >= 0]]] = True
-        for key, change in self.changes.items():
-            if change.kind not in ("opened", "reading"):
-                continue
-            chosen, stream_gone = self._chosen(change, result, removed)
-            result[chosen[self.dead[key]]] = True
-            live = int((~result[chosen]).sum())
-            possible = np.flatnonzero(~stream_gone & result[chosen])
-            result[chosen[possible[: self.terms.width(live) - live]]] = False
-        return result
-
-    def _chosen(self, change: BranchChange, gone: Mask, removed: Mask) -> tuple[Array, Mask]:
-        """[channels] the components of an opened branch's ends, or of what one reads; and which of them leave the stream there.
-
-        Args:
-            change: the branch.
-            gone: what leaves the restructured model, by component.
-            removed: what leaves the dense one.
-        """
-        assert self.opened is not None
-        coupling = self.opened.coupling
-        slot_of = coupling.notes.slot_of
-        if change.kind == "opened":
-            stream = slot_of[f"{change.module}.{CONSTANT}", 1]
-            ends = slot_of[f"{change.module}.{PLACES}", 0]
-            return coupling.roots[ends.labels], gone[coupling.roots[stream.labels]]
-        dense = self.dense.coupling
-        read = dense.notes.slot_of[f"{change.module}.weight", 1]
-        return coupling.roots[slot_of[f"{change.module}.{READS}", 0].labels], removed[dense.roots[read.labels]]
+        assert self._labels is not None
+        return self._labels.removed(self.branches, removed, self.terms)
 
     def count(self, kind: str, removed: Mask) -> int:
         """Exact MACs of the traced batch, or parameters, of the whole cut."""
@@ -278,20 +210,22 @@ class BranchRemoval:
     def _assembled(self, selection: Selection, request: Request) -> tuple[Plan | list[Freeze | Contradiction], Mask]:
         """The plan of the restructured model that takes what ``selection`` takes of the dense one, and the dead ends; and by
         component what leaves. Or what would have to stay."""
-        assert self.opened is not None
+        assert self.opened is not None and self._labels is not None
         mask = self.removed(selection.removed)
         known = {name for name, _ in self.opened.coupling.notes.slot_of}
         shifts = {name: shift for name, shift in selection.folding.shifts.items() if name in known}
         folds = [fold for fold in selection.folding.folds if fold.target in known]
         changes: list[BranchChange] = []
-        for key, change in self.changes.items():
-            if change.kind in ("opened", "reading"):
-                chosen, stream_gone = self._chosen(change, mask, selection.removed)
+        for branch in self.branches.values():
+            change = branch.change
+            if branch.has_labels:
+                chosen, stream_gone = self._labels.chosen(change, mask, selection.removed)
                 change = replace(change, live=int((~mask[chosen]).sum()))
             if change.kind == "reading":
                 change = replace(change, stream_removed=tuple(np.flatnonzero(stream_gone).tolist()))
             elif change.kind != "vanished":
-                said = self.constants[key].clone()
+                assert branch.constant is not None
+                said = branch.constant.clone()
                 if change.kind == "opened":
                     said[torch.from_numpy(~mask[chosen])] = 0.0
                 shifts[f"{change.module}.{CONSTANT}"] = said.reshape([1, -1, *[1] * (change.rank - 2)])
@@ -311,7 +245,7 @@ class BranchRemoval:
         assert self.opened is not None
         assembled, mask = self._assembled(selection, request)
         if not isinstance(assembled, Plan):
-            self.drop(next(reversed(self.changes)), assembled[0].reason)
+            self.drop(next(reversed(self.branches)), assembled[0].reason)
             return None
         plan = replace(
             assembled,

@@ -17,11 +17,12 @@ from torch import nn
 
 from flowprune.engine.allocation import Plan
 from flowprune.engine.coupling import Analysis, Coupling
-from flowprune.engine.coupling.labels import Array, Block, Layout, reduced, survivors
+from flowprune.engine.coupling.labels import Array, Block
 from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule_of
 from flowprune.engine.surgery.arguments import altered_arguments, same_form
 from flowprune.engine.surgery.decided_by_data import first_that_reads, fits, is_number
+from flowprune.engine.surgery.prediction import MismatchError, PlannedCut, PredictedPass, same_layout
 from flowprune.engine.tracing import Graph, Operation
 from flowprune.engine.tracing.data_decides import decides_by_data
 from flowprune.engine.tracing.integers import Expression
@@ -66,17 +67,14 @@ def certify(
         passes: the dense model's propagations, one a mode.
         removed: [labels]: whether each component leaves (by its smallest label).
     """
-    frozen = np.zeros(coupling.notes.labels, dtype=bool)
-    for freeze in coupling.notes.freezes:
-        frozen[coupling.roots[freeze.labels]] = True
-    sliced: dict[tuple[str, int], Array] = {}
+    planned = PlannedCut(plan, coupling, removed)
     for dense in passes:
         broken: str | None = None
         try:
             graph = retrace(small, inputs, dense.graph)
         except InterruptedTraceError as stop:
             graph, broken = stop.graph, str(stop)
-        refusal = _Certification(graph, dense, plan, coupling, removed, frozen, sliced).check()
+        refusal = _Certification(graph, dense, planned).check()
         if refusal is not None:
             return refusal
         if broken is not None:
@@ -84,34 +82,18 @@ def certify(
     return None
 
 
-class _MismatchError(Exception):
-    pass
-
-
 class _Certification(Propagation):
     """The small model's propagation: labels are the dense model's components, and joins are claims to be checked."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        dense: Analysis,
-        plan: Plan,
-        coupling: Coupling,
-        removed: NDArray[np.bool_],
-        frozen: NDArray[np.bool_],
-        sliced: dict[tuple[str, int], Array],
-    ) -> None:
-        super().__init__(graph, coupling.notes.heads, coupling.notes.places)
-        self._plan = plan
+    def __init__(self, graph: Graph, dense: Analysis, planned: PlannedCut) -> None:
+        notes = planned.coupling.notes
+        super().__init__(graph, notes.heads, notes.places)
         self._dense = dense
-        self._coupling = coupling
-        self._removed = removed
-        self._frozen = frozen
-        self._sliced = sliced  # what parameters carry is the same in both passes
+        self._planned = planned
+        self._predicted = PredictedPass(planned, dense)
         self._fresh = 0
         self._altered: dict[int, str] = {}
         self._decided = False
-        self._kept: dict[int, Block] = {}  # by identity: a block is shared by every tensor it flows to unchanged
 
     def check(self) -> Refusal | None:
         """Walk both passes side by side."""
@@ -121,13 +103,13 @@ class _Certification(Propagation):
             self._require(dense.parameters == small.parameters, "the parameters are not the same")
             self._require(dense.inputs == small.inputs, "the inputs are not the same")
             for value, name in dense.parameters.items():
-                self.layouts[value] = self._sliced_layout(value, name)
-                predicted = self._predicted_layout(value)
+                self.layouts[value] = self._predicted.sliced_layout(value, name)
+                predicted = self._predicted.layout(value)
                 self._require(
-                    _same_layout(predicted, self.layouts[value]), f"other slices of {name} leave than predicted"
+                    same_layout(predicted, self.layouts[value]), f"other slices of {name} leave than predicted"
                 )
                 self._require(
-                    self.graph.values[value].shape == self._predicted_shape(value, predicted),
+                    self.graph.values[value].shape == self._predicted.shape(value, predicted),
                     "a parameter has another shape",
                 )
             for operation in small.operations:
@@ -146,10 +128,10 @@ class _Certification(Propagation):
                 self._require(dense.outputs == small.outputs, "the outputs are not the same")
                 for value in dense.outputs:
                     before, after = dense.values[value].shape, small.values[value].shape
-                    layout = self._that_may_leave(self._predicted_layout(value))
+                    layout = self._predicted.that_may_leave(self._predicted.layout(value))
                     same = before == after or (self._decided and fits(after, before, layout))
                     self._require(same, "an output of the model shrinks")
-        except _MismatchError as mismatch:
+        except MismatchError as mismatch:
             if not self._altered:
                 return Refusal(step, dense.training, str(mismatch))
             first, *others = self._altered
@@ -169,14 +151,11 @@ class _Certification(Propagation):
         """Where the data made the two passes part, neither may read channels any more that could leave."""
         dense, small = self._dense.graph, self.graph
         for graph, layouts in ((dense, self._dense.layouts), (small, self.layouts)):
-            reader = first_that_reads(graph.operations[step:], layouts, self._may_leave)
+            reader = first_that_reads(graph.operations[step:], layouts, self._planned.may_leave)
             if reader is not None:
                 reason = f"{reader.name} reads channels after data has decided how to go on"
                 return Refusal(min(reader.index, len(dense.operations) - 1), dense.training, reason)
         return None
-
-    def _may_leave(self, labels: Array) -> bool:
-        return not self._frozen[self._coupling.roots[labels]].all()
 
     def _step(self, dense: Operation, small: Operation) -> None:
         self._require(dense.function is small.function, f"{small.name} runs where {dense.name} ran")
@@ -200,25 +179,20 @@ class _Certification(Propagation):
             try:
                 rule_of(small)(small, self)
             except ValueError as error:  # sizes that do not fit one another
-                raise _MismatchError(f"{small.name} runs at sizes that do not fit: {error}") from None
+                raise MismatchError(f"{small.name} runs at sizes that do not fit: {error}") from None
         for value in dense.outputs:
             if value is None:
                 continue
-            predicted, layout = self._predicted_layout(value), self.layouts.get(value, ())
-            found, expected = self.graph.values[value].shape, self._predicted_shape(value, predicted)
-            fitting, same = found == expected, _same_layout(predicted, layout)
+            predicted, layout = self._predicted.layout(value), self.layouts.get(value, ())
+            found, expected = self.graph.values[value].shape, self._predicted.shape(value, predicted)
+            fitting, same = found == expected, same_layout(predicted, layout)
             if self._decided and not (fitting and same):
-                predicted, layout = self._that_may_leave(predicted), self._that_may_leave(layout)
-                fitting, same = fits(found, expected, predicted), _same_layout(predicted, layout)
+                predicted, layout = self._predicted.that_may_leave(predicted), self._predicted.that_may_leave(layout)
+                fitting, same = fits(found, expected, predicted), same_layout(predicted, layout)
             self._require(fitting, f"{dense.name} returns a tensor of shape {found} instead of {expected}")
             self._require(same, f"{dense.name} returns other channels than predicted")
             if predicted or value in self.layouts:
                 self.layouts[value] = predicted
-
-    def _that_may_leave(self, layout: Layout) -> Layout:
-        """Where data decides sizes, it may decide how many rows a reshape puts into one dimension with channels. Those that are
-        frozen are then not compared."""
-        return tuple(block for block in layout if self._may_leave(block.labels))
 
     def _check_padding(self, dense: Operation, small: Operation) -> None:
         """Only padding along channels may change; a shifted padding of positions would keep the shape."""
@@ -231,36 +205,7 @@ class _Certification(Propagation):
 
     def _require(self, holds: bool, reason: str) -> None:
         if not holds:
-            raise _MismatchError(reason)
-
-    def _sliced_layout(self, value: int, name: str) -> Layout:
-        """What a parameter carries after the plan's slices left."""
-        blocks = self._dense.layouts.get(value, ())
-        return tuple(Block((d,), self._left(name, d, block.labels)) for block in blocks for d in block.dimensions)
-
-    def _left(self, name: str, dimension: int, labels: Array) -> Array:
-        if (name, dimension) not in self._sliced:
-            carried = self._coupling.roots[labels]
-            leaving = self._plan.removed.get(name, {}).get(dimension)
-            self._sliced[name, dimension] = carried if leaving is None else np.delete(carried, leaving)
-        return self._sliced[name, dimension]
-
-    def _predicted_layout(self, value: int) -> Layout:
-        return tuple(self._kept.get(id(block)) or self._keep(block) for block in self._dense.layouts.get(value, ()))
-
-    def _keep(self, block: Block) -> Block:
-        kept = survivors(Block(block.dimensions, self._coupling.roots[block.labels], block.inner), self._removed)
-        self._require(kept is not None, "what stays of a reshaped block is not rectangular")
-        assert kept is not None
-        left = self._kept[id(block)] = Block(block.dimensions, kept, block.inner)
-        return left
-
-    def _predicted_shape(self, value: int, layout: Layout) -> tuple[int, ...]:
-        shape = list(self._dense.graph.values[value].shape)
-        for block in layout:
-            for dimension, size in zip(block.dimensions, block.labels.shape, strict=True):
-                shape[dimension] = size
-        return tuple(shape)
+            raise MismatchError(reason)
 
     # What the rules say of the small model.
 
@@ -269,19 +214,19 @@ class _Certification(Propagation):
         try:
             left, right = np.broadcast_arrays(left, right)
         except ValueError:
-            raise _MismatchError("channels of different numbers meet") from None
+            raise MismatchError("channels of different numbers meet") from None
         self._require(np.array_equal(left, right), "different channels meet")
 
     def freeze(self, labels: Array, reason: str) -> None:
         """What must stay in the small model must have had to stay in the dense one."""
-        self._require(bool(self._frozen[labels].all()), f"channels became fixed: {reason}")
+        self._require(bool(self._planned.frozen[labels].all()), f"channels became fixed: {reason}")
 
     def balance(self, rows: Array, fixed: bool = False) -> None:
         """Equal rows show in the shapes; which of the operator's own rows a channel is in does not, and is compared."""
         if fixed:
             assert self.operation is not None
-            dense = self._coupling.roots[self._coupling.notes.fixed[self._dense.graph.training, self.operation.index]]
-            kept = [row[~self._removed[row]] for row in dense]
+            dense = self._planned.coupling.notes.fixed[self._dense.graph.training, self.operation.index]
+            kept = [self._planned.left(row) for row in dense]
             same = len(kept) == len(rows) and all(map(np.array_equal, kept, rows))
             self._require(same, "channels are in another group")
 
@@ -295,7 +240,7 @@ class _Certification(Propagation):
 
     def align(self, rows: Array, vector: Array) -> None:
         """Rows stay as wide as they were, and the vector with them, or the same entries stay in all."""
-        whole = bool((rows == rows[:, :1]).all()) and bool(self._frozen[vector].all())
+        whole = bool((rows == rows[:, :1]).all()) and bool(self._planned.frozen[vector].all())
         self._require(whole or bool((rows == vector).all()), "channels meet a vector of other channels")
 
     def count(self, labels: Array, argument: str, position: int, reason: str) -> None:
@@ -307,29 +252,11 @@ class _Certification(Propagation):
     def fresh(self, count: int) -> Array:
         """The dense pass's new channels at this place, less the removed ones."""
         assert self.operation is not None
-        dense = self._coupling.notes.fresh[self._dense.graph.training, self.operation.index, self._fresh]
+        dense = self._planned.coupling.notes.fresh[self._dense.graph.training, self.operation.index, self._fresh]
         self._fresh += 1
-        roots = self._coupling.roots[dense]
-        kept = roots[~self._removed[roots]]
+        kept = self._planned.left(dense)
         self._require(len(kept) == count, f"{count} channels are padded instead of {len(kept)}")
         return kept
 
     def cost(self, constant: int, factors: Sequence[Array]) -> None:
         """Costs are the dense pass's business."""
-
-
-def _same_layout(predicted: Layout, found: Layout) -> bool:
-    """Whether two layouts say the same. Axes along which all channels are one are dropped first: in the dense pass such labels are
-    joined but still different numbers, in the small one they are equal."""
-    if len(predicted) == len(found) and all(
-        left is right or (left.dimensions == right.dimensions and np.array_equal(left.labels, right.labels))
-        for left, right in zip(predicted, found, strict=True)
-    ):
-        return True
-
-    def as_map(layout: Layout) -> dict[tuple[int, ...], Array]:
-        plain = (reduced(block.dimensions, block.labels) for block in layout)
-        return {block.dimensions: block.labels for block in plain if block is not None}
-
-    left, right = as_map(predicted), as_map(found)
-    return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)
