@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from flowprune.engine.interfaces import Training
 from flowprune.errors import UnknownNameError
 from flowprune.methods.regularizers import REGISTRY, Regularizer
 from flowprune.methods.regularizers.feature_flow import FeatureFlow
@@ -24,7 +25,8 @@ def test_every_regularizer_trains_in_one_line_resumes_and_leaves():
     for name in REGISTRY:
         model = CifarResNet(1, width=4)
         options = {"gradient": "5%"} if name == "ffr" else {}
-        regularizer = REGISTRY[name](model, **options)
+        regularizer = REGISTRY[name](model, inputs=torch.zeros(1, 3, 8, 8), **options)
+        regularizer.begin(Training(torch.optim.SGD(model.parameters(), lr=0.1), 1, 60))
         for _ in range(3):
             loss = nn.functional.cross_entropy(model(torch.randn(4, 3, 8, 8)), torch.arange(4)) + regularizer.penalty()
             loss.backward()
