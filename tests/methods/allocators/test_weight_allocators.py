@@ -174,7 +174,11 @@ def test_every_allocator_without_data_is_exactly_at_the_target_and_masks_follow(
     model = small_network()
     scores = WeightMagnitude()(model)
     problem = weight_problem(model, scores, Weight(), weights)
-    levels = REGISTRY[name]()(problem)
+    try:
+        levels = REGISTRY[name]()(problem)
+    except UnreachableBudgetError as error:  # its first layer stays whole, and a fifth of its last
+        assert name == "uniform_plus" and error.smallest is not None and error.smallest > problem.target
+        return
     assert problem.count(levels) == problem.target == int(weights * problem.sizes.sum() + 1e-6)
     masks = Weight().select(scores, kept_shares(problem, levels))
     assert [int((~mask).sum()) for mask in masks.values()] == levels.tolist()

@@ -14,6 +14,7 @@ from torch import nn
 from flowprune import plan, prune
 from flowprune.engine.interfaces import Training
 from flowprune.errors import ArtifactError, ModelError, RecipeError
+from flowprune.methods.importance.weight_norms import L2
 from flowprune.methods.regularizers import REGISTRY
 from flowprune.methods.regularizers.strength.growing import Growth
 from flowprune.methods.regularizers.tpp import TPP, decorrelation_loss, pruned
@@ -173,7 +174,11 @@ def test_what_was_chosen_is_zero_in_the_end_and_its_cut_changes_nothing(name: st
     }
     assert all(not dict(model.named_parameters())[key][filters].any() for key, filters in leaves.items())
     model.eval()
-    made = plan(model, X, threshold=1e-6)
+    shares = {
+        key.removesuffix(".weight"): 1 - len(leaves[key]) / len(dict(model.named_parameters())[key])
+        for key in ("conv1.weight", "hidden.weight")
+    }
+    made = plan(model, X, importance=L2(), channels=shares)
     for key, filters in leaves.items():
         assert set(made.removed[key][0]) == set(filters.tolist())
     expected, found = model(x).detach(), prune(model, made)(x).detach()

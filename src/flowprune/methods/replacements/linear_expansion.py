@@ -53,7 +53,7 @@ class ExpandedLayer(nn.Module):
                 "an expanded layer knows its MACs after it has run once; call the model on an input first"
             )
         first, core, last = self.first.weight, self.core.weight, self.last.weight
-        return self._positions * last.shape[0] * first.shape[1] * math.prod(core.shape[2:])
+        return int(self._positions * last.shape[0] * first.shape[1] * math.prod(core.shape[2:]))
 
 
 @REGISTRY.register("linear_expansion")
@@ -175,7 +175,8 @@ def _layers(module: nn.Module, before: int, behind: int) -> ExpandedLayer:
     assert isinstance(weight, Tensor)
     place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     has_bias = module.bias is not None
-    empty, kind = nn.utils.skip_init, type(module)
+    empty: Any = nn.utils.skip_init
+    kind = type(module)
     if isinstance(module, nn.Linear):
         first = empty(kind, module.in_features, before, bias=False, **place)
         core = empty(kind, before, behind, bias=False, **place)
