@@ -27,7 +27,6 @@ from flowprune.methods.allocators import (
 from flowprune.methods.allocators._distortion import additive_costs
 from flowprune.methods.allocators._distortion.additive_costs import least_distortion
 from flowprune.methods.allocators._distortion.curves import distortion_curves
-from flowprune.methods.allocators._levels.densities import proportional_densities
 from flowprune.methods.allocators.lamp import lamp_scores
 from flowprune.methods.importance.weight_scores import WeightMagnitude
 from flowprune.methods.masks import Weight
@@ -67,12 +66,6 @@ def test_lamp_erk_and_uniform_plus_share_out_as_the_public_code() -> None:
         levels = allocator(problem)
         assert np.abs(levels - np.array(case["outputs"][key]) * problem.sizes).max() < 1
         assert problem.count(levels) == problem.target
-    sizes, shapes = problem.sizes.tolist(), problem.shapes
-    assert shapes is not None
-    erk = proportional_densities([sum(s) / np.prod(s) for s in shapes], sizes, problem.target)
-    assert erk is not None and 1 - erk == pytest.approx(case["outputs"]["erk_amounts"], abs=1e-6)
-    plus = proportional_densities([1.0] * 3, sizes, problem.target, [1.0, 0.0, 0.2])
-    assert plus is not None and 1 - plus == pytest.approx(case["outputs"]["unifplus_amounts"], abs=1e-6)
 
 
 def test_curves_are_those_of_the_authors_code() -> None:
