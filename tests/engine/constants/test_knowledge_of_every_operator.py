@@ -304,7 +304,7 @@ def interpreted(module: Function, x: Tensor, mask: Tensor, *rest: Tensor) -> tup
     def told(operation: Operation, known: Knowledge | None) -> Knowledge | None:
         return Knowledge(torch.where(mask, x, 0.0), mask) if operation.index == first else known
 
-    found = interpret(graph, tensors, (x, *rest), lambda operation, known: None, told)
+    found = interpret(graph, tensors, (x, *rest), lambda operation, known, finite: None, told)
     return [found.get(value) for value in graph.outputs], {operation.name for operation in graph.operations}
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from authors_fixtures import authors_fixture
+from fixtures import fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -36,8 +36,8 @@ def quantized(*shape: int, values: int = 30, zeros: float = 0.7, seed: int = 0) 
 
 @pytest.mark.parametrize("storage", ["sHAM-storage-1", "sHAM-storage-2", "sHAM-storage-4"])
 def test_sizes_tables_and_streams_are_those_of_the_authors(storage: str):
-    fixture = authors_fixture(storage)
-    matrix, expected = np.array(fixture["inputs"]["matrix"], np.float32), fixture["outputs"]
+    case = fixture(storage)
+    matrix, expected = np.array(case["inputs"]["matrix"], np.float32), case["outputs"]
     codec = Huffman()
     parts = codec.encode(matrix)
     ham = expected["HAM"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from authors_fixtures import authors_fixture
+from fixtures import fixture
 from torch import nn
 
 from flowprune.errors import FlowpruneError
@@ -54,11 +54,11 @@ def trained(
 
 
 def test_sums_are_those_of_the_authors():
-    fixture = authors_fixture("sHAM-codebook-cumulative-gradient")
-    codes = torch.tensor(fixture["inputs"]["indices"])
-    numbers = torch.tensor(fixture["inputs"]["per_weight"], dtype=torch.float64)
-    summed = summed_by_value({"w": codes}, {"w": numbers}, fixture["inputs"]["k"])
-    expected = torch.tensor(fixture["outputs"]["per_centroid"], dtype=torch.float64).ravel()
+    case = fixture("sHAM-codebook-cumulative-gradient")
+    codes = torch.tensor(case["inputs"]["indices"])
+    numbers = torch.tensor(case["inputs"]["per_weight"], dtype=torch.float64)
+    summed = summed_by_value({"w": codes}, {"w": numbers}, case["inputs"]["k"])
+    expected = torch.tensor(case["outputs"]["per_centroid"], dtype=torch.float64).ravel()
     torch.testing.assert_close(summed, expected, rtol=0, atol=1e-12)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from authors_fixtures import authors_fixture
+from fixtures import fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,9 +27,9 @@ torch.set_num_threads(1)
 NAMES = ("cws", "pws", "uq", "ecsq")
 
 
-def layers(fixture: dict) -> dict[str, torch.Tensor]:
+def layers(case: dict) -> dict[str, torch.Tensor]:
     return {
-        f"layer{i}": torch.tensor(weight, dtype=torch.float64) for i, weight in enumerate(fixture["inputs"]["weights"])
+        f"layer{i}": torch.tensor(weight, dtype=torch.float64) for i, weight in enumerate(case["inputs"]["weights"])
     }
 
 
@@ -49,8 +49,8 @@ def masked_layers(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def test_clusters_are_as_good_as_the_best_of_fifty_and_every_weight_goes_to_the_nearest():
-    fixture = authors_fixture("sHAM-CWS-k4")
-    weights, expected = layers(fixture), fixture["outputs"]
+    case = fixture("sHAM-CWS-k4")
+    weights, expected = layers(case), case["outputs"]
     centres = torch.tensor(expected["centroids"], dtype=torch.float64).ravel()
     ordered, order = torch.sort(centres)
     for weight, indices, rebuilt in zip(weights.values(), expected["indices"], expected["rebuilt"], strict=True):
@@ -63,30 +63,30 @@ def test_clusters_are_as_good_as_the_best_of_fifty_and_every_weight_goes_to_the_
 
 
 def test_probabilistic_sharing_draws_as_the_authors_do():
-    fixture = authors_fixture("sHAM-PWS-k4")
-    uniform = torch.tensor(fixture["inputs"]["uniform"], dtype=torch.float64)
-    shared = ProbabilisticSharing().fit(layers(fixture), values=4, uniform=uniform)
-    np.testing.assert_allclose(shared.codebook, fixture["outputs"]["edges"], rtol=0, atol=1e-12)
-    assert codes_of(shared) == fixture["outputs"]["indices"]
+    case = fixture("sHAM-PWS-k4")
+    uniform = torch.tensor(case["inputs"]["uniform"], dtype=torch.float64)
+    shared = ProbabilisticSharing().fit(layers(case), values=4, uniform=uniform)
+    np.testing.assert_allclose(shared.codebook, case["outputs"]["edges"], rtol=0, atol=1e-12)
+    assert codes_of(shared) == case["outputs"]["indices"]
 
 
 def test_uniform_levels_stop_at_the_authors_distance():
-    fixture = authors_fixture("sHAM-UQ-k4")
-    shared = UniformLevels().fit(layers(fixture), values=4)
-    np.testing.assert_allclose(shared.codebook, fixture["outputs"]["levels"], rtol=0, atol=1e-12)
-    assert codes_of(shared) == fixture["outputs"]["indices"]
-    assert float(shared.codebook[2]) == fixture["outputs"]["delta"]
+    case = fixture("sHAM-UQ-k4")
+    shared = UniformLevels().fit(layers(case), values=4)
+    np.testing.assert_allclose(shared.codebook, case["outputs"]["levels"], rtol=0, atol=1e-12)
+    assert codes_of(shared) == case["outputs"]["indices"]
+    assert float(shared.codebook[2]) == case["outputs"]["delta"]
 
 
 @pytest.mark.parametrize("name", ["sHAM-ECSQ-k12-lam0.02", "sHAM-ECSQ-k12-lam0.1"])
 def test_entropy_constrained_iterations_end_where_the_authors_end(name: str):
-    fixture = authors_fixture(name)
-    given = fixture["inputs"]
+    case = fixture(name)
+    given = case["inputs"]
     shared = EntropyConstrained().fit(
-        layers(fixture), values=given["wanted"], strength=given["lam"], start=given["k0"], tolerance=given["tr"]
+        layers(case), values=given["wanted"], strength=given["lam"], start=given["k0"], tolerance=given["tr"]
     )
-    np.testing.assert_allclose(shared.codebook, fixture["outputs"]["codebook"], rtol=0, atol=1e-12)
-    assert codes_of(shared) == fixture["outputs"]["indices"]
+    np.testing.assert_allclose(shared.codebook, case["outputs"]["codebook"], rtol=0, atol=1e-12)
+    assert codes_of(shared) == case["outputs"]["indices"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from authors_fixtures import authors_fixture
+from fixtures import fixture
 
 from flowprune.errors import FlowpruneError
 from flowprune.methods.recovery import similarity_preserving_loss
@@ -13,21 +13,21 @@ torch.set_num_threads(1)
 
 
 def test_loss_and_gradient_are_those_published():
-    fixture = authors_fixture("spkd-similarity-loss")
-    student = torch.tensor(fixture["inputs"]["student"], dtype=torch.float64, requires_grad=True)
-    teacher = torch.tensor(fixture["inputs"]["teacher"], dtype=torch.float64, requires_grad=True)
+    case = fixture("spkd-similarity-loss")
+    student = torch.tensor(case["inputs"]["student"], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor(case["inputs"]["teacher"], dtype=torch.float64, requires_grad=True)
     loss = similarity_preserving_loss(student, teacher)
     loss.backward()
     assert loss.dim() == 0 and teacher.grad is None
-    assert float(loss) == pytest.approx(fixture["outputs"]["loss"][0], abs=1e-10)
-    expected = torch.tensor(fixture["outputs"]["grad_student"], dtype=torch.float64)
+    assert float(loss) == pytest.approx(case["outputs"]["loss"][0], abs=1e-10)
+    expected = torch.tensor(case["outputs"]["grad_student"], dtype=torch.float64)
     torch.testing.assert_close(student.grad, expected, rtol=0, atol=1e-10)
     silent = student.detach().clone()
     silent[2] = 0
     silent.requires_grad_()
     loss = similarity_preserving_loss(silent, teacher)
     loss.backward()
-    assert float(loss) == pytest.approx(fixture["outputs"]["loss_with_zero_row"][0], abs=1e-10)
+    assert float(loss) == pytest.approx(case["outputs"]["loss_with_zero_row"][0], abs=1e-10)
     assert torch.isfinite(silent.grad).all()
 
 

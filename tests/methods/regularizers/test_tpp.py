@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fixtures import fixture
 from torch import nn
 
 from flowprune import plan, prune
@@ -18,9 +16,6 @@ from flowprune.methods.importance.weight_norms import L2
 from flowprune.methods.regularizers import REGISTRY
 from flowprune.methods.regularizers.strength.growing import Growth
 from flowprune.methods.regularizers.tpp import TPP, decorrelation_loss, pruned
-
-FIXTURES = Path(os.environ.get("FLOWPRUNE_FIXTURES", "missing"))
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="FLOWPRUNE_FIXTURES names no folder")
 
 
 class TwoConvolutions(nn.Module):
@@ -36,11 +31,6 @@ class TwoConvolutions(nn.Module):
         return out
 
 
-def fixture(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((FIXTURES / name).read_text())
-    return content
-
-
 def double(numbers: Any) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
@@ -49,9 +39,8 @@ def close(ours: torch.Tensor, theirs: Any, tolerance: float) -> None:
     torch.testing.assert_close(ours.double(), double(theirs), atol=tolerance, rtol=0)
 
 
-@needs_fixtures
 def test_the_decorrelation_and_its_gradient_are_the_authors() -> None:
-    given = fixture("tpp-decorrelation.json")
+    given = fixture("tpp-decorrelation")
     weight = double(given["inputs"]["W"]).requires_grad_()
     chosen = torch.zeros(len(weight), dtype=torch.bool)
     chosen[given["inputs"]["pruned"]] = True
@@ -79,9 +68,8 @@ def at_step(step: int, given: dict[str, Any]) -> tuple[nn.Module, TPP]:
     return model, method
 
 
-@needs_fixtures
 def test_choice_schedule_and_gradients_are_the_authors() -> None:
-    given = fixture("tpp-schedule-and-step.json")
+    given = fixture("tpp-schedule-and-step")
     asked, expected = given["inputs"], given["outputs"]
     growth = Growth(asked["delta"], asked["tau"], asked["limit"])
     assert growth.steps == expected["t_stabilize"]
@@ -102,9 +90,8 @@ def test_choice_schedule_and_gradients_are_the_authors() -> None:
     assert counts == expected["pick_counts"]
 
 
-@needs_fixtures
 def test_layers_are_zeroed_when_the_authors_do_and_their_bias_too() -> None:
-    given = fixture("tpp-schedule-and-step.json")
+    given = fixture("tpp-schedule-and-step")
     for row in given["outputs"]["zeroing"]:
         model, method = at_step(given["outputs"]["t_stabilize"] + row["dt"], given)
         method.after_step(torch.optim.SGD(model.parameters(), lr=0.1), lambda: torch.zeros(()))

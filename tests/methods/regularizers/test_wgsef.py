@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fixtures import fixture
 from torch import nn
 
 from flowprune import importance, plan
@@ -16,23 +14,15 @@ from flowprune.engine.interfaces import Training
 from flowprune.errors import ModelError, RecipeError
 from flowprune.methods.regularizers.wgsef import WGSEF, envelope, shares_kept
 
-FIXTURES = Path(os.environ.get("FLOWPRUNE_FIXTURES", "missing"))
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="FLOWPRUNE_FIXTURES names no folder")
 X = torch.zeros(1, 3, 8, 8)
-
-
-def fixture(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((FIXTURES / name).read_text())
-    return content
 
 
 def double(numbers: Any) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-@needs_fixtures
 def test_value_and_proximal_map_are_those_of_the_k_support_norm() -> None:
-    given = fixture("ksupport-value-prox.json")
+    given = fixture("ksupport-value-prox")
     for case, expected in zip(given["inputs"]["cases"], given["outputs"]["cases"], strict=True):
         x, costs = double(case["x"]), torch.ones(len(case["x"]), dtype=torch.float64)
         assert envelope(x.abs(), costs, case["k"]) == pytest.approx(expected["half_squared_norm_cvxpy"], abs=1e-8)
@@ -43,9 +33,8 @@ def test_value_and_proximal_map_are_those_of_the_k_support_norm() -> None:
             torch.testing.assert_close(ours, double(entry["cvxpy"]), atol=1e-5, rtol=0)
 
 
-@needs_fixtures
 def test_groups_and_weights_agree_with_a_conic_solver() -> None:
-    given = fixture("ksupport-groups-weights.json")
+    given = fixture("ksupport-groups-weights")
     weight = double(given["inputs"]["W"])
     lengths, ones = weight.flatten(1).norm(dim=1), torch.ones(6, dtype=torch.float64)
     assert envelope(lengths, ones, 3) == pytest.approx(given["outputs"]["group"]["half_squared"], abs=1e-6)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from authors_fixtures import authors_fixture
+from fixtures import fixture
 from torch import nn
 
 from flowprune.engine.interfaces import Replacement
@@ -122,8 +122,8 @@ def tensor(numbers: list | None) -> torch.Tensor | None:
 
 
 def test_contractions_are_those_of_the_authors():
-    fixture = authors_fixture("expandnets-contraction")
-    given, expected = fixture["inputs"], fixture["outputs"]
+    case = fixture("expandnets-contraction")
+    given, expected = case["inputs"], case["outputs"]
     for layers, result in zip(given["cl"], expected["cl"], strict=True):
         weight, bias = contract(
             [(tensor(layers[name]), tensor(layers[f"{name}_bias"])) for name in ("P1", "core", "P3")]
@@ -141,8 +141,8 @@ def test_contractions_are_those_of_the_authors():
 
 
 def test_padding_behind_a_bias_is_wrong_at_the_borders_so_ours_has_none_there():
-    fixture = authors_fixture("expandnets-contraction")
-    layers, result = fixture["inputs"]["cl"][0], fixture["outputs"]["cl"][0]
+    case = fixture("expandnets-contraction")
+    layers, result = case["inputs"]["cl"][0], case["outputs"]["cl"][0]
     x = tensor(layers["x"])
     steps = [(tensor(layers[name]), tensor(layers[f"{name}_bias"])) for name in ("P1", "core", "P3")]
     weight, bias = contract(steps)
@@ -156,7 +156,7 @@ def test_padding_behind_a_bias_is_wrong_at_the_borders_so_ours_has_none_there():
 
 
 def test_a_bias_of_the_first_layer_alone_counts():
-    """The authors' program drops it (fixture): what ours gives is what the two layers give."""
+    """The authors' program drops it (case): what ours gives is what the two layers give."""
     first, second = nn.Linear(4, 6).double(), nn.Linear(6, 3, bias=False).double()
     weight, bias = contract([(first.weight, first.bias), (second.weight, None)])
     x = torch.randn(5, 4).double()

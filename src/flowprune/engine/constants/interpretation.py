@@ -26,8 +26,8 @@ from flowprune.engine.constants.rules import Learned, rule_for
 from flowprune.engine.tracing import Graph, Operation
 from flowprune.engine.tracing.data_decides import hands_out_numbers
 
-Look = Callable[[Operation, Callable[[int], Knowledge | None]], None]
-"""Called before each operation, with what is known of a value at that moment."""
+Look = Callable[[Operation, Callable[[int], Knowledge | None], frozenset[int]], None]
+"""Called before each operation, with what is known of a value at that moment, and the values that are finite anyway."""
 
 Told = Callable[[Operation, Knowledge | None], Knowledge | None]
 """(operation, what is known of its first output) -> what is known of it by whoever asks."""
@@ -89,7 +89,7 @@ class _Walk:
 
     def run(self, look: Look, told: Told) -> None:
         for operation in self.graph.operations:
-            look(operation, self.held.get)
+            look(operation, self.held.get, self.bounded)
             learned = self._learned(operation)
             if learned and operation.outputs[0] is not None:
                 learned[0] = told(operation, learned[0])
@@ -111,8 +111,8 @@ class _Walk:
         call = Call(plain, self._operand, self.device, self.bounded.__contains__)
         try:
             found: Learned = rule_for(plain)(call)
-        except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError):
-            return unknown  # what does not run on these values is not known, whatever the reason is
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return unknown  # an operator that torch does not run on these values has no known result
         return [*found, *unknown[len(found) :]]
 
     def _operand(self, value: int) -> Operand:

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from flowprune.engine.constants.aliasing import memory_of
 from flowprune.engine.constants.arrivals import Arrival, arrival, read_by
-from flowprune.engine.constants.bounded import bounded_values
 from flowprune.engine.constants.filter_constants import with_dead_filters
 from flowprune.engine.constants.interpretation import interpret
 from flowprune.engine.constants.knowledge import Knowledge
@@ -53,11 +51,10 @@ def known_constants(
     producers = graph.producers()
     arrivals: dict[int, Arrival] = {}
     found = mixtures(evaluation)
-    finite = bounded_values(graph, memory_of(graph))
 
-    def look(operation: Operation, known: Callable[[int], Knowledge | None]) -> None:
+    def look(operation: Operation, known: Callable[[int], Knowledge | None], finite: frozenset[int]) -> None:
         if operation.index in found:
-            silent = silent_labels(operation, evaluation, known, finite.__contains__)
+            silent = silent_labels(operation, evaluation, known, finite)
             found[operation.index] = replace(found[operation.index], silent=silent)
         if is_layer(operation):  # it weighs the channels it reads, and can take up what a constant one adds
             x, weight = read_by(operation)

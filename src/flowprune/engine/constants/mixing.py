@@ -78,7 +78,7 @@ def silent_labels(
     operation: Operation,
     evaluation: Analysis,
     known: Callable[[int], Knowledge | None],
-    is_finite: Callable[[int], bool],
+    finite: frozenset[int],
 ) -> Array:
     """The labels of which an operation that adds up reads nothing but exact zeros, beside what is finite or zero itself.
 
@@ -86,7 +86,7 @@ def silent_labels(
         operation: a mixing operation.
         evaluation: the evaluation pass with its labels.
         known: what is known of a value at this moment.
-        is_finite: whether a value is finite whatever the inputs are.
+        finite: the values that are finite whatever the inputs are.
     """
     if operation.name not in _ADDING_UP:
         return np.empty(0, dtype=np.int64)
@@ -95,7 +95,7 @@ def silent_labels(
     silent = [np.empty(0, dtype=np.int64)]
     for place, labels in enumerate(zeros):
         others = inputs[:place] + inputs[place + 1 :]
-        if all(is_finite(other) or _is_whole(known(other)) for other in others):
+        if all(other in finite or _is_whole(known(other)) for other in others):
             silent.append(labels)
     if len(zeros) == 2:
         silent.append(np.intersect1d(zeros[0], zeros[1]))
