@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TypeVar
+
+Given = TypeVar("Given")
 
 
 class FlowpruneError(Exception):
@@ -33,6 +36,14 @@ class UnknownNameError(FlowpruneError):
             hints.append(f"known: {', '.join(candidates) or 'none'}")
         super().__init__(f"unknown {kind} {name!r}; {'; '.join(hints)}")
         self.kind, self.name, self.nearest = kind, name, nearest[0] if nearest else None
+
+
+def checked_name(kind: str, name: Given, known: Iterable[str | None]) -> Given:
+    """``name`` if it is among the ``known``; otherwise an ``UnknownNameError`` with the nearest one."""
+    names = list(known)
+    if name not in names:
+        raise UnknownNameError(kind, str(name), map(str, names))
+    return name
 
 
 class ModelError(FlowpruneError):

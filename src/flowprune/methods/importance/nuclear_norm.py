@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowprune.engine.measuring.batches import model_device
 from flowprune.engine.tracing import Graph, first_tensor, trace
-from flowprune.errors import DataError, FlowpruneError, ModelError, UnknownNameError
+from flowprune.errors import DataError, FlowpruneError, ModelError, checked_name
 from flowprune.methods.importance._maps.map_scores import check_map
 from flowprune.methods.importance._maps.map_stages import (
+    MAP_AGGREGATIONS,
+    STAGES,
     MapAggregation,
     Stage,
-    checked_map_aggregation,
-    checked_stage,
     maps_for,
 )
 from flowprune.methods.importance._maps.map_watch import evaluation_shadow, same_output, watch_maps
@@ -37,7 +37,7 @@ from flowprune.methods.importance._passes.calibration_data import inputs_in
 from flowprune.methods.importance._passes.full_precision import full_precision
 from flowprune.methods.importance._scores.aggregation import group_scores
 from flowprune.methods.importance._scores.checked_numbers import checked_count
-from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
+from flowprune.methods.importance._scores.layer_scales import NORMALIZATIONS, Normalization
 from flowprune.methods.importance._spectra.feature_spectra import (
     FeatureSpectra,
     MeanSpectra,
@@ -112,8 +112,7 @@ class NuclearNorm:
         memory: float = 2.0,
         dtype: torch.dtype | Literal["float32", "float64"] | None = None,
     ) -> None:
-        if reading not in get_args(Reading):
-            raise UnknownNameError("reading", reading, get_args(Reading))
+        self.reading = checked_name("reading", reading, get_args(Reading))
         if not (isinstance(memory, (int, float)) and memory > 0):
             raise FlowpruneError(f"memory={memory!r} is not a positive number of GiB")
         if positions is not None and reading == "mean":
@@ -121,10 +120,9 @@ class NuclearNorm:
         self.batches = batches
         self.images = None if images is None else checked_count("images", images)
         self.positions = None if positions is None else checked_count("positions", positions)
-        self.reading = reading
-        self.stage = checked_stage(stage)
-        self.normalize = checked_normalization(normalize)
-        self.aggregation = checked_map_aggregation(aggregation)
+        self.stage = checked_name("stage", stage, STAGES)
+        self.normalize = checked_name("normalization", normalize, NORMALIZATIONS)
+        self.aggregation = checked_name("aggregation", aggregation, MAP_AGGREGATIONS)
         self.memory = memory
         self.dtype = checked_dtype(dtype)
 

@@ -10,19 +10,20 @@ from torch import nn
 
 from flowprune.engine.measuring.batches import model_device
 from flowprune.engine.tracing import first_tensor, trace
+from flowprune.errors import checked_name
 from flowprune.methods.importance._maps.map_gradients import maps_and_gradients
 from flowprune.methods.importance._maps.map_scores import channel_maps, check_map
 from flowprune.methods.importance._maps.map_stages import (
+    MAP_AGGREGATIONS,
+    STAGES,
     MapAggregation,
     Stage,
-    checked_map_aggregation,
-    checked_stage,
     maps_for,
 )
 from flowprune.methods.importance._passes.calibration_data import Loss, cross_entropy, labelled_in
 from flowprune.methods.importance._passes.gradients import differentiable_shadow, gradients_taken
 from flowprune.methods.importance._scores.aggregation import group_scores
-from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
+from flowprune.methods.importance._scores.layer_scales import NORMALIZATIONS, Normalization
 from flowprune.methods.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ class TaylorActivation:
     ) -> None:
         self.batches = batches
         self.loss = loss
-        self.stage = checked_stage(stage)
-        self.normalize = checked_normalization(normalize)
-        self.aggregation = checked_map_aggregation(aggregation)
+        self.stage = checked_name("stage", stage, STAGES)
+        self.normalize = checked_name("normalization", normalize, NORMALIZATIONS)
+        self.aggregation = checked_name("aggregation", aggregation, MAP_AGGREGATIONS)
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group that has no feature map, or none the

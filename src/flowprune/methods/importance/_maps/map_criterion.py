@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
+from flowprune.errors import checked_name
 from flowprune.methods.importance._maps.map_scores import image_averages
-from flowprune.methods.importance._maps.map_stages import MapAggregation, Stage, checked_map_aggregation, checked_stage
+from flowprune.methods.importance._maps.map_stages import MAP_AGGREGATIONS, STAGES, MapAggregation, Stage
 from flowprune.methods.importance._scores.aggregation import group_scores
-from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
+from flowprune.methods.importance._scores.layer_scales import NORMALIZATIONS, Normalization
 
 if TYPE_CHECKING:
     from flowprune.engine.coupling import CoupledGroup
@@ -45,9 +46,9 @@ class MapCriterion(ABC):
         aggregation: MapAggregation = "mean",
     ) -> None:
         self.batches = batches
-        self.stage = checked_stage(stage)
-        self.normalize = checked_normalization(self.usual if normalize is None else normalize)
-        self.aggregation = checked_map_aggregation(aggregation)
+        self.stage = checked_name("stage", stage, STAGES)
+        self.normalize = checked_name("normalization", self.usual if normalize is None else normalize, NORMALIZATIONS)
+        self.aggregation = checked_name("aggregation", aggregation, MAP_AGGREGATIONS)
 
     @staticmethod
     @abstractmethod

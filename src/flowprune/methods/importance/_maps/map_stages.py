@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
-from flowprune.errors import UnknownNameError
-
 if TYPE_CHECKING:
     from flowprune.engine.coupling import CoupledGroup, FeatureMap
 
@@ -13,24 +11,12 @@ MapAggregation = Literal["mean", "sum", "max", "after-addition"]
 """How the maps coupled into one channel share one score; "after-addition" looks at nothing but the sums that the
 group's residual additions make, and takes their mean."""
 
+MAP_AGGREGATIONS: tuple[MapAggregation, ...] = get_args(MapAggregation)
+
 Stage = Literal["convolution", "normalized", "activated", "added"]
 
 STAGES: tuple[str, ...] = get_args(Stage)
 """In the order a feature map goes through them."""
-
-
-def checked_stage(name: str) -> str:
-    """``name`` if it is a known stage; otherwise ``UnknownNameError`` with the nearest one."""
-    if name not in STAGES:
-        raise UnknownNameError("stage", name, STAGES)
-    return name
-
-
-def checked_map_aggregation(name: str) -> str:
-    """``name`` if it is a known aggregation of maps; otherwise ``UnknownNameError`` with the nearest one."""
-    if name not in get_args(MapAggregation):
-        raise UnknownNameError("aggregation", name, get_args(MapAggregation))
-    return name
 
 
 def maps_for(group: CoupledGroup, stage: str, aggregation: str) -> list[FeatureMap]:

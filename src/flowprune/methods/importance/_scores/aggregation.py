@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from flowprune.errors import UnknownNameError
 from flowprune.methods.importance._scores.layer_scales import normalized
 
 if TYPE_CHECKING:
@@ -15,12 +14,7 @@ if TYPE_CHECKING:
 
 Aggregation = Literal["mean", "sum", "max"]
 
-
-def checked_aggregation(name: str) -> str:
-    """``name`` if it is one of mean, sum, max; otherwise ``UnknownNameError`` with the nearest one."""
-    if name not in get_args(Aggregation):
-        raise UnknownNameError("aggregation", name, get_args(Aggregation))
-    return name
+AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 
 
 def aggregated(member_scores: Sequence[torch.Tensor], how: str, channels: int) -> torch.Tensor:

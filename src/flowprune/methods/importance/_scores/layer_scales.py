@@ -13,16 +13,9 @@ from typing import Literal, get_args
 
 import torch
 
-from flowprune.errors import UnknownNameError
-
 Normalization = Literal["none", "l1", "l2", "max", "mean", "z-score", "min-max"]
 
-
-def checked_normalization(name: str) -> str:
-    """``name`` if it is a known normalisation; otherwise ``UnknownNameError`` with the nearest one."""
-    if name not in get_args(Normalization):
-        raise UnknownNameError("normalization", name, get_args(Normalization))
-    return name
+NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 
 
 def normalized(scored: Sequence[Sequence[tuple[Hashable, torch.Tensor]]], how: str) -> list[list[torch.Tensor]]:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from flowprune.engine.tracing import tensors_of
-from flowprune.methods.importance._scores.aggregation import Aggregation, checked_aggregation, group_scores
-from flowprune.methods.importance._scores.layer_scales import Normalization, checked_normalization
+from flowprune.errors import checked_name
+from flowprune.methods.importance._scores.aggregation import AGGREGATIONS, Aggregation, group_scores
+from flowprune.methods.importance._scores.layer_scales import NORMALIZATIONS, Normalization
 
 if TYPE_CHECKING:
     from flowprune.engine.coupling import CoupledGroup, Member
@@ -40,8 +41,9 @@ class WeightCriterion(ABC):
     """Of the members that are judged: the weights that make channels, unless a criterion says otherwise."""
 
     def __init__(self, *, normalize: Normalization | None = None, aggregation: Aggregation | None = None) -> None:
-        self.normalize = checked_normalization(self.usual if normalize is None else normalize)
-        self.aggregation = checked_aggregation(self.usual_aggregation if aggregation is None else aggregation)
+        self.normalize = checked_name("normalization", self.usual if normalize is None else normalize, NORMALIZATIONS)
+        chosen = self.usual_aggregation if aggregation is None else aggregation
+        self.aggregation = checked_name("aggregation", chosen, AGGREGATIONS)
 
     def judged(self, model: nn.Module) -> Collection[str]:
         """Names of the tensors it judges by: those with two dimensions at least, so that biases are left out."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Regularizer
-from flowprune.errors import ArtifactError, ModelError, RecipeError, UnknownNameError
+from flowprune.errors import ModelError, RecipeError, checked_name
 from flowprune.methods.regularizers.feature_flow.description import described
 from flowprune.methods.regularizers.feature_flow.finding import find_trajectory, finder, layout_or_names
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import Reduction, accumulated
@@ -26,10 +26,11 @@ from flowprune.methods.regularizers.feature_flow.points.points import Point
 from flowprune.methods.regularizers.feature_flow.points.recording import Forward, Recorder
 from flowprune.methods.regularizers.feature_flow.profile import FlowProfile, measure_flow
 from flowprune.methods.regularizers.feature_flow.unwrapping import unwrapped
-from flowprune.methods.regularizers.strength.control import SCHEDULES, Control, Schedule
+from flowprune.methods.regularizers.strength.control import SCHEDULES, Schedule
 from flowprune.methods.regularizers.strength.given_strength import strength_of
 from flowprune.methods.regularizers.strength.observed_loss import zero_for
 from flowprune.methods.regularizers.strength.percentages import Calibration
+from flowprune.methods.regularizers.strength.saved_state import state_of, take_over
 from flowprune.methods.regularizers.strength.steering import Steering
 
 
@@ -139,10 +140,10 @@ class FeatureFlow(Regularizer):
     ) -> None:
         if norm not in (1, 2) or isinstance(norm, bool):
             raise RecipeError(f"norm={norm!r} is none of 1 and 2")
-        _check("across", across, ("skip", "project", None))
-        _check("reduction", reduction, ("mean", "channel", "sum"))
-        _check("curvature_form", curvature_form, ("second-difference", "angle"))
-        _check("schedule", schedule, SCHEDULES)
+        checked_name("across", across, ("skip", "project", None))
+        checked_name("reduction", reduction, get_args(Reduction))
+        checked_name("curvature_form", curvature_form, get_args(CurvatureForm))
+        checked_name("schedule", schedule, SCHEDULES)
         self._steering = Steering(schedule, epochs, target_dead, target_macs)
         self._control = self._steering.control
         self.wants = ("macs_left",) if self._steering.by_macs else ()
@@ -150,19 +151,16 @@ class FeatureFlow(Regularizer):
             gradient = "5%"
         self._root = unwrapped(model)
         self._chosen = layout_or_names(points, self._root)
-        self._norm, self._across = norm, across
-        self._reduction, self._curvature_form = reduction, curvature_form
+        self._across, self._sized_by = across, (norm, reduction, curvature_form)
         strengths = {"gradient": strength_of(gradient, "gradient"), "curvature": strength_of(curvature, "curvature")}
         self._calibration = Calibration(strengths)
         self._trajectory: list[Trajectory] = []
+        # Before there are hooks, which would stay where it fails.
+        given = None if inputs is None else self._find(inputs)
         self._recorder = Recorder(self._root, finder(self._root, weakref.WeakMethod(self._find)))
         self._closing = weakref.finalize(self, self._recorder.close)
-        if inputs is not None:
-            try:
-                self._recorder.place(self._find(inputs))
-            except Exception:
-                self.close()
-                raise
+        if given is not None:
+            self._recorder.place(given)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def penalty(
@@ -190,15 +188,12 @@ class FeatureFlow(Regularizer):
         if not features:
             raise ModelError(nothing_recorded(forwards))
         like = accumulated(features[-1])
-        coefficients = self._calibration.ready(like.device)
-        if coefficients is None:
+        if self._calibration.ready(like.device) is None:
             return self._calibrating(forwards, task_loss, like)
-        factor = self._control.factor
-        acting = {name: factor * coefficient for name, coefficient in coefficients.items() if factor * coefficient != 0}
+        acting = {name: coefficient for name, coefficient in (self.coefficients or {}).items() if coefficient != 0}
         if not acting:
             return like.new_zeros(())
-        options = (self._norm, self._reduction, self._curvature_form)
-        return flow_penalty(self._found(), forwards, acting, *options)
+        return flow_penalty(self._found(), forwards, acting, *self._sized_by)
 
     def forget(self) -> None:
         """Drop the forwards since the last ``penalty()``: the next one starts anew, whatever ran before."""
@@ -278,7 +273,7 @@ class FeatureFlow(Regularizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The calibration and the controller, as plain numbers and strings: what a resumed training needs to go on exactly."""
-        return {**self._calibration.state_dict(), "control": self._control.state_dict()}
+        return state_of(self._calibration, self._control)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a calibration and a controller.
@@ -286,14 +281,7 @@ class FeatureFlow(Regularizer):
         Raises:
             ArtifactError: if it is no such state, or one of other strengths.
         """
-        before = self._calibration.state_dict()
-        self._calibration.load_state_dict(state)
-        try:
-            if "control" in state or self._control != Control():  # a state of an earlier version has none
-                self._control.load_state_dict(state.get("control", {}))
-        except ArtifactError:
-            self._calibration.load_state_dict(before)
-            raise
+        take_over(state, self._calibration, self._control)
 
     def close(self) -> None:
         """Remove every hook from the model. Closing twice is fine."""
@@ -309,8 +297,7 @@ class FeatureFlow(Regularizer):
 
     def _calibrating(self, forwards: Sequence[Forward], task_loss: Tensor | None, like: Tensor) -> Tensor:
         shares = [name for name, strength in self._calibration.strengths.items() if strength.share is not None]
-        options = (self._norm, self._reduction, self._curvature_form)
-        terms = flow_terms(self._found(), forwards, shares, *options)
+        terms = flow_terms(self._found(), forwards, shares, *self._sized_by)
         zero, observation = zero_for(task_loss, like)
         self._calibration.expect(observation, terms)
         return zero
@@ -331,8 +318,3 @@ class FeatureFlow(Regularizer):
     def _check_open(self) -> None:
         if not self._closing.alive:
             raise ModelError("this feature flow was closed; build a new one")
-
-
-def _check(kind: str, given: object, known: Sequence[str | None]) -> None:
-    if given not in known:
-        raise UnknownNameError(kind, str(given), [str(name) for name in known])
