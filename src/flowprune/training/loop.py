@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,34 +28,13 @@ from flowprune.training.checkpoint import (
 from flowprune.training.data import Data
 from flowprune.training.evaluation import totals
 from flowprune.training.optimizer import sgd
-from flowprune.training.precision import Precision, settled_precision
+from flowprune.training.precision import settled_precision
 from flowprune.training.processes import agree_on_buffers
 from flowprune.training.progress import TrainingProgress
 from flowprune.training.regularizing import Given, Regularizers, usual_measures
 from flowprune.training.schedule import learning_rate
 from flowprune.training.settings import TrainingSettings
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What came out of a training.
-
-    Attributes:
-        history: per epoch: epoch (from 1), task_loss, penalty (means over the epoch), train_accuracy, test_accuracy,
-            test_loss (None where not evaluated; accuracies in per cent), lr (of the last step), strength (the factor on the
-            penalty's coefficients in this epoch), dead_share, macs_left (after it, where the penalty is steered by one of
-            them; else None), what else a regularizer says, seconds, images_per_second (training only).
-        top1: test accuracy after the last epoch, in per cent: the result.
-        best_top1: the highest one seen on the test images. Choosing an epoch by it would be choosing on the test.
-        precision: what it was trained in: that of the settings, or what was chosen where they say "auto".
-        outcomes: what the regularizers decided in the end, of those that decide.
-    """
-
-    history: list[dict[str, Any]]
-    top1: float
-    best_top1: float
-    precision: Precision
-    outcomes: tuple[Outcome, ...] = ()
+from flowprune.training.training_result import TrainingResult
 
 
 def train(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import torch
@@ -286,14 +285,6 @@ class FeatureFlow(Regularizer):
     def close(self) -> None:
         """Remove every hook from the model. Closing twice is fine."""
         self._closing()
-
-    def __enter__(self) -> FeatureFlow:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _calibrating(self, forwards: Sequence[Forward], task_loss: Tensor | None, like: Tensor) -> Tensor:
         shares = [name for name, strength in self._calibration.strengths.items() if strength.share is not None]
