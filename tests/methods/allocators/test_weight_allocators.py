@@ -27,6 +27,7 @@ from flowprune.methods.allocators import (
 from flowprune.methods.allocators._distortion import additive_costs
 from flowprune.methods.allocators._distortion.additive_costs import least_distortion
 from flowprune.methods.allocators._distortion.curves import distortion_curves
+from flowprune.methods.allocators._levels.densities import proportional_densities
 from flowprune.methods.allocators.lamp import lamp_scores
 from flowprune.methods.importance.weight_scores import WeightMagnitude
 from flowprune.methods.masks import Weight
@@ -61,11 +62,20 @@ def test_lamp_erk_and_uniform_plus_share_out_as_the_public_code() -> None:
         assert lamp_scores(scores) == pytest.approx(expected, rel=1e-5)
     shares = LAMP()(problem) / problem.sizes
     assert shares == pytest.approx(case["outputs"]["lamp_amounts"], abs=1e-6)
-    # densities of theirs are real numbers; ours are whole numbers of weights, so each is within one of them
+    # ours are whole numbers of weights that meet the target exactly, so each is within one of theirs
     for allocator, key in ((ErdosRenyiKernel(), "erk_amounts"), (UniformPlus(), "unifplus_amounts")):
         levels = allocator(problem)
         assert np.abs(levels - np.array(case["outputs"][key]) * problem.sizes).max() < 1
         assert problem.count(levels) == problem.target
+    sizes, shapes = problem.sizes.tolist(), problem.shapes
+    assert shapes is not None
+    erk = proportional_densities([sum(s) / np.prod(s) for s in shapes], sizes, problem.target)
+    plus = proportional_densities([1.0] * 3, sizes, problem.target, [1.0, 0.0, 0.2])
+    assert erk is not None and plus is not None
+    # the public code rounds the former to whole weights, the latter it leaves as it is
+    kept = (1 - np.array(case["outputs"]["erk_amounts"])) * problem.sizes
+    assert np.round(erk * problem.sizes) == pytest.approx(kept, abs=1e-4)
+    assert 1 - plus == pytest.approx(case["outputs"]["unifplus_amounts"], abs=1e-6)
 
 
 def test_curves_are_those_of_the_authors_code() -> None:
