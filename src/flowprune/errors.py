@@ -28,7 +28,7 @@ class UnknownNameError(FlowpruneError):
     The message suggests the nearest known name, and tells all where none is near, or ``name_all`` asks for it.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, name_all: bool = False) -> None:
+    def __init__(self, kind: str, name: object, known: Iterable[str], *, name_all: bool = False) -> None:
         candidates = sorted(known)
         nearest = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.5)
         hints = [f"did you mean {nearest[0]!r}?"] if nearest else []
@@ -42,7 +42,7 @@ def checked_name(kind: str, name: Given, known: Iterable[str | None]) -> Given:
     """``name`` if it is among the ``known``; otherwise an ``UnknownNameError`` with the nearest one."""
     names = list(known)
     if name not in names:
-        raise UnknownNameError(kind, str(name), map(str, names))
+        raise UnknownNameError(kind, name, map(str, names))
     return name
 
 
