@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _COLUMNS = 1 << 20  # so many elements of a point enter the products at once, in float64
+_UNSEEN = 1e-3  # of the farthest point's coordinate: less is no way and no difference
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def principal_plane(paths: Tensor) -> Plane:
     learned its features in does not matter, which is what allows two networks' pictures to stand side by side.
 
     An axis has no sign of its own: it points where the paths go on average from their first point to their last; where they go
-    nowhere, towards its farthest point.
+    nowhere, towards the first of its farthest points.
 
     Args:
         paths: [paths, points, dimensions], of any floating type; at least one of each.
@@ -62,9 +63,11 @@ def _oriented(coordinates: Tensor) -> Tensor:
     for axis in range(2):
         along = coordinates[:, :, axis]
         way = (along[:, -1] - along[:, 0]).mean()
-        extreme = along.flatten()[along.abs().argmax()]
-        # A way of nothing but rounding would leave the sign to chance.
-        if (way if way.abs() > 1e-9 * extreme.abs() else extreme) < 0:
+        sizes = along.flatten().abs()
+        # The features are in single precision, far from the origin: a way, or a difference of two sizes, that nobody sees in a
+        # picture may be rounding, and would leave the sign to chance.
+        extreme = along.flatten()[(sizes >= (1 - _UNSEEN) * sizes.max()).nonzero()[0, 0]]
+        if (way if way.abs() > _UNSEEN * extreme.abs() else extreme) < 0:
             coordinates[:, :, axis] = -along
     return coordinates
 
