@@ -142,9 +142,11 @@ def add(record: dict[str, Any], seed: int) -> None:
 
 
 def judge_again(record: dict[str, Any]) -> None:
-    """What failed when the run was interrupted may have been mended since."""
+    """What failed, or was not judged, when the run was interrupted may have been mended since."""
     failed, record["failures"] = record["failures"], []
     wrong = {property_: {f["seed"] for f in failed if f["reference"] == property_} for property_ in ("twin", "dense")}
+    wrong["twin"] |= {entry["seed"] for entry in record["twin_undefined"]}
+    record["twin_undefined"] = []
     for seed in sorted(wrong["twin"] | wrong["dense"]):
         random = Random(seed)
         model, _ = architecture(random)

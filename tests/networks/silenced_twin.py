@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from flowprune.engine.allocation import Plan
 
-_FORMS: dict[Any, tuple[str, ...]] = {
+NORMALIZATIONS: dict[Any, tuple[str, ...]] = {
     nn.functional.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps"),
     torch.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps"),
     nn.functional.rms_norm: ("input", "normalized_shape", "weight", "eps"),
@@ -115,8 +115,8 @@ class _KeptNormalization(TorchFunctionMode):
         arguments: tuple[Any, ...] = (),
         keywords: dict[str, Any] | None = None,
     ) -> Any:
-        if function in _FORMS:
-            given = dict(zip(_FORMS[function], arguments, strict=False)) | (keywords or {})
+        if function in NORMALIZATIONS:
+            given = dict(zip(NORMALIZATIONS[function], arguments, strict=False)) | (keywords or {})
             weight = given.get("weight")
             mask = _not_silent(given) if weight is None else self._kept.get(id(weight))
             if mask is not None:

@@ -2,7 +2,8 @@
 
 The twin and the dense model run side by side under a dispatch mode. A statistic, an order or a softmax over a dimension in which
 the twin has slices of nothing but zeros, which the dense model has not, is such a place: over fewer channels it is another
-number. What the twin computes over kept channels only (norms, see ``silenced_twin.py``) has other sizes there and is none.
+number. What the twin computes over kept channels only (norms, see ``silenced_twin.py``) is none: those it watches are left out,
+since it has them run otherwise and calls would be paired wrongly; those written out by hand have other sizes there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from silenced_twin import NORMALIZATIONS
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _WATCHED = (
@@ -57,9 +60,27 @@ def _more_silent(twin: tuple[torch.Size, list[Tensor]], dense: tuple[torch.Size,
 
 
 def _watched(model: nn.Module, arguments: tuple[Any, ...]) -> Silent:
-    with torch.no_grad(), _Watch() as watch:
+    watch = _Watch()
+    with torch.no_grad(), _OutsideNorms(watch), watch:
         model(*arguments)
     return watch.seen
+
+
+class _OutsideNorms(TorchFunctionMode):
+    """Lets the watch look away while a norm runs that the twin runs in its own way."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        before, self._watch.looking = self._watch.looking, self._watch.looking and function not in NORMALIZATIONS
+        try:
+            return function(*arguments, **(keywords or {}))
+        finally:
+            self._watch.looking = before
 
 
 class _Watch(TorchDispatchMode):
@@ -68,13 +89,14 @@ class _Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen: Silent = {}
+        self.looking = True
         self._calls: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
     ) -> Any:
         name = function.overloadpacket.__name__
-        if name in _WATCHED and arguments[0].dim():
+        if self.looking and name in _WATCHED and arguments[0].dim():
             x = arguments[0]
             zero = x == 0
             names = (argument.name for argument in function._schema.arguments)
