@@ -163,7 +163,7 @@ def test_a_timm_name_without_timm_says_what_to_install(monkeypatch: pytest.Monke
 
     from flowprune.training.optimizer_choice import maker
 
-    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm.optim", None)
     with pytest.raises(fp.FlowpruneError, match=r"pip install 'flowprune\[zoo\]'"):
         maker("timm:lamb")
     with pytest.raises(UnknownNameError, match="did you mean 'adamw'"):

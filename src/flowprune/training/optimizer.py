@@ -37,7 +37,8 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[nn.Pa
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if settings.weight_decay_on == "all":
         return list(named.values())
-    spared = set(model.no_weight_decay()) if callable(getattr(model, "no_weight_decay", None)) else set()
+    spared_by_model: Any = getattr(model, "no_weight_decay", set)
+    spared = set(spared_by_model())
     undecayed = {name for name, parameter in named.items() if parameter.ndim < 2 or name in spared}
     groups: list[dict[str, Any]] = [
         {"params": [parameter for name, parameter in named.items() if name not in undecayed]},

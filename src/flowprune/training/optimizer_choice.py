@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -46,7 +47,7 @@ def maker(name: str) -> Maker:
         return own[name]
     known = [other for other in own if other not in OTHER_LOOPS]
     try:
-        from timm import optim as theirs
+        theirs: Any = importlib.import_module("timm.optim")
     except ModuleNotFoundError:
         if name.startswith(TIMM):
             raise MissingLibraryError(f"optimizer {name!r} needs timm: pip install 'flowprune[zoo]'") from None
