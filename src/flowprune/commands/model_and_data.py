@@ -14,9 +14,9 @@ from flowprune.artifacts import load, read_header
 from flowprune.commands.known_names import DATA_OPTIONS, is_artifact
 from flowprune.commands.options import image_shape
 from flowprune.commands.usual_input import usual_input
+from flowprune.engine.measuring import check_finite
 from flowprune.errors import ArtifactError, DataError, ModelError, RecipeError, UnknownNameError
 from flowprune.models import create
-from flowprune.pruning import check_finite
 from flowprune.studies.recipe import DataSection
 from flowprune.studies.recipe_file import checked_sections
 from flowprune.training import Data, load_data
