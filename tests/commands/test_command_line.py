@@ -21,9 +21,9 @@ from flowprune.cli import app, main
 from flowprune.commands import EXAMPLES, GROUPS
 from flowprune.commands.old_spellings import todays
 from flowprune.errors import UnknownNameError
+from flowprune.methods import names_before_import
 from flowprune.models import create, names
 from flowprune.models.own_names import OWN_NAMES
-from flowprune.registry import names_written_in
 from flowprune.training import data_sets
 from flowprune.training.data_names import DATA_SETS
 
@@ -129,7 +129,7 @@ def test_names_known_early_are_those_that_there_are() -> None:
 
     assert set(OWN_NAMES) == set(names())
     assert set(DATA_SETS) == set(data_sets())
-    assert names_written_in("flowprune.methods.importance") == list(REGISTRY)
+    assert names_before_import("importance") == list(REGISTRY)
 
 
 def test_of_equally_near_names_the_one_that_begins_alike_is_suggested() -> None:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowprune.errors import ArtifactError, UnknownNameError, checked_name
+from flowprune.methods import names_before_import
 from flowprune.models.own_names import OWN_NAMES, UnknownModelError
-from flowprune.registry import names_written_in
 from flowprune.training.data_names import DATA_SETS
 
 DATA_OPTIONS = ("normalize", "size", "subset", "workers")
-_IMPORTANCE = "flowprune.methods.importance"
 
 
 def refuse_unknown(
@@ -44,7 +43,7 @@ def refuse_unknown(
     if builder is not None:
         _refuse_unknown_model(builder)
     if importance is not None:
-        checked_name("importance", importance, names_written_in(_IMPORTANCE))
+        checked_name("importance", importance, names_before_import("importance"))
     if data is not None:
         checked_name("data set", data, DATA_SETS)
     for option in data_option or ():
@@ -73,7 +72,7 @@ def complete_models(typed: str) -> list[str]:
 
 def complete_importances(typed: str) -> list[str]:
     """What a shell may offer for a criterion."""
-    return [name for name in names_written_in(_IMPORTANCE) if name.startswith(typed)]
+    return [name for name in names_before_import("importance") if name.startswith(typed)]
 
 
 def complete_data_sets(typed: str) -> list[str]:
