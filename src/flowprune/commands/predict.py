@@ -55,8 +55,8 @@ def predict(
             raise DataError(f"no picture {file}")
 
     from flowprune.commands.terminal import print_json
+    from flowprune.training.picture_labels import predicted
     from flowprune.training.pixel_normalization import Normalization, normalization
-    from flowprune.training.prediction import predicted
 
     notes: Mapping[str, Any]
     logits_of: Callable[[Tensor], Tensor]

@@ -114,7 +114,7 @@ def _flat(root: Path) -> Path:
             deeper = inner[0]
         hint = f"; did you mean --data-dir {deeper}?" if deeper is not None else ""
         raise DataError(
-            f"imagefolder: looked in {root} for {root / 'train'} and {root / 'val'}, or for a folder a class, and found no "
+            f"imagefolder: looked for {root / 'train'} and {root / 'val'}, or a folder a class in {root}, and found no "
             f"pictures; point --data-dir at their folder{hint}"
         )
     return root
