@@ -14,19 +14,18 @@ from flowprune.engine.branches.removal import BranchRemoval
 from flowprune.engine.interfaces import Importance
 from flowprune.engine.measuring import filter_scales, finite
 from flowprune.engine.planning import CoupledModel, Request, assemble, select
-from flowprune.engine.planning.criterion import AskedOnce
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts, warn_if_short, why_it_stays
 from flowprune.engine.planning.garbage_collection import collector_paused
 from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
-from flowprune.engine.planning.request import LARGEST_CUT
+from flowprune.engine.planning.request import LARGEST_CUT, AskedOnce
 from flowprune.engine.planning.widths import Widths
 from flowprune.engine.signatures import Branches, Heads, Inputs, Scope
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.surgery import cut, cut_optimizer
 from flowprune.engine.surgery.beside_forward import follow_other_methods
-from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_there
+from flowprune.engine.tracing.shadow import check_weights_there
 from flowprune.errors import BudgetError, CertificateError, ModelError, UnreachableBudgetError
 from flowprune.methods.importance import Random
 
@@ -158,7 +157,8 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
     except UnreachableBudgetError as error:
         stays = why_it_stays(coupled.coupling.frozen, bool(coupled.coupling.groups))
         raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
-    warn_if_short(found, request.budget)
+    if request.budget.kind in ("threshold", "channels"):  # the others are met, or have raised
+        warn_if_short(found, request.budget)
     return follow_other_methods(model, inputs, found, coupled.graph, request.also)
 
 
@@ -223,7 +223,6 @@ def check_finite(model: nn.Module) -> None:
     nothing at all (of a lazy module that has not run, or on the meta device)."""
     if next(model.parameters(), None) is None:
         raise ModelError(f"{type(model).__name__} has no parameters, so there is nothing to prune")
-    check_sizes_known(model)
     check_weights_there(model)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         finite(tensor, name)

@@ -24,10 +24,10 @@ from flowprune.engine.allocation import (
     share_of_classes,
     widths_of,
 )
-from flowprune.engine.constants import Folding, KnownConstants, fold_constants
+from flowprune.engine.constants import Folding, fold_constants
 from flowprune.engine.coupling import Coupling
 from flowprune.engine.measuring import is_dead, reference_scale
-from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.measuring.filter_scales import DEAD_BELOW
 from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.request import LARGEST_CUT, Request
 from flowprune.engine.tracing import FilterLayer
@@ -86,7 +86,9 @@ def select(
         _checked(score, group.name, group.channels)
         for score, group in zip(request.importance(model, inputs, coupling.groups), coupling.groups, strict=True)
     ]
-    ranking = rank(coupling, scores, share_of_classes(request.largest_cut, coupling, LARGEST_CUT, "largest_cut"))
+    caps = request.largest_cut  # one for all asks for no look at the layers
+    each = caps if isinstance(caps, float) else share_of_classes(caps, coupling, LARGEST_CUT, "largest_cut")
+    ranking = rank(coupling, scores, each)
     if recount is not None:
         ranking = _without_idle(coupling, ranking, recount)
     rounding = Rounding(coupling, ranking.limits, request.round_to)
@@ -108,8 +110,8 @@ def select(
 
             fit = fit_count(absolute, ranking, rounding, left, unit)
     removed = _components(coupling, ranking, fit.lost)
-    constants = coupled.constants(model, inputs, dead_by_layer(scales, DEAD_BELOW))
-    folding = _folding(constants, coupled, removed, request)
+    dead = dead_by_layer(scales, DEAD_BELOW)
+    folding = _folding(coupled, model, inputs, dead, removed, request)
     return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
 
 
@@ -171,7 +173,6 @@ def _select_dead(
     """
     coupling = coupled.coupling
     verdicts = [_all_makers_dead(coupling, number, dead) for number in range(len(coupling.groups))]
-    constants = coupled.constants(model, inputs, dead)
     vetoed: set[int] = set()
     while True:
         scores = [np.where(v & ~np.isin(coupling.channels[g], list(vetoed)), 0.0, 1.0) for g, v in enumerate(verdicts)]
@@ -184,7 +185,7 @@ def _select_dead(
         rounding = Rounding(coupling, asked, request.round_to)
         fit = Fit(rounding.nearest(asked), asked)
         removed = _components(coupling, ranking, fit.lost)
-        folding = _folding(constants, coupled, removed, request)
+        folding = _folding(coupled, model, inputs, dead, removed, request)
         if not folding.unfoldable and not folding.varying:
             break
         vetoed |= folding.unfoldable | folding.varying
@@ -197,8 +198,17 @@ def _select_dead(
 
 
 def _folding(
-    constants: KnownConstants | None, coupled: CoupledModel, removed: NDArray[np.bool_], request: Request
+    coupled: CoupledModel,
+    model: nn.Module,
+    inputs: Any,
+    dead: Mapping[str, NDArray[np.bool_]],
+    removed: NDArray[np.bool_],
+    request: Request,
 ) -> Folding:
+    """Where the constants of dead filters go; nothing to look for where none is dead."""
+    if not any(mask.any() for mask in dead.values()):
+        return Folding()
+    constants = coupled.constants(model, inputs, dead)
     return fold_constants(
         constants, coupled.passes[0], coupled.coupling, removed, request.fold_tolerance, coupled.exempt.tensors
     )
