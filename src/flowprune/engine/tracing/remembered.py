@@ -71,11 +71,11 @@ class _UnlikeError(Exception):
 
 def call(function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``function(*args, **kwargs)``; on meta tensors from memory, where such a call ran before."""
-    kind = _answered_by(function)
+    kind = answered_by(function)
     if kind == "torch":
         return function(*args, **kwargs)
-    if kind != "memory" and args and _is_plain(args[0]):
-        at_once = _at_once(kind, args, kwargs)
+    if kind != "memory":
+        at_once = known(kind, args, kwargs)
         if at_once is not None:
             return at_once
     try:
@@ -98,8 +98,8 @@ def call(function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 @lru_cache(maxsize=4096)
-def _answered_by(function: OpOverload) -> str:
-    """Who says what it returns: "torch" alone, "memory", or one of the kinds that ``_at_once`` knows.
+def answered_by(function: OpOverload) -> str:
+    """Who says what it returns: "torch" alone, "memory", or one of the kinds of ``known``.
 
     What is remembered must be all new, or a positional argument it wrote to: views share memory with what they are of.
     """
@@ -154,8 +154,10 @@ def _made(part: Any, args: tuple[Any, ...]) -> Any:
     return torch.empty_strided(size, stride, dtype=dtype, device="meta")
 
 
-def _at_once(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What an operator of a known kind returns on these arguments, the first of them plain; None where they are no plain case."""
+def known(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an operator of a known kind returns on these arguments; None where they are no plain case."""
+    if not args or not _is_plain(args[0]):
+        return None
     x = args[0]
     if kind == "batch norm":
         return _batch_norm(*args, **kwargs)
