@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.measuring import check_finite
 from flowprune.engine.measuring.filter_scales import DEAD_BELOW
 from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.errors import RecipeError
 from flowprune.methods.importance import Random
 from flowprune.models import create, takes_classes
-from flowprune.pruning import check_finite, plan_as_asked
+from flowprune.pruning import plan_as_asked
 from flowprune.studies.pipeline.criteria import importance_from
 from flowprune.studies.recipe import BudgetSection, DataSection, NetworkSection, PruningSection, Recipe
 from flowprune.training import Data, load_data
