@@ -31,8 +31,9 @@ class AskedOnce:
         return self._known[places]
 
 
-def name_of(importance: Importance | None) -> str:
-    """How a plan names the criterion it was made by."""
+def name_of(importance: Importance | None, allocator: object = None) -> str:
+    """How a plan names the criterion it was made by, and who shared the budget out."""
     if isinstance(importance, AskedOnce):
-        return name_of(importance.criterion)
-    return "filter_scale" if importance is None else type(importance).__name__
+        return name_of(importance.criterion, allocator)
+    name = "filter_scale" if importance is None else type(importance).__name__
+    return name if allocator is None else f"{name}, {type(allocator).__name__}"
