@@ -96,8 +96,7 @@ def plan(
             ``flowprune.methods.allocators``, or the name of one that needs no data.
 
     Warns:
-        FlowpruneWarning: the plan is empty, or keeps more than twice the channels that ``channels`` asks for, or some that were
-            to leave; with the reasons.
+        FlowpruneWarning: the plan is empty, keeps twice what ``channels`` asks for, or what an ``outcome`` says leaves; with reasons.
 
     Raises:
         BudgetError: for a malformed budget, or one that no allowed cut reaches; then with the reasons.

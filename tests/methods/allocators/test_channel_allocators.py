@@ -125,7 +125,7 @@ def test_marginal_costs_and_repair_are_near_brute_force_on_any_rising_curves() -
 @pytest.mark.parametrize("name", ["global_rank", "uniform", "lamp", "rate_distortion"])
 def test_every_allocator_meets_macs_and_parameters_on_a_residual_network(name: str) -> None:
     torch.manual_seed(0)
-    model = fp.models.create("resnet20").eval()
+    model = fp.models.create("resnet8").eval()
     x = torch.randn(1, 3, 16, 16)
     options = {"batches": [torch.randn(2, 3, 16, 16)], "points": 2} if name == "rate_distortion" else {}
     for budget in ({"macs": 0.5}, {"params": 0.4}):

@@ -95,9 +95,8 @@ class _Search:
         """What one grid step further adds to the distortion, for each that it saves; inf where there is none."""
         deeper = self.next_level(levels, unit)
         saved = left - self.problem.count(deeper)
-        added = sum(
-            self.curves[u].at(deeper[u]) - self.curves[u].at(levels[u]) for u in np.flatnonzero(deeper != levels)
-        )
+        changed = [(self.curves[u], int(levels[u]), int(deeper[u])) for u in np.flatnonzero(deeper != levels).tolist()]
+        added = sum(curve.at(after) - curve.at(before) for curve, before, after in changed)
         return added / saved if saved > 0 else np.inf
 
     def next_level(self, levels: Levels, unit: int) -> Levels:
