@@ -11,7 +11,7 @@ from flowprune.methods import names_before_import
 from flowprune.models.own_names import OWN_NAMES, UnknownModelError
 from flowprune.training.data_names import DATA_SETS
 
-DATA_OPTIONS = ("normalize", "size", "subset", "workers")
+DATA_OPTIONS = ("normalize", "size", "subset", "workers", "unreadable")
 
 
 def refuse_unknown(

@@ -36,6 +36,7 @@ from flowprune.commands.options import (
     DataDir,
     DataName,
     DataOption,
+    Device,
     ImportanceName,
     ImportanceOption,
     Input,
@@ -44,6 +45,7 @@ from flowprune.commands.options import (
     ModelOption,
     Overwrite,
     Seed,
+    Threads,
     Weights,
     check_free,
     key_values,
@@ -87,6 +89,11 @@ def prune(
     data_option: DataOption = None,
     data_dir: DataDir = None,
     input_shape: Input = None,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy/--no-accuracy", help="Say top-1 before and after, where there is data.")
+    ] = True,
+    device: Device = None,
+    threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -112,7 +119,7 @@ def prune(
     import torch
 
     from flowprune.artifacts import save
-    from flowprune.commands.model_and_data import subject
+    from flowprune.commands.model_and_data import here, needs_data, subject
     from flowprune.commands.terminal import print_json
     from flowprune.engine.planning import Request
     from flowprune.pruning import plan_as_asked
@@ -120,14 +127,18 @@ def prune(
     from flowprune.studies.pipeline import importance_from
     from flowprune.studies.pipeline.cuts_in_steps import prune_with_training
     from flowprune.studies.recipe_file import checked_sections
-    from flowprune.training import TrainingSettings
+    from flowprune.training import TrainingSettings, evaluate
 
     request = Request.of(**asked)
     torch.manual_seed(seed)
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
-    images = None
-    if data is not None or (input_shape is None and "data" in given.notes):
-        images = given.data(data, data_dir, key_values(data_option, "--data-option"))
+    options = key_values(data_option, "--data-option")
+    needed = (
+        data is not None
+        or (request.budget.kind != "threshold" and needs_data(importance))
+        or (steps > 1 and step_epochs > 0)
+    )
+    images = given.data_if_there(data, data_dir, options, needed=needed, wanted=input_shape is None)
     if request.budget.kind != "threshold":
         criterion = importance_from(
             importance,
@@ -161,16 +172,25 @@ def prune(
     else:
         made = plan_as_asked(given.model, x, request)
         small = cut(given.model, made)
-    notes = {**given.notes, "input": list(x.shape[1:])}
+    accuracies = None
+    if images is not None and accuracy and given.gives_logits_of(images):
+        accuracies = [evaluate(network.to(here()), images).top1 for network in (given.model, small)]
+    notes = {**given.notes, "input": list(x.shape[1:]), **(images.notes() if images is not None else {})}
     notes.pop("top1", None)
+    if accuracies is not None:
+        notes["top1"] = accuracies[1]
     if data is not None and images is not None:
-        options = key_values(data_option, "--data-option")
         notes["data"] = {"name": images.name, **{key: options.get(key) for key in ("normalize", "size")}}
     save(small, out, notes=notes)
     if as_json:
-        print_json({**made.summary(), "saved": out})
+        print_json({**made.summary(), "top1": accuracies, "saved": out})
         return
     typer.echo(str(made))
+    if accuracies is not None and images is not None:
+        typer.echo(
+            f"top-1 {accuracies[0]:.2f} % before, {accuracies[1]:.2f} % right after the cut; {len(images.test)} test images of "
+            f"{images.name}"
+        )
     typer.echo(f"saved: {out}")
 
 
