@@ -85,7 +85,7 @@ class FilterSketch(Recovery):
 
     def _align(self, group: CoupledGroup, small: nn.Module, dense: nn.Module, plan: CutSlices) -> None:
         """The producers of a group, side by side."""
-        stay: np.ndarray[Any, Any] | None = None
+        stay: Any = None  # [channels], bool
         producers: list[tuple[str, Tensor, Tensor]] = []
         for member in group.members:
             name = member.name.rpartition(".")[0]
@@ -99,7 +99,7 @@ class FilterSketch(Recovery):
             if reason is not None or not (gone.all(1) | ~gone.any(1)).all():
                 self.left[name] = reason or "parts of its channels have left"
                 continue
-            stay = ~gone.any(1)
+            stay = np.logical_not(gone.any(axis=1))
             weight = _without(dense.get_parameter(member.name), removed, 1)
             places = torch.from_numpy(member.indices)
             producers.append((member.name, weight[places.flatten()].reshape(len(places), -1).double(), places))
