@@ -46,7 +46,7 @@ FLOORS = {
     "methods/recovery": "_calibration | *",
     "methods/regularizers": "strength | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
-    "studies": "recipe_file | recipe flow_paths sensitivity | pipeline | comparison toy",
+    "studies": "recipe_file | recipe flow_paths sensitivity speed | pipeline | comparison toy",
 }
 """Folder -> its rooms from the ground up. A room may import rooms of lower floors only; a star is every file that is not named."""
 
