@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from flowprune.artifacts import export, load, save
     from flowprune.engine.allocation import Plan
     from flowprune.engine.measuring import measure
+    from flowprune.engine.steps import hold
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
     from flowprune.methods import importance, list_methods
+    from flowprune.methods.masks import mask
+    from flowprune.methods.quantizers import quantize
     from flowprune.methods.regularizers.feature_flow import FeatureFlow
+    from flowprune.methods.replacements import replace
     from flowprune.pruning import plan, prune, prune_iteratively
     from flowprune.studies.comparison import compare
     from flowprune.studies.flow_paths import flow_paths
@@ -37,16 +41,20 @@ __all__ = [
     "explain",
     "export",
     "flow_paths",
+    "hold",
     "importance",
     "list_methods",
     "load",
     "load_data",
     "load_recipe",
+    "mask",
     "measure",
     "models",
     "plan",
     "prune",
     "prune_iteratively",
+    "quantize",
+    "replace",
     "save",
     "sensitivity",
     "train",
@@ -66,14 +74,18 @@ _ROOMS = {
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
     "flow_paths": "flowprune.studies.flow_paths",
+    "hold": "flowprune.engine.steps",
     "list_methods": "flowprune.methods",
     "load": "flowprune.artifacts",
     "load_data": "flowprune.training",
     "load_recipe": "flowprune.studies.recipe",
+    "mask": "flowprune.methods.masks",
     "measure": "flowprune.engine.measuring",
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.pruning",
+    "quantize": "flowprune.methods.quantizers",
+    "replace": "flowprune.methods.replacements",
     "save": "flowprune.artifacts",
     "sensitivity": "flowprune.studies.sensitivity",
     "train": "flowprune.training",

@@ -7,10 +7,11 @@ and every entry point of the room's group: ``flowprune.importance`` for ``flowpr
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from flowprune.errors import FlowpruneError, UnknownNameError
 
@@ -46,9 +47,37 @@ class Registry(Generic[Item]):
 
     def own(self) -> dict[str, Item]:
         """The methods of the room's own files, by the names of their classes or functions (``L2``); entry points are not loaded."""
+        return {item.__name__: item for item in self.own_names().values()}  # type: ignore[attr-defined]
+
+    def own_names(self) -> dict[str, Item]:
+        """The same by the names they are registered under; entry points are not loaded."""
         self._import_files()
         prefix = f"{self._package}."
-        return {item.__name__: item for item in self._items.values() if item.__module__.startswith(prefix)}  # type: ignore[attr-defined]
+        return {name: item for name, item in self._items.items() if item.__module__.startswith(prefix)}
+
+    def name_of(self, method: object) -> str | None:
+        """The name that the class of ``method`` is registered under; None where it is not."""
+        return next((name for name in self if self._items[name] is type(method)), None)
+
+    def build(self, name: str, options: Mapping[str, Any]) -> Any:
+        """The method of this name, built with options of its constructor.
+
+        Raises:
+            UnknownNameError: there is no such method, or it has no such option.
+            FlowpruneError: an option has a value it cannot take.
+        """
+        method: Any = self[name]
+        parameters = inspect.signature(method).parameters.values()
+        known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            for option in options:
+                if option not in known:
+                    raise UnknownNameError(f"option of the {self.kind} {name}:", option, known)
+        try:
+            return method(**options)
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise FlowpruneError(f"the {self.kind} {name} cannot take the options {dict(options)}: {reason}") from error
 
     def __getitem__(self, name: str) -> Item:
         self._discover()
