@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flowprune.methods import importance, list_methods
     from flowprune.methods.masks import mask
     from flowprune.methods.quantizers import quantize
+    from flowprune.methods.recovery import recover
     from flowprune.methods.regularizers.feature_flow import FeatureFlow
     from flowprune.methods.replacements import replace
     from flowprune.pruning import plan, prune, prune_iteratively
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from flowprune.studies.flow_paths import flow_paths
     from flowprune.studies.recipe import load_recipe
     from flowprune.studies.sensitivity import sensitivity
-    from flowprune.training import TrainingSettings, evaluate, load_data, train
+    from flowprune.training import TrainingSettings, data_from, evaluate, load_data, train
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "Plan",
     "TrainingSettings",
     "compare",
+    "data_from",
     "errors",
     "evaluate",
     "explain",
@@ -54,6 +56,7 @@ __all__ = [
     "prune",
     "prune_iteratively",
     "quantize",
+    "recover",
     "replace",
     "save",
     "sensitivity",
@@ -70,6 +73,7 @@ _ROOMS = {
     "Plan": "flowprune.engine.allocation",
     "TrainingSettings": "flowprune.training",
     "compare": "flowprune.studies.comparison",
+    "data_from": "flowprune.training",
     "evaluate": "flowprune.training",
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
@@ -85,6 +89,7 @@ _ROOMS = {
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.pruning",
     "quantize": "flowprune.methods.quantizers",
+    "recover": "flowprune.methods.recovery",
     "replace": "flowprune.methods.replacements",
     "save": "flowprune.artifacts",
     "sensitivity": "flowprune.studies.sensitivity",

@@ -9,13 +9,28 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from flowprune.errors import FlowpruneError, UnknownNameError
+from flowprune.errors import DataError, FlowpruneError, RecipeError, UnknownNameError
 
 Item = TypeVar("Item")
+
+
+def names_written_in(package: str) -> list[str]:
+    """The names that the files of a package register, and those of its entry points, read without importing one of them.
+
+    Args:
+        package: a room, such as "flowprune.methods.importance".
+    """
+    root = Path(__file__).parents[1]
+    found = {point.name for point in entry_points(group=f"flowprune.{package.rpartition('.')[2]}")}
+    for file in root.joinpath(*package.split(".")).glob("*.py"):
+        found |= set(re.findall(r'^@REGISTRY\.register\("([^"]+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE))
+    return sorted(found)
 
 
 class Registry(Generic[Item]):
@@ -59,32 +74,48 @@ class Registry(Generic[Item]):
         """The name that the class of ``method`` is registered under; None where it is not."""
         return next((name for name in self if self._items[name] is type(method)), None)
 
-    def build(self, name: str, options: Mapping[str, Any]) -> Any:
-        """The method of this name, built with options of its constructor.
-
-        Raises:
-            UnknownNameError: there is no such method, or it has no such option.
-            FlowpruneError: an option has a value it cannot take.
-        """
-        method: Any = self[name]
-        parameters = inspect.signature(method).parameters.values()
-        known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-            for option in options:
-                if option not in known:
-                    raise UnknownNameError(f"option of the {self.kind} {name}:", option, known)
-        try:
-            return method(**options)
-        except (TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise FlowpruneError(f"the {self.kind} {name} cannot take the options {dict(options)}: {reason}") from error
-
     def __getitem__(self, name: str) -> Item:
         self._discover()
         try:
             return self._items[name]
         except KeyError:
             raise UnknownNameError(self.kind, name, self._items) from None
+
+    def built(
+        self, name: str, options: Mapping[str, Any] | None = None, batches: Callable[[], Iterable[Any]] | None = None
+    ) -> Any:
+        """What the method called ``name`` makes of options, and of data where it asks for some.
+
+        Args:
+            name: it is registered under.
+            options: keyword arguments of the method.
+            batches: gives training batches, (inputs, labels) pairs, anew at each call; only asked where the method says
+                ``needs_data``, whose argument ``batches`` they become.
+
+        Raises:
+            UnknownNameError: no method or option has this name.
+            DataError: it needs data and none is given.
+            RecipeError: an option has a value it cannot take.
+        """
+        method: Any = self[name]
+        parameters = inspect.signature(method).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [p.name for p in parameters if p.kind in named and p.name != "batches"]
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        for option in options or {}:
+            if option not in known and not takes_any:
+                raise UnknownNameError(f"option of {self.kind} {name}:", option, known)
+        data: dict[str, Any] = {}
+        if getattr(method, "needs_data", False):
+            if batches is None:
+                labels = " with labels" if getattr(method, "needs_labels", False) else ""
+                raise DataError(f"{self.kind} {name} needs data{labels}: name a data set (--data)")
+            data["batches"] = batches()
+        try:
+            return method(**data, **(options or {}))
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RecipeError(f"{self.kind} {name} cannot take the options {dict(options or {})}: {reason}") from error
 
     def __contains__(self, name: object) -> bool:
         self._discover()

@@ -129,7 +129,7 @@ def _codecs(lineage: Lineage) -> dict[str, Codec]:
     found: dict[str, Codec] = {}
     for step in lineage.steps:
         if step.kind == "quantize":
-            codec = REGISTRY.build(step.data["codec"], step.data["codec_options"])
+            codec = REGISTRY.built(step.data["codec"], step.data["codec_options"])
             found |= dict.fromkeys(step.data["parameters"], codec)
     return found
 

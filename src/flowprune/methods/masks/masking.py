@@ -86,7 +86,7 @@ def mask(
 
 def _built(registry: Any, method: Any, options: Mapping[str, Any]) -> Any:
     if isinstance(method, str):
-        return registry.build(method, options)
+        return registry.built(method, options)
     if options:
         raise FlowpruneError(
             f"options are for a {registry.kind} given by name; build the {type(method).__name__} with {', '.join(options)}"
@@ -131,10 +131,7 @@ def _allocated(
     if not isinstance(keep, float | int):
         raise BudgetError("an allocator shares out one budget; give weights= as a share or a count")
     if isinstance(allocator, str):
-        needs = getattr(ALLOCATORS[allocator], "needs_data", False)
-        if needs and batches is None:
-            raise FlowpruneError(f"the allocator {allocator} looks at data; give batches=")
-        allocator = ALLOCATORS.build(allocator, {"batches": batches} if needs else {})
+        allocator = ALLOCATORS.built(allocator, {}, None if batches is None else lambda: batches)
     assert not isinstance(allocator, str)
     problem = weight_problem(model, scores, mask, keep)
     return kept_shares(problem, allocator(problem))

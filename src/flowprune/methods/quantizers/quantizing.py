@@ -69,7 +69,7 @@ def quantize(
         >>> len(few[0].weight.unique()) <= 8
         True
     """
-    built = REGISTRY.build(quantizer, {}) if isinstance(quantizer, str) else quantizer
+    built = REGISTRY.built(quantizer, {}) if isinstance(quantizer, str) else quantizer
     code, code_options = _codec(codec, codec_options or {})
     every = single_weights(model)
     weights = {name: every[name] for name in not_ignored(every, model, ignore)}
@@ -149,7 +149,7 @@ def _largest_that_fits(
 def _codec(codec: str | Codec, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The codec's name and options, which are all that an artifact keeps of it."""
     if isinstance(codec, str):
-        CODECS.build(codec, options)
+        CODECS.built(codec, options)
         return codec, dict(options)
     name = CODECS.name_of(codec)
     if name is None:

@@ -113,7 +113,7 @@ def without_replaced(lineage: Lineage, modules: Sequence[str]) -> Lineage:
 def _known(replacement: str | Replacement) -> tuple[Replacement, str]:
     """The replacement, and its name; that of its class, where it is not registered."""
     if isinstance(replacement, str):
-        return REGISTRY.build(replacement, {}), replacement
+        return REGISTRY.built(replacement, {}), replacement
     return replacement, REGISTRY.name_of(replacement) or type(replacement).__name__
 
 
