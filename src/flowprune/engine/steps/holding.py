@@ -9,8 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.steps.carried_masks import held_where
 from flowprune.engine.steps.lineage import lineage_of
-from flowprune.engine.steps.masking import held_where
 from flowprune.engine.tracing import model_of
 from flowprune.errors import FlowpruneError
 

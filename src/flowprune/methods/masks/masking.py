@@ -13,8 +13,8 @@ from flowprune.engine.interfaces import Allocator, Keep, Mask, WeightScore
 from flowprune.engine.planning.exemptions import Ignored, not_ignored
 from flowprune.engine.planning.weight_problem import kept_shares, weight_problem
 from flowprune.engine.signatures import Inputs
+from flowprune.engine.steps.carried_masks import held_where, masked
 from flowprune.engine.steps.lineage import lineage_of
-from flowprune.engine.steps.masking import held_where, masked
 from flowprune.engine.steps.trying import check_runs
 from flowprune.errors import BudgetError, FlowpruneError
 from flowprune.methods.allocators import REGISTRY as ALLOCATORS

@@ -14,9 +14,9 @@ from flowprune.engine.interfaces import Codec, Quantizer
 from flowprune.engine.measuring.single_weights import single_weights
 from flowprune.engine.planning.exemptions import Ignored, not_ignored
 from flowprune.engine.signatures import Inputs
+from flowprune.engine.steps.carried_masks import set_to_zero
 from flowprune.engine.steps.copying import copy_of
 from flowprune.engine.steps.lineage import Step, attach_lineage, lineage_of
-from flowprune.engine.steps.masking import set_to_zero
 from flowprune.engine.steps.own_tensors import own_tensors
 from flowprune.engine.steps.trying import check_runs
 from flowprune.errors import BudgetError, FlowpruneError
