@@ -19,7 +19,7 @@ BUILDS_ON = {
     "old_paths": "",
     "registry": "errors",
     "engine": "errors old_paths",
-    "methods": "errors registry engine",
+    "methods": "errors old_paths registry engine",
     "models": "errors engine",
     "artifacts": "errors old_paths engine models",
     "pruning": VERBS,
