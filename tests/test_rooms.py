@@ -130,6 +130,11 @@ def test_the_listing_is_short_and_no_name_is_used_twice() -> None:
     assert set(twice) <= {"run.py", "registry.py"}, twice
 
 
+def test_every_file_is_read_in_one_sitting() -> None:
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+
+
 def test_every_wing_and_room_is_in_the_architecture() -> None:
     document = (SOURCES.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = "\n".join(line for line in document.splitlines() if line.startswith("| `"))
