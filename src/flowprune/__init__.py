@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
     from flowprune.methods import importance, list_methods
+    from flowprune.methods.recovery import recover
     from flowprune.methods.regularizers.feature_flow import FeatureFlow
     from flowprune.pruning import plan, prune, prune_iteratively
     from flowprune.studies.comparison import compare
     from flowprune.studies.flow_paths import flow_paths
     from flowprune.studies.recipe import load_recipe
     from flowprune.studies.sensitivity import sensitivity
-    from flowprune.training import TrainingSettings, evaluate, load_data, train
+    from flowprune.training import TrainingSettings, data_from, evaluate, load_data, train
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "Plan",
     "TrainingSettings",
     "compare",
+    "data_from",
     "errors",
     "evaluate",
     "explain",
@@ -47,6 +49,7 @@ __all__ = [
     "plan",
     "prune",
     "prune_iteratively",
+    "recover",
     "save",
     "sensitivity",
     "train",
@@ -62,6 +65,7 @@ _ROOMS = {
     "Plan": "flowprune.engine.allocation",
     "TrainingSettings": "flowprune.training",
     "compare": "flowprune.studies.comparison",
+    "data_from": "flowprune.training",
     "evaluate": "flowprune.training",
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
@@ -74,6 +78,7 @@ _ROOMS = {
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.pruning",
+    "recover": "flowprune.methods.recovery",
     "save": "flowprune.artifacts",
     "sensitivity": "flowprune.studies.sensitivity",
     "train": "flowprune.training",

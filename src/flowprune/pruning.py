@@ -14,13 +14,12 @@ from flowprune.engine.branches.removal import BranchRemoval
 from flowprune.engine.interfaces import Importance, Outcome
 from flowprune.engine.measuring import check_finite, filter_scales
 from flowprune.engine.planning import CoupledModel, Request, assemble, select
-from flowprune.engine.planning.criterion import AskedOnce
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts, warn_if_short, why_it_stays
 from flowprune.engine.planning.garbage_collection import collector_paused
 from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
-from flowprune.engine.planning.request import LARGEST_CUT
+from flowprune.engine.planning.request import LARGEST_CUT, AskedOnce
 from flowprune.engine.planning.widths import Widths
 from flowprune.engine.signatures import Branches, Heads, Inputs, Scope
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
@@ -169,7 +168,8 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
     except UnreachableBudgetError as error:
         stays = why_it_stays(coupled.coupling.frozen, bool(coupled.coupling.groups))
         raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
-    warn_if_short(found, request.budget)
+    if request.budget.kind in ("threshold", "channels"):  # the others are met, or have raised
+        warn_if_short(found, request.budget)
     return follow_other_methods(model, inputs, found, coupled.graph, request.also)
 
 

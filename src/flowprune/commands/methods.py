@@ -6,14 +6,21 @@ import inspect
 
 import typer
 
+from flowprune.commands.options import AsJson
 
-def methods() -> None:
+
+def methods(as_json: AsJson = False) -> None:
     """List importances, regularizers, models and data sets."""
+    from flowprune.commands.terminal import print_json
     from flowprune.methods import importance, regularizers
     from flowprune.models import names
     from flowprune.training import data_sets
 
     importances, penalties = importance.REGISTRY, regularizers.REGISTRY
+    if as_json:
+        known = {"importance": list(importances), "regularizers": list(penalties)}
+        print_json({**known, "models": names(), "data": data_sets()})
+        return
     typer.echo("importances (--importance):")
     for name in importances:
         typer.echo(f"  {name:<18} {_first_sentence(importances[name])} {_needs(importances[name])}")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out
-from flowprune.commands.options import DataDir
+from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
+from flowprune.commands.options import AsJson, DataDir, Device, Threads
 from flowprune.commands.terminal import wide_console
 
 
@@ -22,8 +22,12 @@ def run(
     resume: Resume = False,
     overwrite: Remove = False,
     quiet: Quiet = False,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train with FFR, prune, fine-tune, measure, report."""
+    check_folder(out, resume, overwrite)
     from flowprune.studies.recipe import load_recipe
 
     read = load_recipe(recipe, changes or ())
@@ -40,6 +44,7 @@ def run(
         resume=resume,
         overwrite=overwrite,
         quiet=quiet,
+        as_json=as_json,
         left="results.json, report.html, model.fp, recipe.yaml, models/",
         show=lambda results: wide_console(140).print(results_table(results)),
     )

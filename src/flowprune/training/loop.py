@@ -1,4 +1,4 @@
-"""The training loop, for training and fine-tuning alike: SGD on one or many devices, resumable after any death."""
+"""The training loop, for training and fine-tuning alike, on one or many devices, resumable after any death."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flowprune.training.checkpoint import (
 )
 from flowprune.training.data import Data
 from flowprune.training.evaluation import totals
-from flowprune.training.optimizer import sgd
+from flowprune.training.optimizer import optimizer_of
 from flowprune.training.precision import settled_precision
 from flowprune.training.processes import agree_on_buffers
 from flowprune.training.progress import TrainingProgress
@@ -48,6 +48,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     title: str = "training",
+    each_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place. It ends in training mode, on the device it was trained on.
 
@@ -69,6 +70,7 @@ def train(
             interrupted.
         progress: show a bar on standard error.
         title: of the bar.
+        each_epoch: is given the figures of every epoch, in the first process; for trackers.
 
     Raises:
         ModelError: the loss is no longer a number.
@@ -100,6 +102,8 @@ def train(
             run.begin()
             for _ in range(len(run.history), settings.epochs):
                 run.epoch(bar)
+                if each_epoch is not None and accelerator.is_main_process:
+                    each_epoch(dict(run.history[-1]))
     model.to(memory_format=torch.contiguous_format)
     model.train()
     if settings.epochs == 0:
@@ -129,7 +133,7 @@ class _Run:
         self.outcomes: tuple[Outcome, ...] = ()
         # Only many processes need a wrapper; a single one must leave the model as plain as it was.
         self.wrapped: nn.Module = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
-        self.optimizer = sgd(model, settings)
+        self.optimizer = optimizer_of(model, settings)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.fingerprint = {
             **settings.model_dump(mode="json"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.measuring import check_finite
-from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.measuring.filter_scales import DEAD_BELOW
 from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.errors import RecipeError
