@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -72,7 +73,9 @@ class SSC(FixedPattern):
         places = torch.stack(torch.meshgrid(*[torch.arange(size) for size in kernel], indexing="ij")).sum(0)
         table = torch.zeros(self.group, *kernel, dtype=torch.bool)
         if self.others == "centre":
-            table[(slice(None), *[size // 2 for size in kernel])] = True
+            table.flatten(1)[:, math.prod(kernel) // 2] = (
+                True  # all sizes are odd, so the one in the middle is the centre
+            )
         if self.spatial == "whole":
             table[0] = True
         else:
