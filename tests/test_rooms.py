@@ -37,7 +37,7 @@ BUILDS_ON = {
 FLOORS = {
     "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
     "| branches",
-    "methods": "importance regularizers masks allocators codecs quantizers replacements recovery",
+    "methods": "importance masks | regularizers allocators codecs quantizers replacements recovery",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
     "methods/allocators": "_levels | _distortion | *",
     "methods/masks": "kept_weights | fixed_pattern | *",
