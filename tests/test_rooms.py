@@ -43,7 +43,7 @@ FLOORS = {
     "methods/masks": "kept_weights | fixed_pattern | *",
     "methods/codecs": "_canonical | *",
     "methods/quantizers": "_shared_values | *",
-    "methods/regularizers": "strength | feature_flow | *",
+    "methods/regularizers": "strength together | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
     "studies": "recipe_file | recipe flow_paths sensitivity | pipeline | comparison toy",
 }
