@@ -45,7 +45,8 @@ FLOORS = {
     "methods/quantizers": "_shared_values | *",
     "methods/regularizers": "strength | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
-    "studies": "recipe_file | recipe flow_paths sensitivity | pipeline | comparison toy",
+    "studies/phases": "working criteria cuts_in_steps outcome_file named_regularizers | training_phase | *",
+    "studies": "recipe_file sections flow_paths sensitivity | phases | recipe | pipeline | comparison toy",
 }
 """Folder -> its rooms from the ground up. A room may import rooms of lower floors only; a star is every file that is not named."""
 

@@ -100,14 +100,39 @@ def _override(content: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, schema: type[BaseModel], short_keys: Sequence[str]) -> str:
     """The first complaint, in one line, with the full key."""
     first = error.errors(include_url=False)[0]
-    path = [part for part in first["loc"] if not _is_branch(part)]
+    path, known = _place(schema, first["loc"], short_keys)
     key = ".".join(str(part) for part in path)
     if first["type"] == "extra_forbidden":
         kind = f"key in {'.'.join(map(str, path[:-1]))}:" if len(path) > 1 else "key"
-        return str(UnknownNameError(kind, str(path[-1]), _fields(schema, path[:-1], short_keys)))
+        return str(UnknownNameError(kind, str(path[-1]), known))
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tag, expected = first["ctx"]["discriminator"], first["ctx"].get("expected_tags")
+        wrong = f"{first['ctx']['tag']!r} is none of {expected}" if expected else "is missing; it says what is done"
+        return f"{key}.{tag.strip(chr(39))}: {wrong}"
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
     shown = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _place(
+    schema: type[BaseModel], location: Sequence[str | int], short_keys: Sequence[str]
+) -> tuple[list[str | int], list[str]]:
+    """Pydantic's location as the keys of the file, and the keys that are known where its last one stands."""
+    path: list[str | int] = []
+    here: Any = schema
+    known = [*schema.model_fields, *short_keys]
+    for part in location:
+        sections = _sections_in(here)
+        tagged = [section for section in sections if len(sections) > 1 and _tag(section) == part]
+        if tagged:
+            here = tagged[0]
+        elif not _is_branch(part):
+            path.append(part)
+            known = [name for section in sections for name in section.model_fields]
+            known += short_keys if sections == [schema] else []
+            if isinstance(part, str):
+                here = _below(here, sections, part)
+    return path, known
 
 
 def _is_branch(part: object) -> bool:
@@ -115,23 +140,31 @@ def _is_branch(part: object) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("float", "str", "int"))
 
 
-def _fields(schema: type[BaseModel], path: Sequence[object], short_keys: Sequence[str]) -> list[str]:
-    """The keys that are known at a place in a file."""
-    section: Any = schema
-    for part in path:
-        if isinstance(part, int):
-            continue
-        section = _section_in(section.model_fields[str(part)].annotation)
-    known = list(section.model_fields)
-    return [*known, *short_keys] if section is schema else known
+def _below(annotation: Any, sections: Sequence[type[BaseModel]], key: str) -> Any:
+    """What may stand under a key."""
+    for alternative in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(alternative) is dict:
+            return typing.get_args(alternative)[1]
+    return next((section.model_fields[key].annotation for section in sections if key in section.model_fields), None)
 
 
-def _section_in(annotation: Any) -> Any:
-    """The section type within ``X``, ``X | None`` or ``list[X]``."""
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The section types within ``X``, ``X | None``, ``list[X]`` or ``X | Y``."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation
-    inner = [part for part in typing.get_args(annotation) if part is not type(None)]
-    return _section_in(inner[0])
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [section for part in typing.get_args(annotation) for section in _sections_in(part)]
+
+
+def _tag(section: type[BaseModel]) -> object:
+    """The one value of a key that tells a section from its alternatives."""
+    literal = (
+        typing.get_args(field.annotation) for field in section.model_fields.values() if _is_literal(field.annotation)
+    )
+    return next((values[0] for values in literal if len(values) == 1), None)
+
+
+def _is_literal(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is typing.Literal
 
 
 def _one_line(error: BaseException) -> str:
