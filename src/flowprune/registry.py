@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from flowprune.errors import FlowpruneError, UnknownNameError
@@ -71,7 +71,12 @@ class Registry(Generic[Item]):
         self._discovered = True
         self._import_files()
         for point in entry_points(group=self._group):
-            self.register(point.name)(point.load())
+            self.register(point.name)(self._loaded(point))
+
+    def _loaded(self, point: EntryPoint) -> Item:
+        """What an entry point stands for."""
+        item: Item = point.load()
+        return item
 
     def _import_files(self) -> None:
         if self._imported:

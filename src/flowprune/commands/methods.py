@@ -8,12 +8,19 @@ import typer
 
 
 def methods() -> None:
-    """List importances, regularizers, models and data sets."""
+    """List systems of the literature by kind, importances, regularizers, models and data sets."""
     from flowprune.methods import importance, regularizers
+    from flowprune.methods.presets import KINDS, REGISTRY
     from flowprune.models import names
     from flowprune.training import data_sets
 
     importances, penalties = importance.REGISTRY, regularizers.REGISTRY
+    for kind in KINDS:
+        systems = [REGISTRY[name] for name in REGISTRY if REGISTRY[name].kind == kind]
+        if systems:
+            typer.echo(f"systems, {kind} (run --method), for {', '.join(KINDS[kind]) or 'no budget'}:")
+        for system in systems:
+            typer.echo(f"  {system.name:<18} {system.title}: {system.paper} ({system.fidelity})")
     typer.echo("importances (--importance):")
     for name in importances:
         typer.echo(f"  {name:<18} {_first_sentence(importances[name])} {_needs(importances[name])}")

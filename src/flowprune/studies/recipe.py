@@ -9,9 +9,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from flowprune.errors import FlowpruneError, UnknownNameError
+from flowprune.methods.presets import REGISTRY as PRESETS
 from flowprune.studies.phases import AnyPhase, CutPhase, Phase, RecoverPhase, TrainPhase
 from flowprune.studies.phases.named_regularizers import RegularizerSection
-from flowprune.studies.recipe_file import read_sections
+from flowprune.studies.preset_phases import phases_from, short_form, with_method
+from flowprune.studies.recipe_file import checked_sections, override, read_content, read_sections, where_of
 from flowprune.studies.sections import (
     BudgetSection,
     DataSection,
@@ -69,7 +72,8 @@ class Recipe(Section):
         data: on what.
         training: how.
         flow: the penalty of the method "ffr".
-        methods: "plain", "ffr", and those that ``phases`` names.
+        methods: "plain", "ffr", those that ``phases`` names, and presets (``flowprune methods``), whose published
+            settings then stand where the recipe has none.
         pruning: what is cut afterwards; None trains only.
         finetuning: how what was cut is trained again; None leaves it out.
         phases: name of a method -> its phases; in the file a list alone is that of the one method named, or of "phases". What a
@@ -104,7 +108,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Recipe:
-        if "ffr" in self.methods and self.flow is None:
+        if "ffr" in self.methods and self.flow is None and "ffr" not in (self.phases or {}):
             raise ValueError("the method ffr needs a flow section")
         if self.flow is not None and self.flow.by_epochs and self.training.epochs < 1:
             raise ValueError("a schedule or target in the flow section needs at least 1 in training.epochs")
@@ -113,8 +117,8 @@ class Recipe(Section):
         own = self.phases or {}
         for number, method in enumerate(self.methods):
             if method not in SHORT and method not in own:
-                known = ", ".join([*SHORT, *own])
-                raise ValueError(f"methods.{number}: there are no phases of {method!r}, only of {known}")
+                unknown = UnknownNameError("method", method, {*SHORT, *own, *PRESETS})
+                raise ValueError(f"methods.{number}: {unknown}")
         for method, phases in own.items():
             if method not in self.methods:
                 raise ValueError(f"phases: {method!r} is not among the methods")
@@ -149,16 +153,28 @@ def _with_phases(full: dict[str, Any]) -> dict[str, Any]:
         phases = {name: phases}
     if not isinstance(phases, Mapping):
         full.setdefault("methods", ["plain"] if full.get("flow") is None else ["ffr"])
-        return full
+        phases = {}
     full.setdefault("methods", list(phases))
+    named = full["methods"] if isinstance(full["methods"], list) else []
+    presets = [one for one in named if isinstance(one, str) and one not in (*SHORT, *phases) and one in PRESETS]
+    phases = {**phases, **{one: _published(one, full) for one in presets}}
+    if not phases:
+        return full
     full["phases"] = {
         name: [_filled(one, full) for one in own] if isinstance(own, list) else own for name, own in phases.items()
     }
-    if isinstance(full["methods"], list) and set(full["methods"]) <= set(phases):
+    if set(named) <= set(phases):
         training = full.get("training")
         if training is None or isinstance(training, Mapping):
             full["training"] = {"epochs": 0, **(training or {})}  # nothing trains by it: it is what the phases share
     return full
+
+
+def _published(method: str, full: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return phases_from(PRESETS[method], full)
+    except FlowpruneError as error:
+        raise ValueError(str(error)) from error
 
 
 def _filled(phase: Any, full: Mapping[str, Any]) -> Any:
@@ -174,16 +190,19 @@ def _filled(phase: Any, full: Mapping[str, Any]) -> Any:
     return {**phase, "training": {key: value for section in said for key, value in section.items()}}
 
 
-def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), method: str | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
         path: the YAML file; the embedded demonstration on digits if None.
         overrides: "section.key=value" each, the value in YAML; a number addresses a list ("networks.0.name=resnet20").
+        method: a preset to run in the place of the recipe's own methods, with its published settings where the recipe has
+            none; with ``path`` None, the preset's short form on digits. "phases.0.training.epochs=3" changes one of its phases.
 
     Raises:
         RecipeError: the file is missing or no YAML, a key is unknown (the nearest is suggested) or a value does not
             fit.
+        UnknownNameError: there is no such method.
 
     Example:
         >>> import flowprune as fp
@@ -191,7 +210,17 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         >>> recipe.name, recipe.training.epochs, recipe.methods
         ('digits', 3, ['ffr'])
     """
-    return read_sections(Recipe, path, overrides, short_keys=["network"])
+    if method is None:
+        return read_sections(Recipe, path, overrides, short_keys=["network"])
+    preset = PRESETS[method]
+    late = [one for one in overrides if one.lstrip().startswith("phases")]
+    content = short_form(preset) if path is None else read_content(path)
+    override(content, [one for one in overrides if one not in late])
+    if path is not None:
+        content = with_method(content, preset)
+    override(content, late)
+    where = f"the short form of {method}" if path is None else where_of(path)
+    return checked_sections(Recipe, content, where, short_keys=["network"])
 
 
 def dump_recipe(recipe: BaseModel, path: str | Path | None = None) -> str:

@@ -38,7 +38,23 @@ def read_sections(
         RecipeError: the file is missing or no YAML, a key is unknown (the nearest is suggested) or a value does not
             fit.
     """
-    where = "the embedded recipe" if path is None else str(path)
+    content = read_content(path, embedded=embedded)
+    override(content, overrides)
+    return checked_sections(schema, content, where_of(path), short_keys)
+
+
+def where_of(path: str | Path | None) -> str:
+    """What a file is called in messages."""
+    return "the embedded recipe" if path is None else str(path)
+
+
+def read_content(path: str | Path | None, *, embedded: str = "digits.yaml") -> dict[str, Any]:
+    """The sections of a YAML file as they stand there, or of the package's own ``recipes/EMBEDDED``.
+
+    Raises:
+        RecipeError: the file is missing, no YAML or no sections.
+    """
+    where = where_of(path)
     try:
         if path is None:
             text = (resources.files("flowprune.studies") / "recipes" / embedded).read_text(encoding="utf-8")
@@ -53,9 +69,17 @@ def read_sections(
         raise RecipeError(f"{where} is no valid YAML: {_one_line(error)}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{where} is no recipe: expected sections (network, data, training, ...)")
-    for override in overrides:
-        _override(content, override)
-    return checked_sections(schema, content, where, short_keys)
+    return content
+
+
+def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set values in place, "section.key=value" each; sections on the way that are missing or null are made.
+
+    Raises:
+        RecipeError: one is not of that form, or there is no such place.
+    """
+    for one in overrides:
+        _override(content, one)
 
 
 def checked_sections(schema: type[Sections], content: Any, where: str, short_keys: Sequence[str] = ()) -> Sections:
