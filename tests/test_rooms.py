@@ -44,6 +44,7 @@ FLOORS = {
     "methods/masks": "kept_weights | fixed_pattern | *",
     "methods/codecs": "_canonical | *",
     "methods/quantizers": "_shared_values | *",
+    "methods/recovery": "_calibration | *",
     "methods/regularizers": "strength | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
     "studies/phases": "working criteria cuts_in_steps outcome_file named_regularizers | training_phase | *",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
     from flowprune.methods import importance, list_methods
+    from flowprune.methods.recovery import recover
     from flowprune.methods.regularizers.feature_flow import FeatureFlow
     from flowprune.pruning import plan, prune, prune_iteratively
     from flowprune.studies.comparison import compare
@@ -47,6 +48,7 @@ __all__ = [
     "plan",
     "prune",
     "prune_iteratively",
+    "recover",
     "save",
     "sensitivity",
     "train",
@@ -74,6 +76,7 @@ _ROOMS = {
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.pruning",
+    "recover": "flowprune.methods.recovery",
     "save": "flowprune.artifacts",
     "sensitivity": "flowprune.studies.sensitivity",
     "train": "flowprune.training",

@@ -11,8 +11,8 @@ from torch import nn
 
 from flowprune.engine.allocation import Budget, Plan, Shares, budget_from
 from flowprune.engine.branches.removal import BranchRemoval
-from flowprune.engine.interfaces import Importance
-from flowprune.engine.measuring import filter_scales, finite
+from flowprune.engine.interfaces import Importance, Outcome
+from flowprune.engine.measuring import check_finite, filter_scales
 from flowprune.engine.planning import CoupledModel, Request, assemble, select
 from flowprune.engine.planning.criterion import AskedOnce
 from flowprune.engine.planning.exemptions import Frozen, Ignored
@@ -26,8 +26,7 @@ from flowprune.engine.signatures import Branches, Heads, Inputs, Scope
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.surgery import cut, cut_optimizer
 from flowprune.engine.surgery.beside_forward import follow_other_methods
-from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_there
-from flowprune.errors import BudgetError, CertificateError, ModelError, UnreachableBudgetError
+from flowprune.errors import BudgetError, CertificateError, UnreachableBudgetError
 from flowprune.methods.importance import Random
 
 Finetune = Callable[[nn.Module, int], nn.Module | None]
@@ -54,6 +53,7 @@ def plan(
     freeze: Frozen | None = None,
     branches: Branches = False,
     also: Collection[str] = (),
+    outcome: Outcome | None = None,
 ) -> Plan:
     """Decide what to cut, and certify it; ``model`` is not touched.
 
@@ -88,9 +88,13 @@ def plan(
         also: names of methods without required arguments, of any modules, that will be called on the small model, beside those
             named ``fuse*``, ``reparameterize*`` and ``switch_to_deploy``. Integer attributes that only they read follow the cut;
             where they will not do to the small model what they do to the dense one, a ``FlowpruneWarning`` names them.
+        outcome: what a training has decided, as a regularizer's ``finish`` returns it. With no budget exactly the filters in its
+            ``leaves`` leave, with all that is coupled to them; a channel of which some maker is not among them stays, and
+            ``plan.stays`` says why. Under a budget its ``scores`` stand in an importance's place.
 
     Warns:
-        FlowpruneWarning: the plan is empty, or keeps more than twice the channels that ``channels`` asks for; with the reasons.
+        FlowpruneWarning: the plan is empty, or keeps more than twice the channels that ``channels`` asks for, or some that were
+            to leave; with the reasons.
 
     Raises:
         BudgetError: for a malformed budget, or one that no allowed cut reaches; then with the reasons.
@@ -106,15 +110,22 @@ def plan(
         >>> made.macs, made.filters_removed
         ((48, 24), 4)
     """
-    budget = budget_from(macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope)
-    request = Request(budget, importance, largest_cut, round_to, fold_tolerance, heads, ignore, freeze, branches, also)
+    budget = budget_from(
+        macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope, outcome=outcome
+    )
+    limits = (largest_cut, round_to, fold_tolerance, heads, ignore, freeze, branches, also)
+    request = Request(budget, importance, *limits, outcome)
     return plan_as_asked(model, inputs, request)
 
 
 @collector_paused()
 def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
     """What ``plan`` does, for a request; it raises and warns alike."""
-    if request.budget.kind != "threshold" and request.importance is None:
+    if request.outcome is not None:
+        from flowprune.engine.planning.decided import with_decided_scores
+
+        request = with_decided_scores(request)
+    elif request.budget.kind != "threshold" and request.importance is None:
         raise BudgetError(
             f"a budget of {request.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
         )
@@ -218,17 +229,6 @@ def prune(
     return small, cut_optimizer(optimizer, model, small, made)
 
 
-def check_finite(model: nn.Module) -> None:
-    """Raise a ``ModelError`` for a model without parameters, or naming the first parameter or buffer that holds NaN or infinity, or
-    nothing at all (of a lazy module that has not run, or on the meta device)."""
-    if next(model.parameters(), None) is None:
-        raise ModelError(f"{type(model).__name__} has no parameters, so there is nothing to prune")
-    check_sizes_known(model)
-    check_weights_there(model)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        finite(tensor, name)
-
-
 def prune_iteratively(
     model: nn.Module, inputs: Inputs, *, steps: int, finetune: Finetune | None = None, **options: Any
 ) -> nn.Module:
@@ -279,6 +279,8 @@ def prune_in_steps(
         raise BudgetError(
             f"{request.budget} cannot be met in steps; use a budget of macs=, params= or channels=, or a single cut"
         )
+    if request.outcome is not None:
+        raise BudgetError("outcome= is of the whole model, and cannot be cut in steps; use a single cut")
     possible = plan_as_asked(model, inputs, replace(request, importance=Random()))
     dense, target = (possible.params if kind == "params" else possible.macs)[0], possible.target or 1
     widths = Widths(model, inputs, request)

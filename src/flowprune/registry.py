@@ -8,13 +8,29 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from flowprune.errors import FlowpruneError, UnknownNameError
 
 Item = TypeVar("Item")
+
+
+def names_written_in(package: str) -> list[str]:
+    """The names that the files of a package register, and those of its entry points, read without importing one of them.
+
+    Args:
+        package: a room, such as "flowprune.methods.importance".
+    """
+    root = Path(__file__).parents[1]
+    found = {point.name for point in entry_points(group=f"flowprune.{package.rpartition('.')[2]}")}
+    for file in root.joinpath(*package.split(".")).glob("*.py"):
+        found |= set(re.findall(r'^@REGISTRY\.register\("([^"]+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE))
+    found |= {file.stem for file in root.joinpath(*package.split(".")).glob("*.yaml")}
+    return sorted(found)
 
 
 class Registry(Generic[Item]):

@@ -92,7 +92,7 @@ def _build(header: Header, file: Path) -> nn.Module:
     if runs_own_code(header.builder):
         raise ArtifactError(
             f"{file} holds a {header.architecture} built by {header.builder!r}, which is no code of this package's: "
-            f"build it yourself and pass it, load(path, model=...), or --model {header.builder} on the command line"
+            f"build it yourself and pass it, load(path, model=...), or --builder {header.builder} on the command line"
         )
     # The weights are in this file: an option that would fetch others, from another file or the net, has no place here.
     options = {

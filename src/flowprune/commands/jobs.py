@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from flowprune.commands.interruption import can_go_on_with, resuming
+from flowprune.commands.options import OUTPUT
+from flowprune.commands.terminal import print_json
+from flowprune.errors import OutputError
 
 Changes = Annotated[
     list[str] | None,
@@ -16,10 +19,15 @@ Changes = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a recipe's key, such as training.epochs=5.", show_default=False
     ),
 ]
-Folder = Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME if left out.", show_default=False)]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")]
-Remove = Annotated[bool, typer.Option("--overwrite", help="Remove what an earlier one left in --out first.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show nothing but the table.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder; runs/NAME if left out.", show_default=False, rich_help_panel=OUTPUT),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.", rich_help_panel=OUTPUT)]
+Remove = Annotated[
+    bool, typer.Option("--overwrite", help="Remove what an earlier one left in --out first.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show nothing but the table.", rich_help_panel=OUTPUT)]
 
 
 def carry_out(
@@ -34,6 +42,7 @@ def carry_out(
     quiet: bool,
     left: str,
     show: Callable[[dict[str, Any]], None],
+    as_json: bool = False,
 ) -> None:
     """Do the job and show its results, in the process that speaks for all.
 
@@ -46,6 +55,7 @@ def carry_out(
         quiet: whether to say nothing on the way.
         left: what the folder holds in the end.
         show: prints the table.
+        as_json: print the results as JSON instead.
     """
     from accelerate import PartialState
     from rich.console import Console
@@ -60,9 +70,21 @@ def carry_out(
         data_dir=data_dir,
         resume=resume,
         overwrite=overwrite,
-        progress=not quiet and notes.is_terminal,
+        progress=not quiet,
         say=lambda line: notes.print(line, markup=False, soft_wrap=True),
     )
     if PartialState().is_main_process:
-        show(results)
+        print_json(results) if as_json else show(results)
         notes.print(f"{folder}: {left}", markup=False, soft_wrap=True)
+
+
+def check_folder(out: Path | None, resume: bool, overwrite: bool) -> None:
+    """Raise an ``OutputError`` for a folder that cannot be used so, as far as that is known without reading the recipe."""
+    if resume and overwrite:
+        raise OutputError("--resume keeps what is there, --overwrite removes it; use one of them")
+    if out is None or not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputError(f"{out} is a file; name another folder with --out")
+    if not resume and not overwrite and any(out.iterdir()):
+        raise OutputError(f"{out} is not empty; --resume goes on with the run in it, --overwrite removes it")

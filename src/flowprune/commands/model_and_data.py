@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.artifacts import load, read_header
+from flowprune.commands.known_names import DATA_OPTIONS, is_artifact
 from flowprune.commands.options import image_shape
 from flowprune.commands.usual_input import usual_input
+from flowprune.engine.measuring import check_finite
 from flowprune.errors import ArtifactError, DataError, ModelError, RecipeError, UnknownNameError
-from flowprune.models import create, names
-from flowprune.pruning import check_finite
+from flowprune.models import create
 from flowprune.studies.recipe import DataSection
 from flowprune.studies.recipe_file import checked_sections
 from flowprune.training import Data, load_data
-
-_DATA_OPTIONS = ("normalize", "size", "subset", "workers")
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class Subject:
             DataError: neither is known, or the model does not run on it.
         """
         for option in options:
-            if option not in _DATA_OPTIONS:
-                raise UnknownNameError("data option", option, _DATA_OPTIONS)
+            if option not in DATA_OPTIONS:
+                raise UnknownNameError("data option", option, DATA_OPTIONS)
         noted = self.notes.get("data") if isinstance(self.notes.get("data"), Mapping) else {}
         assert isinstance(noted, Mapping)
         chosen = name or noted.get("name")
@@ -132,13 +130,7 @@ def subject(
         found = Subject(load(path, model=dense), notes)
     else:
         if builder is not None:
-            raise ArtifactError(f"--model is for artifacts; {reference!r} is a model's name already")
+            raise ArtifactError(f"--builder is for artifacts; {reference!r} is a model's name already")
         found = Subject(create(reference, classes=classes, weights=weights, **given))
     check_finite(found.model)
     return found
-
-
-def is_artifact(reference: str) -> bool:
-    """Whether a file is meant, be it there or not, rather than a model's name."""
-    looks_like_a_path = re.search(r"[/\\]|\.fp$|\.safetensors$|\.pt$|\.th$", reference)
-    return Path(reference).exists() or (reference not in names() and looks_like_a_path is not None)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out
-from flowprune.commands.options import DataDir
+from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
+from flowprune.commands.options import AsJson, DataDir
 from flowprune.commands.terminal import wide_console
+from flowprune.errors import checked_name
+from flowprune.methods import names_before_import
 
 
 def run(
@@ -30,14 +32,17 @@ def run(
     resume: Resume = False,
     overwrite: Remove = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train with FFR, prune, fine-tune, measure, report."""
+    check_folder(out, resume, overwrite)
+    if method is not None:
+        checked_name("method", method, names_before_import("presets"))
     from flowprune.studies.recipe import load_recipe
 
     read = load_recipe(recipe, changes or (), method)
-    if recipe is not None and not quiet:
-        for name in read.methods:
-            say_what_is_missing(name)
+    if recipe is not None and method is not None and not quiet:
+        say_what_is_missing(method)
 
     from flowprune.reporting import results_table
     from flowprune.studies.pipeline.run import run as run_job
@@ -51,6 +56,7 @@ def run(
         resume=resume,
         overwrite=overwrite,
         quiet=quiet,
+        as_json=as_json,
         left="results.json, report.html, model.fp, recipe.yaml, models/",
         show=lambda results: wide_console(140).print(results_table(results)),
     )

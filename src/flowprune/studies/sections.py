@@ -23,6 +23,14 @@ def _strength(value: object) -> object:
     return value
 
 
+def _per_cent(value: object) -> object:
+    """``50%`` as 0.5, wherever a share is."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip().removesuffix("%")) / 100
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_per_cent)]
 Strength = Annotated[float | str, BeforeValidator(_strength)]
 
 
@@ -104,8 +112,8 @@ class BudgetSection(Section):
 
     macs: float | str | None = None
     params: float | str | None = None
-    channels: float | dict[str, float] | None = None
-    threshold: float | None = None
+    channels: Share | dict[str, Share] | None = None
+    threshold: Share | None = None
     latency: float | str | None = None
     scope: Scope = "global"
 
@@ -145,7 +153,7 @@ class PruningSection(Section):
 
     budgets: list[BudgetSection] = Field(min_length=1)
     importance: ImportanceSection = ImportanceSection()
-    largest_cut: float | dict[str, float] = LARGEST_CUT
+    largest_cut: Share | dict[str, Share] = LARGEST_CUT
     round_to: int = Field(default=Request.round_to, ge=1)
     fold_tolerance: float = Field(default=Request.fold_tolerance, ge=0)
     heads: Heads = "whole"

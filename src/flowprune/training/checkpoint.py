@@ -15,6 +15,9 @@ from flowprune.errors import ArtifactError, OutputError
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 
+NOT_SAID_BEFORE: dict[str, Any] = {"optimizer": "sgd", "optimizer_options": {}, "weight_decay_on": "all"}
+"""Settings that checkpoints of an earlier version do not have, and what they were trained with."""
+
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write ``checkpoint.pt``: a reader finds the old state or the new one, never half of one, whenever we are
@@ -47,7 +50,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 def check_settings(folder: Path, state: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raise an ``OutputError`` if the state of a folder belongs to a training with other settings."""
-    before = state["settings"]
+    before = {**NOT_SAID_BEFORE, **state["settings"]}
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         was, now = before.get(changed[0]), settings[changed[0]]

@@ -1,4 +1,4 @@
-"""The training loop, for training and fine-tuning alike: SGD on one or many devices, resumable after any death."""
+"""The training loop, for training and fine-tuning alike, on one or many devices, resumable after any death."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flowprune.training.checkpoint import (
 )
 from flowprune.training.data import Data
 from flowprune.training.evaluation import totals
-from flowprune.training.optimizer import sgd
+from flowprune.training.optimizer import optimizer_of
 from flowprune.training.precision import settled_precision
 from flowprune.training.processes import agree_on_buffers
 from flowprune.training.progress import TrainingProgress
@@ -129,7 +129,7 @@ class _Run:
         self.outcomes: tuple[Outcome, ...] = ()
         # Only many processes need a wrapper; a single one must leave the model as plain as it was.
         self.wrapped: nn.Module = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
-        self.optimizer = sgd(model, settings)
+        self.optimizer = optimizer_of(model, settings)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.fingerprint = {
             **settings.model_dump(mode="json"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flowprune.errors import FlowpruneError
+from flowprune.training.optimizer_choice import arguments, checked
 
 
 class Augmentation(BaseModel):
@@ -17,7 +21,8 @@ class Augmentation(BaseModel):
 
 
 class TrainingSettings(BaseModel):
-    """SGD as the pruning literature trains: momentum 0.9 with Nesterov's correction, weight decay on every parameter.
+    """How to train; where nothing is said, as the pruning literature does: SGD, momentum 0.9 with Nesterov's correction, weight
+    decay on every parameter.
 
     Attributes:
         epochs: passes over the training images; 0 evaluates only.
@@ -27,7 +32,11 @@ class TrainingSettings(BaseModel):
         milestones: shares of the training, in (0, 1), where "step" decays.
         lr_decay: the factor of "step".
         warmup_epochs: the learning rate rises linearly over these first epochs.
-        momentum, nesterov, weight_decay: of SGD. Weight decay acts on batch norms and biases too.
+        optimizer: "sgd", another one of torch's by its class's name in small letters ("adamw"), or one of timm's ("timm:lamb").
+        optimizer_options: what else it takes: {"betas": [0.9, 0.95]}.
+        momentum, nesterov: of SGD, and of others that have such an argument.
+        weight_decay: as the optimizer understands it.
+        weight_decay_on: "all" parameters, batch norms and biases too; "weights": no vectors, so neither of them.
         augmentation: random crops and flips; None for none.
         precision: "bfloat16" runs the training's forward under autocast; weights, penalty and evaluation stay float32. "auto" takes
             what is faster on this processor, by a measurement of a second; float32 where the training lasts less than a minute.
@@ -50,9 +59,12 @@ class TrainingSettings(BaseModel):
     milestones: tuple[float, ...] = (0.5, 0.75)
     lr_decay: float = Field(default=0.1, gt=0, lt=1)
     warmup_epochs: float = Field(default=0.0, ge=0)
+    optimizer: str = "sgd"
+    optimizer_options: dict[str, Any] = Field(default_factory=dict)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay_on: Literal["all", "weights"] = "all"
     augmentation: Augmentation | None = Augmentation()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     evaluate_every: int = Field(default=1, ge=1)
@@ -62,6 +74,21 @@ class TrainingSettings(BaseModel):
     def _coherent(self) -> TrainingSettings:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
+        self._check_optimizer()
         if any(not 0 < milestone < 1 for milestone in self.milestones):
             raise ValueError("milestones are shares of the training, between 0 and 1")
         return self
+
+    def _check_optimizer(self) -> None:
+        """Before anything is trained: a mistake in the settings of a last phase would be found out hours later."""
+        if self.optimizer == "sgd" and not self.optimizer_options:
+            return
+        own = {name: getattr(self, name) for name in ("lr", "momentum", "nesterov", "weight_decay")}
+        try:
+            given = arguments(self.optimizer, self.optimizer_options, **own)
+            checked(self.optimizer, given, [torch.nn.Parameter(torch.zeros(2, 2))])
+        except FlowpruneError as error:
+            raise ValueError(str(error)) from error
+        for name in ("momentum", "nesterov"):
+            if own[name] != type(self).model_fields[name].default and name not in given:
+                raise ValueError(f"the optimizer {self.optimizer} takes no {name}; leave it out")

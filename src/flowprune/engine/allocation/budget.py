@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from flowprune.engine.allocation.by_layer import Shares, checked_shares
+from flowprune.engine.interfaces import Outcome
 from flowprune.engine.signatures import Scope
 from flowprune.errors import BudgetError
 
-Kind = Literal["macs", "params", "channels", "threshold", "latency"]
+Kind = Literal["macs", "params", "channels", "threshold", "latency", "outcome"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("macs", "params", "channels", "threshold", "latency")
 """What a budget may count."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
@@ -28,7 +29,7 @@ class Budget:
 
     Attributes:
         kind: what is counted: "macs" (multiply-accumulates an image), "params", "channels" (of every group),
-            "threshold", or "latency" (of one forward, measured).
+            "threshold", or "latency" (of one forward, measured); "outcome" counts nothing: what leaves was decided in a training.
         share: the share that is kept, in (0, 1]; None where ``absolute`` is given. For "threshold": the scale below which a
             filter is dead, as a share of the network's 90th percentile. For "channels" also a mapping: pattern of layers -> share.
         absolute: the count that is kept, of a latency in nanoseconds; None where ``share`` is given.
@@ -48,6 +49,8 @@ class Budget:
         return int(self.share * dense + 1e-9)
 
     def __str__(self) -> str:
+        if self.kind == "outcome":
+            return "outcome"
         if callable(self.share):
             value = "each group's own"
         elif isinstance(self.share, Mapping):
@@ -67,21 +70,25 @@ def budget_from(
     threshold: float | None = None,
     latency: float | str | None = None,
     scope: Scope = "global",
+    outcome: Outcome | None = None,
 ) -> Budget:
     """The one budget that is given.
 
     Args:
-        macs, params: what is kept: a float in (0, 1] is a share, a string is absolute, with a unit: ``"60M"``.
+        macs, params: what is kept: a float in (0, 1] or ``"50%"`` is a share, another string is absolute, with a unit: ``"60M"``.
         channels: the share of every coupled group that is kept; or pattern of layers -> share, the rest stays whole.
         threshold: remove filters whose scale is below this share of the network's 90th percentile.
         latency: the time of a forward that is kept: a share of the dense model's, or a string like ``"4ms"``.
         scope: "global" or "local".
+        outcome: what a training decided; where that is which filters leave, it is the budget if no other is given.
 
     Raises:
         BudgetError: if none or several are given, or one is malformed.
     """
     given = {"macs": macs, "params": params, "channels": channels, "threshold": threshold, "latency": latency}
     asked = {kind: value for kind, value in given.items() if value is not None}
+    if not asked and outcome is not None and outcome.leaves is not None:
+        return Budget("outcome")
     if len(asked) != 1:
         what = f"{len(asked)} were given ({', '.join(asked)})" if asked else "none was given"
         raise BudgetError(
@@ -90,6 +97,8 @@ def budget_from(
     if scope not in ("global", "local"):
         raise BudgetError(f'scope={scope!r} is not known; use "global" or "local"')
     ((kind, value),) = asked.items()
+    if isinstance(value, str) and (percent := re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*%\s*", value)):
+        value = float(percent[1]) / 100
     if isinstance(value, str):
         return Budget(kind, absolute=_absolute(kind, value), scope=scope)  # type: ignore[arg-type]
     if kind == "channels" and (isinstance(value, Mapping) or callable(value)):

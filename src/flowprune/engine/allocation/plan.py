@@ -145,6 +145,7 @@ class Plan:
             0.5 % below the target.
         latency: what was asked of the time and what was measured, where the budget is one of time.
         kept_alive: dead filters that stay, because their constant could not be folded within the tolerance: layer -> how many.
+        stays: weight name -> why some of its filters stay that a training's outcome said should leave.
         branches: residual branches that lose ends while their stream lives; names of tensors are those of the model so changed.
         branches_left: last module of a branch -> why it keeps its dead ends.
         shifts: tensor name -> what is added to it (full dense length), for the folds.
@@ -162,6 +163,7 @@ class Plan:
     frozen: Mapping[str, str] = field(default_factory=dict)
     folds: tuple[Fold, ...] = ()
     kept_alive: Mapping[str, int] = field(default_factory=dict)
+    stays: Mapping[str, str] = field(default_factory=dict)
     round_to: int = 1
     rounded: tuple[RoundedWidth, ...] = ()
     target: int | None = None
@@ -193,7 +195,7 @@ class Plan:
         for key in ("attributes", "layers", "folds", "rounded", "branches"):
             data[key] = [asdict(entry) for entry in getattr(self, key)]
         data["macs"], data["params"] = list(self.macs), list(self.params)
-        for key in ("frozen", "kept_alive", "latency", "branches_left"):
+        for key in ("frozen", "kept_alive", "stays", "latency", "branches_left"):
             data[key] = dict(getattr(self, key))
         return data
 
@@ -268,6 +270,7 @@ class Plan:
             f"kept: {count} dead filters of {layer}, whose constant cannot be folded"
             for layer, count in self.kept_alive.items()
         ]
+        lines += [f"kept: {name}: {reason}" for name, reason in self.stays.items()]
         lines += [f"branch {module} keeps its dead ends: {reason}" for module, reason in self.branches_left.items()]
         lines += [f"frozen: {name}: {reason}" for name, reason in self.frozen.items()]
         return "\n".join(lines)

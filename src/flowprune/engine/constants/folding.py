@@ -133,13 +133,15 @@ class _Reader:
 
     def _response(self, weight: Tensor, channel: Tensor, value: Tensor) -> Tensor:
         """What one constant channel adds to the layer's output: [filters, positions], float64."""
-        shape = (1, *self.graph.values[self.read.value].shape[1:])
-        lone = torch.zeros(shape, dtype=torch.float64, device=weight.device)
-        lone[:, channel.to(weight.device)] = value.to(weight.device).reshape(-1, *[1] * (len(shape) - 2))
+        shape = self.graph.values[self.read.value].shape[2:]
+        column = weight.index_select(1 if self.is_convolution else 0, channel.to(weight.device)).double()
+        value = value.to(column)
         if not self.is_convolution:
-            return (lone @ weight.double()).reshape(-1, 1)
+            return (value @ column).reshape(-1, 1)
+        # One group reads the channel alone: the other columns of the weight would meet zeros.
+        lone = value.reshape(1, 1, *[1] * len(shape)).expand(1, 1, *shape)
         settings = (self.operation.argument(name) for name in _SETTINGS)
-        output: Tensor = torch.ops.aten.convolution(lone, weight.double(), None, *settings)
+        output: Tensor = torch.ops.aten.convolution(lone, column, None, *settings)
         return output.reshape(output.shape[1], -1)
 
     def _target(self) -> tuple[str, int, Callable[[Mapping[str, Tensor]], Tensor]] | None:

@@ -3,7 +3,7 @@
 from flowprune.engine.measuring.cost import LayerMeasurement, Measurement, measure
 from flowprune.engine.measuring.dead_filters import DeadFilters, DeadInLayer, dead_filters, is_dead, reference_scale
 from flowprune.engine.measuring.filter_scales import filter_scales
-from flowprune.engine.measuring.finiteness import finite, is_finite
+from flowprune.engine.measuring.finiteness import check_finite, finite, is_finite
 from flowprune.engine.measuring.sparsity import LayerSparsity, Sparsity, sparsity
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "LayerSparsity",
     "Measurement",
     "Sparsity",
+    "check_finite",
     "dead_filters",
     "filter_scales",
     "finite",

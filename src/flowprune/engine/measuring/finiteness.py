@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_there
 from flowprune.errors import ModelError
 
 
@@ -38,3 +40,14 @@ def in_double(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
         ModelError: it holds a NaN or an infinity.
     """
     return finite(tensors[name], name).to("cpu", torch.float64)
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise a ``ModelError`` for a model without parameters, or naming the first parameter or buffer that holds NaN or infinity, or
+    nothing at all (of a lazy module that has not run, or on the meta device)."""
+    if next(model.parameters(), None) is None:
+        raise ModelError(f"{type(model).__name__} has no parameters, so there is nothing to prune")
+    check_sizes_known(model)
+    check_weights_there(model)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        finite(tensor, name)

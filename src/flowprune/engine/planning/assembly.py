@@ -48,6 +48,7 @@ def assemble(selection: Selection, coupled: CoupledModel, request: Request) -> P
         frozen=coupling.frozen,
         folds=tuple(selection.folding.folds),
         kept_alive=selection.kept_alive,
+        stays=selection.stays,
         round_to=request.round_to,
         rounded=selection.rounded,
         target=selection.fit.target,

@@ -64,6 +64,10 @@ def shortfall(made: Plan, budget: Budget) -> str | None:
         why = ", because their constants can go nowhere" if made.round_to == 1 else ""
         dead = f"{alive} dead filters stay{why}" if alive else "no filter that may leave is below it"
         return _message(f"{budget} removes nothing: {dead}", made, True, "train on, or raise the threshold")
+    if budget.kind == "outcome":
+        what = "outcome removes nothing" if made.is_empty else "not all leaves that the outcome says should"
+        staying = "; ".join(f"{name} keeps {reason}" for name, reason in made.stays.items())
+        return f"{what}; {staying or 'it names no filter'}" if made.stays or made.is_empty else None
     if budget.kind != "channels" or callable(budget.share):
         return None
     assert budget.share is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowprune.engine.allocation import KINDS, Budget, Shares, budget_from, checked_shares
-from flowprune.engine.interfaces import Importance
+from flowprune.engine.interfaces import Importance, Outcome
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.errors import BudgetError
 
@@ -39,6 +39,7 @@ class Request:
     freeze: Frozen | None = None
     branches: bool | str = False
     also: Collection[str] = ()
+    outcome: Outcome | None = None
 
     def __post_init__(self) -> None:
         if self.branches not in (True, False, "always"):
@@ -52,5 +53,5 @@ class Request:
     @classmethod
     def of(cls, **options: Any) -> Request:
         """The request that the keyword arguments of ``flowprune.plan`` make."""
-        budget = budget_from(**{name: options.pop(name) for name in (*KINDS, "scope") if name in options})
-        return cls(budget, **options)
+        asked = {name: options.pop(name) for name in (*KINDS, "scope") if name in options}
+        return cls(budget_from(**asked, outcome=options.get("outcome")), **options)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class Selection:
         kept_alive: group -> dead channels that stay, because their constant has nowhere to go.
         fit: how many steps every class of groups takes.
         rounded: what became of every layer's width where it was to be a multiple.
+        stays: name of a weight -> why some of its filters stay that a training decided should leave.
     """
 
     removed: NDArray[np.bool_]
@@ -57,6 +58,7 @@ class Selection:
     kept_alive: dict[str, int]
     fit: Fit
     rounded: tuple[RoundedWidth, ...] = ()
+    stays: dict[str, str] = field(default_factory=dict)
 
 
 def select(
@@ -80,6 +82,8 @@ def select(
     if budget.kind == "threshold":
         assert isinstance(budget.share, float)
         return _select_dead(coupled, dead_by_layer(scales, budget.share), model, inputs, request)
+    if budget.kind == "outcome":
+        return _select_decided(coupled, scales, model, inputs, request)
     assert request.importance is not None
     coupling = coupled.coupling
     scores = [
@@ -174,16 +178,8 @@ def _select_dead(
     constants = coupled.constants(model, inputs, dead)
     vetoed: set[int] = set()
     while True:
-        scores = [np.where(v & ~np.isin(coupling.channels[g], list(vetoed)), 0.0, 1.0) for g, v in enumerate(verdicts)]
-        ranking = rank(coupling, scores, 1.0)
-        leaving = [
-            min(int(min((scores[g] == 0).sum() // coupling.strides[g] for g in groups)), int(limit))
-            for groups, limit in zip(coupling.classes, ranking.limits, strict=True)
-        ]
-        asked = np.array(leaving, dtype=np.int64)
-        rounding = Rounding(coupling, asked, request.round_to)
-        fit = Fit(rounding.nearest(asked), asked)
-        removed = _components(coupling, ranking, fit.lost)
+        marked = [v & ~np.isin(coupling.channels[g], list(vetoed)) for g, v in enumerate(verdicts)]
+        removed, fit, rounded = _all_marked(coupling, marked, request.round_to)
         folding = _folding(constants, coupled, removed, request)
         if not folding.unfoldable and not folding.varying:
             break
@@ -193,7 +189,37 @@ def _select_dead(
         staying = int((verdict & ~removed[coupling.channels[number]]).sum())
         if staying:
             kept[coupling.groups[number].name] += staying
-    return Selection(removed, folding, dict(kept), fit, _rounded(coupling, rounding, fit))
+    return Selection(removed, folding, dict(kept), fit, rounded)
+
+
+def _select_decided(
+    coupled: CoupledModel, scales: Scales, model: nn.Module, inputs: Any, request: Request
+) -> Selection:
+    """A channel leaves if a training decided so of every filter that makes it."""
+    from flowprune.engine.planning.decided import decided_channels, left_over
+
+    assert request.outcome is not None and request.outcome.leaves is not None
+    verdicts, stays = decided_channels(coupled, request.outcome.leaves)
+    removed, fit, rounded = _all_marked(coupled.coupling, verdicts, request.round_to)
+    constants = coupled.constants(model, inputs, dead_by_layer(scales, DEAD_BELOW))
+    stays = left_over(coupled.coupling, verdicts, removed, request.round_to) | stays
+    return Selection(removed, _folding(constants, coupled, removed, request), {}, fit, rounded, stays)
+
+
+def _all_marked(
+    coupling: Coupling, marked: Sequence[NDArray[np.bool_]], round_to: int
+) -> tuple[NDArray[np.bool_], Fit, tuple[RoundedWidth, ...]]:
+    """All channels that are marked ([channels] of each group) leave, as far as a class's groups have equally many and the widths
+    allow."""
+    ranking = rank(coupling, [np.where(mask, 0.0, 1.0) for mask in marked], 1.0)
+    leaving = [
+        min(int(min(marked[g].sum() // coupling.strides[g] for g in groups)), int(limit))
+        for groups, limit in zip(coupling.classes, ranking.limits, strict=True)
+    ]
+    asked = np.array(leaving, dtype=np.int64)
+    rounding = Rounding(coupling, asked, round_to)
+    fit = Fit(rounding.nearest(asked), asked)
+    return _components(coupling, ranking, fit.lost), fit, _rounded(coupling, rounding, fit)
 
 
 def _folding(

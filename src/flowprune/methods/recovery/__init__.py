@@ -1,5 +1,10 @@
 """How accuracy comes back after a cut."""
 
+from flowprune.engine.interfaces import Recovery
+from flowprune.methods.recovery.batch_norm import BatchNorm
+from flowprune.methods.recovery.least_squares import LeastSquares
+from flowprune.methods.recovery.recover import recover
+from flowprune.methods.recovery.registry import REGISTRY
 from flowprune.methods.recovery.similarity_preserving import similarity_preserving_loss
 
-__all__ = ["similarity_preserving_loss"]
+__all__ = ["REGISTRY", "BatchNorm", "LeastSquares", "Recovery", "recover", "similarity_preserving_loss"]

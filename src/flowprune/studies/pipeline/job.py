@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.measuring import check_finite
 from flowprune.errors import RecipeError
 from flowprune.models import create, takes_classes
-from flowprune.pruning import check_finite
 from flowprune.studies.phases import CutPhase
 from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.recipe import NetworkSection, Recipe

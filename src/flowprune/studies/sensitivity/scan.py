@@ -9,7 +9,7 @@ from torch import nn
 
 from flowprune.engine.allocation import Plan
 from flowprune.engine.coupling import CoupledGroup
-from flowprune.engine.measuring import measure
+from flowprune.engine.measuring import check_finite, measure
 from flowprune.engine.planning import CoupledModel
 from flowprune.engine.planning.criterion import AskedOnce, name_of
 from flowprune.engine.planning.exemptions import Frozen, Ignored
@@ -17,7 +17,7 @@ from flowprune.engine.planning.falling_short import attempts
 from flowprune.engine.signatures import Inputs
 from flowprune.errors import BudgetError, ModelError
 from flowprune.methods.importance import L2, Importance
-from flowprune.pruning import check_finite, plan, prune
+from flowprune.pruning import plan, prune
 from flowprune.studies.sensitivity.result import CutPoint, GroupSensitivity, Sensitivity
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
