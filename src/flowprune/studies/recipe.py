@@ -124,6 +124,15 @@ class Recipe(Section):
                 raise ValueError(f"phases: {method!r} is not among the methods")
             if not phases:
                 raise ValueError(f"phases: {method!r} has none")
+            for number, phase in enumerate(phases):
+                before = [
+                    one for one in phases[:number] if isinstance(one, TrainPhase | RecoverPhase) and one.regularizers
+                ]
+                if isinstance(phase, CutPhase) and phase.by_outcome and not before:
+                    raise ValueError(
+                        f"phases.{method}.{number}: no training before this cut has a regularizer that could decide what leaves; "
+                        "give the cut budgets and an importance"
+                    )
         labels = [network.name for network in self.networks]
         if len(set(labels)) != len(labels):
             raise ValueError("a network is listed twice")

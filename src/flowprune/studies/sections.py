@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from flowprune.engine.allocation import KINDS, checked_shares
+from flowprune.engine.interfaces import Outcome
 from flowprune.engine.planning.request import LARGEST_CUT, Request
 from flowprune.engine.signatures import Branches, Heads, Scope
 from flowprune.errors import BudgetError
@@ -176,11 +177,16 @@ class PruningSection(Section):
             raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")
         return self
 
-    def request(self, budget: BudgetSection) -> Request:
+    def request(self, budget: BudgetSection | None, outcome: Outcome | None = None) -> Request:
         """What ``plan`` is asked for, but for the criterion.
+
+        Args:
+            budget: None where an outcome says what leaves.
+            outcome: what a training decided, if that counts.
 
         Raises:
             BudgetError: the budget is malformed, or options go ill together.
         """
         named = {option.name for option in fields(Request)} & set(type(self).model_fields) - {"importance"}
-        return Request.of(**budget.options(), **{name: getattr(self, name) for name in named})
+        asked = {} if budget is None else budget.options()
+        return Request.of(**asked, **{name: getattr(self, name) for name in named}, outcome=outcome)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
+from flowprune.errors import RecipeError
 from flowprune.methods.importance import Random
 from flowprune.pruning import plan_as_asked, prune
 from flowprune.studies.phases.criteria import importance_from
@@ -17,10 +19,19 @@ from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import evaluate
 
+OUTCOME = "outcome"
+"""As a criterion: what the training before has found its filters to be worth."""
+
 
 class CutPhase(PruningSection):
-    """Cut the network, to each budget by itself; the phases after it follow every one."""
+    """Cut the network, to each budget by itself; the phases after it follow every one.
 
+    Attributes:
+        budgets: the targets; none, where the training before this phase decided what leaves.
+        importance: the criterion; "outcome" asks the training before this phase what its filters are worth.
+    """
+
+    budgets: list[BudgetSection] = Field(default_factory=list)
     phase: Literal["cut"] = "cut"
     stage: ClassVar[str] = "pruned"
     verb: ClassVar[str] = "prune"
@@ -33,8 +44,25 @@ class CutPhase(PruningSection):
                 with attempts():
                     plan_as_asked(model, example, replace(self.request(budget), importance=Random()))
 
-    def asked(self, budget: BudgetSection, work: Work) -> Request:
-        """What ``plan`` is asked for: the section's request with, but for a threshold, its criterion with its images."""
+    @property
+    def by_outcome(self) -> bool:
+        """Whether it is the training before that says what leaves, or what it is worth."""
+        return not self.budgets or self.importance.name == OUTCOME
+
+    def asked(self, budget: BudgetSection | None, work: Work) -> Request:
+        """What ``plan`` is asked for: the section's request with, but for a threshold, its criterion with its images.
+
+        Raises:
+            RecipeError: a training was to decide what leaves, and did not.
+        """
+        if self.by_outcome:
+            if work.outcome is None:
+                raise RecipeError(
+                    f"{work.title}: no training before this cut decided what leaves; give it budgets and an importance, or the "
+                    "training a regularizer that decides"
+                )
+            return self.request(budget, work.outcome)
+        assert budget is not None
         request = self.request(budget)
         if budget.kind == "threshold":
             return request
@@ -48,11 +76,10 @@ class CutPhase(PruningSection):
     @property
     def targets(self) -> tuple[BudgetSection | None, ...]:
         """Each is carried out by itself, on the same model."""
-        return tuple(self.budgets)
+        return tuple(self.budgets) or (None,)
 
     def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
         """A smaller model; with several steps, trained between them."""
-        assert budget is not None
         request = self.asked(budget, work)
         if self.steps == 1:
             made = plan_as_asked(model, work.example(), request)

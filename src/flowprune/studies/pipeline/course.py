@@ -31,6 +31,11 @@ class Stop:
     next_cut: CutPhase | None
 
     @property
+    def is_smaller(self) -> bool:
+        """Whether shapes have changed since the beginning."""
+        return self.phase.changes_shape or (self.before is not None and self.before.is_smaller)
+
+    @property
     def dense(self) -> Stop | None:
         """The stop before the last phase that changed shapes; None where none did."""
         here: Stop | None = self

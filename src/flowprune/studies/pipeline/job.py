@@ -53,7 +53,8 @@ class Job:
         courses = [self.recipe.phases_of(method) for method in self.recipe.methods]
         for phase in (phase for phases in courses for phase in phases):
             if isinstance(phase, CutPhase):
-                importance_from(phase.importance.name, phase.importance.options, list)
+                if not phase.by_outcome:
+                    importance_from(phase.importance.name, phase.importance.options, list)
                 for budget in phase.budgets:
                     phase.request(budget)
         for network in self.recipe.networks:

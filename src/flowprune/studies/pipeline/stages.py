@@ -133,7 +133,7 @@ class Stages:
             **found.pop("extra", {}),
             **measured(done.model, self.job.example()),
         }
-        row["filters_removed"] = None if stop.budgets is None else self._filters_at_first(stop) - row["filters"]
+        row["filters_removed"] = self._filters_at_first(stop) - row["filters"] if stop.is_smaller else None
         if stop.stage.startswith("dense"):
             found["flow"] = flow_profile(done.model, self.job.data)
         return {"row": row, **found}
