@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowprune.studies.flow_paths import flow_paths
     from flowprune.studies.recipe import load_recipe
     from flowprune.studies.sensitivity import sensitivity
-    from flowprune.training import TrainingSettings, evaluate, load_data, train
+    from flowprune.training import TrainingSettings, data_from, evaluate, load_data, train
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,7 @@ __all__ = [
     "Plan",
     "TrainingSettings",
     "compare",
+    "data_from",
     "errors",
     "evaluate",
     "explain",
@@ -64,6 +65,7 @@ _ROOMS = {
     "Plan": "flowprune.engine.allocation",
     "TrainingSettings": "flowprune.training",
     "compare": "flowprune.studies.comparison",
+    "data_from": "flowprune.training",
     "evaluate": "flowprune.training",
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",

@@ -18,7 +18,7 @@ import typer
 
 from flowprune import __version__
 from flowprune.commands import EXAMPLES, GROUPS
-from flowprune.commands.interruption import advice
+from flowprune.commands.interruption import advice, given
 from flowprune.commands.old_spellings import todays
 from flowprune.errors import FlowpruneError, FlowpruneWarning
 
@@ -67,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.append(str(Path.cwd()))
     try:
         with _warnings_in_one_line(), _termination_raised():
-            given = sys.argv[1:] if arguments is None else arguments
-            returned = app(args=todays(given), prog_name="flowprune", standalone_mode=False)
+            words = todays(sys.argv[1:] if arguments is None else arguments)
+            given(words)
+            returned = app(args=words, prog_name="flowprune", standalone_mode=False)
     except FlowpruneError as error:
         return _refused(str(error))
     except Terminated:

@@ -16,10 +16,10 @@ class FlowpruneError(Exception):
     Example:
         >>> import flowprune as fp
         >>> try:
-        ...     fp.models.create("vgg61")
+        ...     fp.list_methods("importances")
         ... except fp.FlowpruneError as error:
-        ...     print(error)
-        unknown model 'vgg61'; did you mean 'vgg6'?
+        ...     print(str(error).partition(" known:")[0])
+        unknown room of methods 'importances'; did you mean 'importance'?;
     """
 
 

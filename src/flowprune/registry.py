@@ -7,14 +7,15 @@ and every entry point of the room's group: ``flowprune.importance`` for ``flowpr
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from flowprune.errors import FlowpruneError, UnknownNameError
+from flowprune.errors import DataError, FlowpruneError, RecipeError, UnknownNameError
 
 Item = TypeVar("Item")
 
@@ -72,6 +73,42 @@ class Registry(Generic[Item]):
             return self._items[name]
         except KeyError:
             raise UnknownNameError(self.kind, name, self._items) from None
+
+    def built(
+        self, name: str, options: Mapping[str, Any] | None = None, batches: Callable[[], Iterable[Any]] | None = None
+    ) -> Any:
+        """What the method called ``name`` makes of options, and of data where it asks for some.
+
+        Args:
+            name: it is registered under.
+            options: keyword arguments of the method.
+            batches: gives training batches, (inputs, labels) pairs, anew at each call; only asked where the method says
+                ``needs_data``, whose argument ``batches`` they become.
+
+        Raises:
+            UnknownNameError: no method or option has this name.
+            DataError: it needs data and none is given.
+            RecipeError: an option has a value it cannot take.
+        """
+        method: Any = self[name]
+        parameters = inspect.signature(method).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [p.name for p in parameters if p.kind in named and p.name != "batches"]
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        for option in options or {}:
+            if option not in known and not takes_any:
+                raise UnknownNameError(f"option of {self.kind} {name}:", option, known)
+        data: dict[str, Any] = {}
+        if getattr(method, "needs_data", False):
+            if batches is None:
+                labels = " with labels" if getattr(method, "needs_labels", False) else ""
+                raise DataError(f"{self.kind} {name} needs data{labels}: name a data set (--data)")
+            data["batches"] = batches()
+        try:
+            return method(**data, **(options or {}))
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RecipeError(f"{self.kind} {name} cannot take the options {dict(options or {})}: {reason}") from error
 
     def __contains__(self, name: object) -> bool:
         self._discover()

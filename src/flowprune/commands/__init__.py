@@ -12,6 +12,7 @@ from flowprune.commands.finetune import finetune
 from flowprune.commands.flow import flow
 from flowprune.commands.measure import measure
 from flowprune.commands.methods import methods
+from flowprune.commands.predict import predict
 from flowprune.commands.prune import prune
 from flowprune.commands.report import report
 from flowprune.commands.run import run
@@ -21,7 +22,7 @@ from flowprune.commands.toy import toy
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make a model smaller": (run, prune, finetune),
     "Look at a model": (evaluate, measure, explain, sensitivity, flow),
-    "Hand it over": (export, report),
+    "Hand it over": (predict, export, report),
     "Compare methods": (compare, methods, toy),
 }
 
@@ -41,6 +42,10 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     sensitivity: ("flowprune sensitivity dense.fp --drop 1 --data-dir DATA",),
     flow: ("flowprune flow plain.fp --against ffr.fp --data-dir DATA --out flow.html",),
     export: ("flowprune export tuned.fp --out tuned.onnx",),
+    predict: (
+        "flowprune predict tuned.fp cat.jpg dog.webp",
+        "flowprune predict tuned.onnx pictures --top 1 --json",
+    ),
     report: ("flowprune report runs/demo --markdown",),
     compare: ("flowprune compare recipes/compare-digits.yaml --out runs/compared",),
     methods: ("flowprune methods",),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
-from flowprune.commands.options import AsJson, DataDir
+from flowprune.commands.options import AsJson, DataDir, Device, Threads
 from flowprune.commands.terminal import wide_console
 
 
@@ -21,6 +21,8 @@ def compare(
     resume: Resume = False,
     overwrite: Remove = False,
     quiet: Quiet = False,
+    device: Device = None,
+    threads: Threads = None,
     as_json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:

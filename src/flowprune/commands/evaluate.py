@@ -8,9 +8,11 @@ from flowprune.commands.options import (
     DataDir,
     DataName,
     DataOption,
+    Device,
     ModelArgument,
     ModelName,
     ModelOption,
+    Threads,
     Weights,
     key_values,
 )
@@ -24,6 +26,8 @@ def evaluate(
     data: DataName = None,
     data_option: DataOption = None,
     data_dir: DataDir = None,
+    device: Device = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure top-1 on the test images."""
@@ -31,15 +35,14 @@ def evaluate(
     from dataclasses import asdict
 
     import typer
-    from accelerate import PartialState
 
-    from flowprune.commands.model_and_data import subject
+    from flowprune.commands.model_and_data import here, subject
     from flowprune.commands.terminal import print_json
     from flowprune.training import evaluate as evaluate_on
 
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     images = given.labelled_data(data, data_dir, key_values(data_option, "--data-option"))
-    found = evaluate_on(given.model.to(PartialState().device), images)
+    found = evaluate_on(given.model.to(here()), images)
     if as_json:
         print_json({**asdict(found), "data": images.name})
         return

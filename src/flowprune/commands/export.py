@@ -45,7 +45,7 @@ def export(
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"))
     x = given.example(input_shape)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    done = write_onnx(given.model, noise, out, dynamic_batch=not fixed_batch)
+    done = write_onnx(given.model, noise, out, dynamic_batch=not fixed_batch, notes=given.notes)
     if as_json:
         print_json(asdict(done))
         return

@@ -15,11 +15,13 @@ from flowprune.commands.options import (
     DataDir,
     DataName,
     DataOption,
+    Device,
     ModelArgument,
     ModelName,
     ModelOption,
     Overwrite,
     Split,
+    Threads,
     Weights,
     check_free,
     key_values,
@@ -70,6 +72,8 @@ def flow(
     data_option: DataOption = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
+    device: Device = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how far and how straight features move from layer to layer."""
@@ -196,12 +200,11 @@ def _measured(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from accelerate import PartialState
-
+    from flowprune.commands.model_and_data import here
     from flowprune.engine.measuring import dead_filters
     from flowprune.studies.flow_paths import flow_paths
 
-    device = PartialState().device
+    device = here()
     model = given.model.to(device)
     paths = flow_paths(model, batches, classes=labels, **how)
     try:

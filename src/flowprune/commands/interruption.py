@@ -7,11 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _advice: list[str] = []
+_given: list[str] = []
 
 
 def can_go_on_with(command: str) -> None:
     """From now on an interrupted command can be taken up again by ``command``."""
     _advice[:] = [command]
+
+
+def given(words: Sequence[str]) -> None:
+    """Remember the command line, for a command that goes on by ``--resume``."""
+    _given[:] = [word for word in words if word != "--resume"]
+
+
+def can_go_on_by_resume() -> None:
+    """From now on this command, interrupted, goes on if it is given once more with ``--resume``."""
+    can_go_on_with(shlex.join(["flowprune", *_given, "--resume"]))
 
 
 def advice() -> str:

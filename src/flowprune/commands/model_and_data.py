@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from flowprune.artifacts import load, read_header
@@ -15,7 +17,16 @@ from flowprune.commands.known_names import DATA_OPTIONS, is_artifact
 from flowprune.commands.options import image_shape
 from flowprune.commands.usual_input import usual_input
 from flowprune.engine.measuring import check_finite
-from flowprune.errors import ArtifactError, DataError, ModelError, RecipeError, UnknownNameError
+from flowprune.errors import (
+    ArtifactError,
+    DataError,
+    FlowpruneError,
+    FlowpruneWarning,
+    ModelError,
+    RecipeError,
+    UnknownNameError,
+)
+from flowprune.methods.importance import REGISTRY
 from flowprune.models import create
 from flowprune.studies.recipe import DataSection
 from flowprune.studies.recipe_file import checked_sections
@@ -49,6 +60,31 @@ class Subject:
         data = load_data(**section.model_dump(), data_dir=data_dir)
         self.run_on(data.example_input())
         return data
+
+    def data_if_there(
+        self, name: str | None, data_dir: Path | None, options: Mapping[str, Any], *, needed: bool, wanted: bool
+    ) -> Data | None:
+        """As ``data``; None where nothing needs it and it is not there.
+
+        Args:
+            name, data_dir, options: as for ``data``.
+            needed: whether something does.
+            wanted: whether the data set that the artifact notes is of use, too.
+        """
+        if name is None and not (wanted and "data" in self.notes):
+            return None
+        try:
+            return self.data(name, data_dir, options)
+        except FlowpruneError as error:
+            if needed:
+                raise
+            warnings.warn(f"the accuracy is not measured: {error}", FlowpruneWarning, stacklevel=2)
+            return None
+
+    def gives_logits_of(self, data: Data) -> bool:
+        """Whether the model's outputs are logits of the data set's classes."""
+        logits = self.run_on(data.example_input())
+        return isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[1] >= data.classes
 
     def labelled_data(self, name: str | None, data_dir: Path | None, options: Mapping[str, Any]) -> Data:
         """As ``data``, for what compares the model's outputs with the labels.
@@ -134,3 +170,29 @@ def subject(
         found = Subject(create(reference, classes=classes, weights=weights, **given))
     check_finite(found.model)
     return found
+
+
+def here() -> torch.device:
+    """The device that was asked for, or the fastest there is.
+
+    Raises:
+        ModelError: there is none of that name here.
+    """
+    device: torch.device = PartialState().device
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:  # each kind of device has errors of its own
+        reason = " ".join(str(error).split())[:120]
+        raise ModelError(
+            f"there is no device {device} here ({reason}); leave --device out, or use --device cpu"
+        ) from error
+    return device
+
+
+def needs_data(importance: str) -> bool:
+    """Whether a criterion looks at images.
+
+    Raises:
+        UnknownNameError: nothing has this name.
+    """
+    return bool(getattr(REGISTRY[importance], "needs_data", False))

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 
+from flowprune.commands.device import use_device, use_threads
 from flowprune.commands.known_names import complete_data_sets, complete_importances, complete_models
 from flowprune.errors import BudgetError, OutputError, RecipeError
 
-DATA, MODEL, RANKING, OUTPUT = "Data", "Model", "Ranking", "Output"
+DATA, MODEL, RANKING, OUTPUT, MACHINE = "Data", "Model", "Ranking", "Output", "Machine"
 """The groups of options in a command's help."""
 
 ModelArgument = Annotated[
@@ -43,7 +44,7 @@ DataOption = Annotated[
     typer.Option(
         "--data-option",
         metavar="KEY=VALUE",
-        help="normalize=, size=, subset= or workers=; may be repeated.",
+        help="normalize=, size=, subset=, workers= or unreadable=skip; may be repeated.",
         show_default=False,
         rich_help_panel=DATA,
     ),
@@ -104,6 +105,36 @@ Weights = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.", rich_help_panel=OUTPUT)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu, cuda, cuda:1 or mps; the fastest there is if left out.",
+        show_default=False,
+        rich_help_panel=MACHINE,
+        callback=use_device,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads of the processor; torch's own choice if left out.",
+        show_default=False,
+        rich_help_panel=MACHINE,
+        callback=use_threads,
+    ),
+]
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        "--tracker",
+        help="Write every epoch's figures to tensorboard, wandb, mlflow or another tracker that Accelerate knows.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
 Split = Literal["train", "test"]
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from flowprune.commands.cut_options import (
+    AllocatorName,
+    AllocatorOption,
     Branches,
     Channels,
     ChannelsOf,
@@ -36,6 +38,7 @@ from flowprune.commands.options import (
     DataDir,
     DataName,
     DataOption,
+    Device,
     ImportanceName,
     ImportanceOption,
     Input,
@@ -44,6 +47,7 @@ from flowprune.commands.options import (
     ModelOption,
     Overwrite,
     Seed,
+    Threads,
     Weights,
     check_free,
     key_values,
@@ -51,7 +55,7 @@ from flowprune.commands.options import (
     share_or_count,
     shares_of,
 )
-from flowprune.errors import BudgetError, DataError
+from flowprune.errors import BudgetError, DataError, RecipeError
 
 
 def prune(
@@ -65,6 +69,8 @@ def prune(
     latency: Latency = None,
     importance: ImportanceName = "l2",
     importance_option: ImportanceOption = None,
+    allocator: AllocatorName = None,
+    allocator_option: AllocatorOption = None,
     scope: Scope = "global",
     largest_cut: LargestCut = "0.9",
     largest_cut_of: LargestCutOf = None,
@@ -87,6 +93,11 @@ def prune(
     data_option: DataOption = None,
     data_dir: DataDir = None,
     input_shape: Input = None,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy/--no-accuracy", help="Say top-1 before and after, where there is data.")
+    ] = True,
+    device: Device = None,
+    threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,38 +116,48 @@ def prune(
         "ignore": ignore or (),
         "freeze": key_values(freeze, "--freeze"),
         "branches": "always" if every_branch else branches,
+        "allocator": allocator,
     }
-    refuse_unknown(model, builder=model_name, importance=importance, data=data, data_option=data_option)
+    if allocator_option and allocator is None:
+        raise RecipeError("--allocator-option is for an allocator; name one with --allocator")
+    names = {"builder": model_name, "importance": importance, "allocator": allocator, "data": data}
+    refuse_unknown(model, **names, data_option=data_option)
     from dataclasses import replace
 
     import torch
 
     from flowprune.artifacts import save
-    from flowprune.commands.model_and_data import subject
+    from flowprune.commands.model_and_data import here, needs_data, subject
     from flowprune.commands.terminal import print_json
     from flowprune.engine.planning import Request
+    from flowprune.methods.allocators import REGISTRY as ALLOCATORS
     from flowprune.pruning import plan_as_asked
     from flowprune.pruning import prune as cut
     from flowprune.studies.phases.cuts_in_steps import prune_with_training
     from flowprune.studies.pipeline import importance_from
     from flowprune.studies.recipe_file import checked_sections
-    from flowprune.training import TrainingSettings
+    from flowprune.training import TrainingSettings, evaluate
 
     request = Request.of(**asked)
     torch.manual_seed(seed)
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
-    images = None
-    if data is not None or (input_shape is None and "data" in given.notes):
-        images = given.data(data, data_dir, key_values(data_option, "--data-option"))
+    options = key_values(data_option, "--data-option")
+    needed = (
+        data is not None
+        or (request.budget.kind != "threshold" and needs_data(importance))
+        or (allocator is not None and getattr(ALLOCATORS[allocator], "needs_data", False))
+        or (steps > 1 and step_epochs > 0)
+    )
+    images = given.data_if_there(data, data_dir, options, needed=needed, wanted=input_shape is None)
+    shown = (lambda: list(images.batches("train", batch_size=batch_size, count=batches, seed=seed))) if images else None
     if request.budget.kind != "threshold":
-        criterion = importance_from(
-            importance,
-            key_values(importance_option, "--importance-option"),
-            None
-            if images is None
-            else lambda: list(images.batches("train", batch_size=batch_size, count=batches, seed=seed)),
-        )
+        criterion = importance_from(importance, key_values(importance_option, "--importance-option"), shown)
         request = replace(request, importance=criterion)
+    if allocator is not None:
+        request = replace(
+            request,
+            allocator=ALLOCATORS.built(allocator, key_values(allocator_option, "--allocator-option"), shown),
+        )
     x = images.example_input() if images is not None else given.example(input_shape)
     if steps > 1:
         if images is None and step_epochs > 0:
@@ -161,16 +182,25 @@ def prune(
     else:
         made = plan_as_asked(given.model, x, request)
         small = cut(given.model, made)
-    notes = {**given.notes, "input": list(x.shape[1:])}
+    accuracies = None
+    if images is not None and accuracy and given.gives_logits_of(images):
+        accuracies = [evaluate(network.to(here()), images).top1 for network in (given.model, small)]
+    notes = {**given.notes, "input": list(x.shape[1:]), **(images.notes() if images is not None else {})}
     notes.pop("top1", None)
+    if accuracies is not None:
+        notes["top1"] = accuracies[1]
     if data is not None and images is not None:
-        options = key_values(data_option, "--data-option")
         notes["data"] = {"name": images.name, **{key: options.get(key) for key in ("normalize", "size")}}
     save(small, out, notes=notes)
     if as_json:
-        print_json({**made.summary(), "saved": out})
+        print_json({**made.summary(), "top1": accuracies, "saved": out})
         return
     typer.echo(str(made))
+    if accuracies is not None and images is not None:
+        typer.echo(
+            f"top-1 {accuracies[0]:.2f} % before, {accuracies[1]:.2f} % right after the cut; {len(images.test)} test images of "
+            f"{images.name}"
+        )
     typer.echo(f"saved: {out}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
-from flowprune.commands.options import AsJson, DataDir
+from flowprune.commands.options import AsJson, DataDir, Device, Threads
 from flowprune.commands.terminal import wide_console
 from flowprune.errors import checked_name
 from flowprune.methods import names_before_import
@@ -32,6 +32,8 @@ def run(
     resume: Resume = False,
     overwrite: Remove = False,
     quiet: Quiet = False,
+    device: Device = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Train with FFR, prune, fine-tune, measure, report."""

@@ -17,6 +17,7 @@ from flowprune.commands.options import (
     DataDir,
     DataName,
     DataOption,
+    Device,
     ImportanceName,
     ImportanceOption,
     ModelArgument,
@@ -25,6 +26,7 @@ from flowprune.commands.options import (
     Overwrite,
     Seed,
     Split,
+    Threads,
     Weights,
     check_free,
     files_beside,
@@ -67,6 +69,8 @@ def sensitivity(
     data_option: DataOption = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
+    device: Device = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure accuracy against the share removed, group by group."""
@@ -81,10 +85,9 @@ def sensitivity(
     from dataclasses import replace
 
     import torch
-    from accelerate import PartialState
 
     from flowprune.artifacts.atomic_write import write_text
-    from flowprune.commands.model_and_data import subject
+    from flowprune.commands.model_and_data import here, subject
     from flowprune.commands.terminal import print_json
     from flowprune.reporting import environment
     from flowprune.reporting.template import write_page
@@ -106,11 +109,11 @@ def sensitivity(
         key_values(importance_option, "--importance-option"),
         lambda: list(whole.batches("train", batch_size=batch_size, count=batches, seed=seed)),
     )
-    device = PartialState().device
+    place = here()
     with TrainingProgress("cuts", 1, 0, True) as bar:
         found = scan(
-            given.model.to(device),
-            whole.example_input().to(device),
+            given.model.to(place),
+            whole.example_input().to(place),
             lambda small: evaluate(small, seen).top1,
             importance=criterion,
             shares=removed,

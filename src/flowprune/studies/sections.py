@@ -58,6 +58,7 @@ class DataSection(Section):
     subset: int | None = Field(default=None, ge=1)
     size: int | None = Field(default=None, ge=1)
     workers: int = Field(default=0, ge=0)
+    unreadable: Literal["refuse", "skip"] = "refuse"
 
 
 class FlowSection(Section):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flowprune.engine.interfaces import Regularizer
-    from flowprune.training.data import Data, data_sets, load_data
+    from flowprune.training.data import Data, data_from, data_sets, load_data
     from flowprune.training.evaluation import Evaluation, evaluate
     from flowprune.training.loop import train
     from flowprune.training.pixel_normalization import Normalization
@@ -22,6 +22,7 @@ __all__ = [
     "Regularizer",
     "TrainingResult",
     "TrainingSettings",
+    "data_from",
     "data_sets",
     "evaluate",
     "load_data",
@@ -37,6 +38,7 @@ _FILES = {
     "Regularizer": "flowprune.engine.interfaces",
     "TrainingResult": "flowprune.training.training_result",
     "TrainingSettings": "flowprune.training.settings",
+    "data_from": "flowprune.training.data",
     "data_sets": "flowprune.training.data",
     "evaluate": "flowprune.training.evaluation",
     "load_data": "flowprune.training.data",

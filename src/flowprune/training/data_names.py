@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-DATA_SETS = ("cifar10", "cifar100", "digits", "imagefolder", "tinyimagenet")
+DATA_SETS = ("cifar10", "cifar100", "digits", "huggingface", "imagefolder", "tinyimagenet")

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Outcome
-from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.measuring.filter_scales import DEAD_BELOW
 from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.pruning import plan_as_asked

@@ -151,8 +151,7 @@ class Stages:
     def _notes(self, top1: float) -> Record:
         data = self.job.recipe.data
         return {
-            "input": list(self.job.data.shape),
-            "classes": self.job.data.classes,
+            **self.job.data.notes(),
             "data": data.model_dump(mode="json", include={"name", "normalize", "size"}),
             "top1": top1,
         }
