@@ -63,9 +63,17 @@ class Registry(Generic[Item]):
 
     def own(self) -> dict[str, Item]:
         """The methods of the room's own files, by the names of their classes or functions (``L2``); entry points are not loaded."""
+        return {item.__name__: item for item in self.own_names().values()}  # type: ignore[attr-defined]
+
+    def own_names(self) -> dict[str, Item]:
+        """The same by the names they are registered under; entry points are not loaded."""
         self._import_files()
         prefix = f"{self._package}."
-        return {item.__name__: item for item in self._items.values() if item.__module__.startswith(prefix)}  # type: ignore[attr-defined]
+        return {name: item for name, item in self._items.items() if item.__module__.startswith(prefix)}
+
+    def name_of(self, method: object) -> str | None:
+        """The name that the class of ``method`` is registered under; None where it is not."""
+        return next((name for name in self if self._items[name] is type(method)), None)
 
     def __getitem__(self, name: str) -> Item:
         self._discover()
