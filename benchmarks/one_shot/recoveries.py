@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flowprune.studies.phases.criteria import importance_from
 from run import (
     BATCH_SIZE,
     BATCHES,
@@ -39,6 +38,7 @@ from flowprune.artifacts.atomic_write import write_text
 from flowprune.methods.recovery import BatchNorm, LeastSquares, recover
 from flowprune.pruning import plan, prune
 from flowprune.reporting import environment
+from flowprune.studies.phases.criteria import importance_from
 from flowprune.training import Data
 
 CRITERIA = ("l2", "nuclear_norm", "taylor", "fpgm", "random")
