@@ -12,16 +12,21 @@ if TYPE_CHECKING:
     from flowprune.artifacts import export, load, save
     from flowprune.engine.allocation import Plan
     from flowprune.engine.measuring import measure
+    from flowprune.engine.steps import hold
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
     from flowprune.methods import importance, list_methods
+    from flowprune.methods.masks import mask
+    from flowprune.methods.quantizers import quantize
+    from flowprune.methods.recovery import recover
     from flowprune.methods.regularizers.feature_flow import FeatureFlow
+    from flowprune.methods.replacements import replace
     from flowprune.pruning import plan, prune, prune_iteratively
     from flowprune.studies.comparison import compare
     from flowprune.studies.flow_paths import flow_paths
     from flowprune.studies.recipe import load_recipe
     from flowprune.studies.sensitivity import sensitivity
-    from flowprune.training import TrainingSettings, evaluate, load_data, train
+    from flowprune.training import TrainingSettings, data_from, evaluate, load_data, train
 
 __version__ = "0.1.0"
 
@@ -32,21 +37,27 @@ __all__ = [
     "Plan",
     "TrainingSettings",
     "compare",
+    "data_from",
     "errors",
     "evaluate",
     "explain",
     "export",
     "flow_paths",
+    "hold",
     "importance",
     "list_methods",
     "load",
     "load_data",
     "load_recipe",
+    "mask",
     "measure",
     "models",
     "plan",
     "prune",
     "prune_iteratively",
+    "quantize",
+    "recover",
+    "replace",
     "save",
     "sensitivity",
     "train",
@@ -62,18 +73,24 @@ _ROOMS = {
     "Plan": "flowprune.engine.allocation",
     "TrainingSettings": "flowprune.training",
     "compare": "flowprune.studies.comparison",
+    "data_from": "flowprune.training",
     "evaluate": "flowprune.training",
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
     "flow_paths": "flowprune.studies.flow_paths",
+    "hold": "flowprune.engine.steps",
     "list_methods": "flowprune.methods",
     "load": "flowprune.artifacts",
     "load_data": "flowprune.training",
     "load_recipe": "flowprune.studies.recipe",
+    "mask": "flowprune.methods.masks",
     "measure": "flowprune.engine.measuring",
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.pruning",
+    "quantize": "flowprune.methods.quantizers",
+    "recover": "flowprune.methods.recovery",
+    "replace": "flowprune.methods.replacements",
     "save": "flowprune.artifacts",
     "sensitivity": "flowprune.studies.sensitivity",
     "train": "flowprune.training",

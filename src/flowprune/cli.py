@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,19 +17,20 @@ from typing import Any
 import typer
 
 from flowprune import __version__
-from flowprune.commands import COMMANDS
-from flowprune.commands.interruption import advice
+from flowprune.commands import EXAMPLES, GROUPS
+from flowprune.commands.interruption import advice, given
+from flowprune.commands.old_spellings import todays
 from flowprune.errors import FlowpruneError, FlowpruneWarning
 
-EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 1, 130, 143
 TRACEBACK = "FLOWPRUNE_TRACEBACK"
 
 app = typer.Typer(
     name="flowprune",
-    help="Train with feature flow regularization, prune what the flow does not need, get back a smaller PyTorch model.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
+    epilog="flowprune COMMAND -h shows what a command takes, with an example.",
 )
 
 
@@ -44,24 +47,33 @@ def flowprune(
         typer.echo(context.get_help())
 
 
-for _command in COMMANDS:
-    app.command()(_command)
+for _group, _commands in GROUPS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_group, epilog="\n\n".join(("Example:", *EXAMPLES[_command])))(_command)
+
+
+class Terminated(BaseException):
+    """The system asked this process to end (SIGTERM)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     Whatever goes wrong is one line on standard error: 2 for what the user can mend, 1 for what they cannot (an error nobody
-    foresaw; FLOWPRUNE_TRACEBACK=1 shows where), 130 after an interruption.
+    foresaw; FLOWPRUNE_TRACEBACK=1 shows where), 130 after an interruption, 143 after a SIGTERM.
     """
     if str(Path.cwd()) not in sys.path:
         # `package.module:function` means a module of the user's, here; last, so that nothing here hides an installed one.
         sys.path.append(str(Path.cwd()))
     try:
-        with _warnings_in_one_line():
-            returned = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        with _warnings_in_one_line(), _termination_raised():
+            words = todays(sys.argv[1:] if arguments is None else arguments)
+            given(words)
+            returned = app(args=words, prog_name="flowprune", standalone_mode=False)
     except FlowpruneError as error:
         return _refused(str(error))
+    except Terminated:
+        return _say(f"terminated{advice()}", EXIT_TERMINATED)
     except (KeyboardInterrupt, typer.Abort):
         return _say(f"interrupted{advice()}", EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -99,6 +111,26 @@ def _warnings_in_one_line() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Have SIGTERM end the work like an interruption, so that files are put away and the way to go on is said."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() != own:  # a child process that inherited this
+            os._exit(EXIT_TERMINATED)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refused(message: str) -> int:

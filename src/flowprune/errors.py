@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import TypeVar
 
 Given = TypeVar("Given")
@@ -15,10 +16,10 @@ class FlowpruneError(Exception):
     Example:
         >>> import flowprune as fp
         >>> try:
-        ...     fp.models.create("vgg61")
+        ...     fp.list_methods("importances")
         ... except fp.FlowpruneError as error:
-        ...     print(error)
-        unknown model 'vgg61'; did you mean 'vgg6'?
+        ...     print(str(error).partition(" known:")[0])
+        unknown room of methods 'importances'; did you mean 'importance'?;
     """
 
 
@@ -30,12 +31,31 @@ class UnknownNameError(FlowpruneError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str], *, name_all: bool = False) -> None:
         candidates = sorted(known)
-        nearest = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.5)
-        hints = [f"did you mean {nearest[0]!r}?"] if nearest else []
-        if name_all or not nearest:
+        self.kind, self.name, self.nearest = kind, name, nearest_name(str(name), candidates)
+        hints = [f"did you mean {self.nearest!r}?"] if self.nearest is not None else []
+        if name_all or self.nearest is None:
             hints.append(f"known: {', '.join(candidates) or 'none'}")
         super().__init__(f"unknown {kind} {name!r}; {'; '.join(hints)}")
-        self.kind, self.name, self.nearest = kind, name, nearest[0] if nearest else None
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like ``name``, None where none is like it.
+
+    Of names that are equally alike, the one that begins alike the longest; of these the one whose number is nearest:
+    ``resnet21`` is a slip for ``resnet20``, not for ``resnet32``.
+    """
+
+    def likeness(candidate: str) -> tuple[float, int, float]:
+        ratio = difflib.SequenceMatcher(None, candidate, name).ratio()
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(candidate, name, strict=False))
+        return ratio, len(list(alike)), -abs(_number_in(candidate) - _number_in(name))
+
+    near = difflib.get_close_matches(name, list(known), n=10, cutoff=0.5)
+    return max(near, key=likeness, default=None)
+
+
+def _number_in(name: str) -> float:
+    return float("".join(character for character in name if character in "0123456789") or 0)
 
 
 def checked_name(kind: str, name: Given, known: Iterable[str | None]) -> Given:

@@ -168,7 +168,7 @@ def test_a_wrong_option_is_one_line_too(refused: Refused) -> None:
             "sensitivity resnet8 --data digits --model-option in_channels=1 --model-option classes=3",
             "needs [images, 10]",
         ),
-        ("export resnet8 . --overwrite --input 3x16x16", "it is a folder"),
+        ("export resnet8 --out . --overwrite --input 3x16x16", "it is a folder"),
         ("finetune resnet8 --out . --overwrite --data digits", "it is a folder"),
         ("evaluate resnet8", "--data"),
         ("measure resnet8 --weights missing.th --input 3x16x16", "missing.th"),

@@ -143,7 +143,7 @@ def test_a_model_and_an_importance_of_ones_own(flowprune: Flowprune, tmp_path: P
     assert plan["importance"] == "LastIsBest"
     assert plan["removed"]["0.weight"]["0"] == [0, 1, 2]
     refused = flowprune("measure", "own.fp")
-    assert refused.returncode == 2 and "--model my_models:build" in refused.stderr
+    assert refused.returncode == 2 and "--builder my_models:build" in refused.stderr
     measured = succeeded(flowprune("measure", "own.fp", "--model", "my_models:build", "--model-option", "width=6"))
     assert "dead filters 0 of 6" in measured
 
@@ -151,6 +151,6 @@ def test_a_model_and_an_importance_of_ones_own(flowprune: Flowprune, tmp_path: P
 def test_help_does_not_wait_for_torch(flowprune: Flowprune) -> None:
     printed = succeeded(flowprune("--help", PYTHONVERBOSE="1"))
     for command in ("run", "prune", "finetune", "evaluate", "measure", "export", "report", "methods"):
-        assert re.search(rf"^  {command}\s", printed, flags=re.MULTILINE)
+        assert re.search(rf"^\W+{command}\s", printed, flags=re.MULTILINE)
     verbose = flowprune("prune", "--help", PYTHONVERBOSE="1").stderr
     assert "import 'flowprune.commands.prune'" in verbose and "import 'torch'" not in verbose

@@ -154,8 +154,8 @@ def test_a_corrupt_artifact_is_refused_by_the_installed_command(
     ("more", "said"),
     [
         (["--images", "5"], "5 images cannot show 10 classes; use more images, or --classes 5"),
-        (["--split", "both"], "train or test"),
-        (["--across", "leap"], "skip or project"),
+        (["--split", "both"], "'train', 'test'"),
+        (["--across", "leap"], "'skip', 'project'"),
         (["--data", "digit"], "did you mean 'digits'?"),
         (["--points", "layer1.0,layer9"], "unknown module 'layer9'"),
         (["--points", "layer1.0"], "two points"),
@@ -164,7 +164,7 @@ def test_a_corrupt_artifact_is_refused_by_the_installed_command(
         (["--weights", "w.safetensors"], "is for a model given by name"),
         (["--against", "resnt8"], "did you mean"),
         (["--against", "SAME"], "a second time"),
-        (["--json", "OUT"], "the same file"),
+        (["--record", "OUT"], "the same file"),
     ],
 )
 def test_bad_input_is_one_line(

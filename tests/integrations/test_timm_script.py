@@ -121,9 +121,7 @@ def test_resumed_training_equals_the_uninterrupted_one(script: ModuleType, tmp_p
     (envelope, flow), (again, flow_again) = (state["regularizers"]["states"] for state in states)
     assert flow == flow_again and flow["control"]["epoch"] == 4
     assert flow["control"]["strength"] != 1  # the controller has had something to do
-    assert greg["step"] == again["step"] > 0 and all(
-        map(torch.equal, greg["chosen"].values(), again["chosen"].values())
-    )
+    assert envelope == again and envelope["control"]["epoch"] == 4
     assert all(map(torch.equal, states[0]["state_dict_ema"].values(), states[1]["state_dict_ema"].values()))
 
 

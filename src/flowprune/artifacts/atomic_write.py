@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {target}: the folder {target.parent} is read-only")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
+        temporary.touch()
+        # What the umask leaves of a new file; some writers put a file of their own there that only its owner may read.
+        permissions = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(permissions)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowprune.artifacts.atomic_write import replacing
+from flowprune.artifacts.onnx_session import NOTES_KEY
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import call_model, first_tensor, model_of
 from flowprune.errors import ArtifactError, ModelError
@@ -51,6 +53,7 @@ def export(
     *,
     dynamic_batch: bool = True,
     tolerance: float = TOLERANCE,
+    notes: Mapping[str, Any] | None = None,
 ) -> OnnxExport:
     """Write ``model`` (in evaluation mode) as one ONNX file, after checking it in ONNX Runtime on the CPU.
 
@@ -65,6 +68,7 @@ def export(
         path: of the file.
         dynamic_batch: leave the batch size open; False fixes it to that of ``inputs``.
         tolerance: see above.
+        notes: JSON-able additions for whoever reads the file, kept in its metadata under "flowprune".
 
     Raises:
         ArtifactError: the extra ``flowprune[onnx]`` is missing, the model cannot be exported, or ONNX Runtime disagrees.
@@ -94,7 +98,7 @@ def export(
         _run(model, inputs)
         with replacing(path) as temporary:
             with _quiet():
-                _write(model, inputs, temporary, dynamic_batch)
+                _write(model, inputs, temporary, dynamic_batch, notes)
                 # Without this limit ONNX Runtime reports its optimisations on standard error.
                 options = onnxruntime.SessionOptions()
                 options.log_severity_level = 4
@@ -109,7 +113,7 @@ def export(
     return OnnxExport(Path(path), OPSET, dynamic_batch, worst)
 
 
-def _write(model: nn.Module, inputs: Any, target: Path, dynamic_batch: bool) -> None:
+def _write(model: nn.Module, inputs: Any, target: Path, dynamic_batch: bool, notes: Mapping[str, Any] | None) -> None:
     positional = (
         () if isinstance(inputs, Mapping) else tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     )
@@ -124,10 +128,9 @@ def _write(model: nn.Module, inputs: Any, target: Path, dynamic_batch: bool) -> 
             keywords if keywords is not None else positional,
         )
     try:
-        torch.onnx.export(
+        program = torch.onnx.export(
             model,
             positional,
-            target,
             kwargs=keywords,
             dynamo=True,
             opset_version=OPSET,
@@ -135,6 +138,10 @@ def _write(model: nn.Module, inputs: Any, target: Path, dynamic_batch: bool) -> 
             dynamic_shapes=shapes,
             verbose=False,
         )
+        assert program is not None  # no file was named
+        if notes:
+            program.model.metadata_props[NOTES_KEY] = json.dumps(dict(notes))
+        program.save(target)
     except Exception as error:  # the exporter raises whatever a model makes it stumble over
         reason = " ".join((str(error) or type(error).__name__).split())
         raise ArtifactError(f"{type(model).__name__} cannot be exported to ONNX: {reason[:300]}") from error

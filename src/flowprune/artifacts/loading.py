@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flowprune.artifacts.header import Header, check_is_file, unreadable
-from flowprune.engine.steps.lineage import Lineage, attach_lineage
+from flowprune.engine.steps.lineage import Lineage, Step, attach_lineage
 from flowprune.engine.surgery import cut
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
@@ -59,7 +59,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     except (RuntimeError, IndexError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{file}: its plan cannot be carried out on {fits} ({_one_line(error)})") from error
     fill(result, stored, header, f"{file} does not fit {fits}")
-    attach_lineage(result, Lineage(header.builder, header.options, header.plans))
+    attach_lineage(result, Lineage(header.builder, header.options, tuple(Step("cut", plan) for plan in header.plans)))
     return result
 
 
@@ -92,7 +92,7 @@ def _build(header: Header, file: Path) -> nn.Module:
     if runs_own_code(header.builder):
         raise ArtifactError(
             f"{file} holds a {header.architecture} built by {header.builder!r}, which is no code of this package's: "
-            f"build it yourself and pass it, load(path, model=...), or --model {header.builder} on the command line"
+            f"build it yourself and pass it, load(path, model=...), or --builder {header.builder} on the command line"
         )
     # The weights are in this file: an option that would fetch others, from another file or the net, has no place here.
     options = {

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out
-from flowprune.commands.options import DataDir
+from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
+from flowprune.commands.options import AsJson, DataDir, Device, Threads
 from flowprune.commands.terminal import wide_console
 
 
@@ -21,9 +21,13 @@ def compare(
     resume: Resume = False,
     overwrite: Remove = False,
     quiet: Quiet = False,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """Compare methods at equal budgets, data and training."""
+    check_folder(out, resume, overwrite)
     from flowprune.studies.comparison.comparison_recipe import load_comparison_recipe
 
     read = load_comparison_recipe(recipe, changes or ())
@@ -33,12 +37,13 @@ def compare(
     carry_out(
         compare_methods,
         read,
-        again=("compare", recipe, changes),
+        again=("compare", recipe, None, changes),
         out=out,
         data_dir=data_dir,
         resume=resume,
         overwrite=overwrite,
         quiet=quiet,
+        as_json=as_json,
         left="comparison.json, report.html, results/, models/, recipe.yaml",
         show=partial(show_comparison, markdown=markdown),
     )

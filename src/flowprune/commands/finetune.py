@@ -1,67 +1,160 @@
-"""``flowprune finetune``: train an artifact further."""
+"""``flowprune finetune``: train a model further."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from flowprune.commands.interruption import can_go_on_by_resume
+from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
+    OUTPUT,
+    AsJson,
     DataDir,
     DataName,
     DataOption,
+    Device,
+    ModelArgument,
     ModelName,
     ModelOption,
     Overwrite,
+    Threads,
+    Tracker,
+    Weights,
     check_free,
     key_values,
 )
+from flowprune.errors import OutputError
+
+LARGEST_BATCH, FEWEST_STEPS = 128, 30
+"""The usual batch: as large as leaves so many steps an epoch, for batch norms and the optimizer need them to settle."""
+LR = 0.01
+"""The usual learning rate of a batch of 128; of smaller ones it is smaller by the same factor."""
 
 
 def finetune(
-    artifact: Annotated[str, typer.Argument(help="The artifact to start from.")],
-    out: Annotated[Path, typer.Option("--out", help="The artifact to write.")],
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", help="The artifact to write.", rich_help_panel=OUTPUT)],
     epochs: Annotated[int, typer.Option("--epochs", min=0, help="Passes over the training images.")] = 40,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate at the start; it falls as a cosine.")] = 0.01,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images in a step.")] = 128,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            "--lr",
+            help="Learning rate at the start, falling as a cosine; 0.01 for a batch of 128 if left out, less for smaller ones.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=2,
+            help="Images in a step; at most 128, fewer of a small data set, if left out.",
+            show_default=False,
+        ),
+    ] = None,
     weight_decay: Annotated[float, typer.Option("--weight-decay", min=0)] = 5e-4,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other key of a recipe's training.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of the images.")] = 0,
+    weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
     data: DataName = None,
     data_option: DataOption = None,
     data_dir: DataDir = None,
+    device: Device = None,
+    threads: Threads = None,
+    tracker: Tracker = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted one.", rich_help_panel=OUTPUT)
+    ] = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train an artifact again and save the result."""
+    """Train a model further, and save the result."""
     check_free(out, overwrite)
-    import sys
-
-    from flowprune.artifacts import save
-    from flowprune.commands.model_and_data import subject
     from flowprune.studies.recipe_file import checked_sections
-    from flowprune.training import TrainingSettings, train
+    from flowprune.training.settings import TrainingSettings
 
-    chosen = {
+    chosen: dict[str, Any] = {
         "epochs": epochs,
-        "lr": lr,
-        "batch_size": batch_size,
+        "lr": lr if lr is not None else LR,
+        "batch_size": batch_size if batch_size is not None else LARGEST_BATCH,
         "weight_decay": weight_decay,
+        "warmup_epochs": min(1.0, epochs / 10),
         "seed": seed,
         **key_values(setting, "--set"),
     }
     settings = checked_sections(TrainingSettings, chosen, "settings of the training")
-    given = subject(artifact, builder=model_name, options=key_values(model_option, "--model-option"))
+    refuse_unknown(model, builder=model_name, data=data, data_option=data_option)
+    under_way = out.with_name(f"{out.name}.training")
+    if under_way.exists() and not (resume or overwrite):
+        raise OutputError(
+            f"{under_way} holds an interrupted fine-tuning; --resume goes on with it, --overwrite begins anew"
+        )
+    import shutil
+
+    from flowprune.artifacts import save
+    from flowprune.commands.model_and_data import here, subject
+    from flowprune.commands.terminal import print_json
+    from flowprune.training import evaluate, train
+    from flowprune.training.divergence import DivergenceWatch
+    from flowprune.training.trackers import tracked
+
+    given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     options = key_values(data_option, "--data-option")
     images = given.labelled_data(data, data_dir, options)
-    result = train(given.model, images, settings, progress=sys.stderr.isatty(), title="fine-tuning")
-    notes = {**given.notes, "input": list(images.shape), "classes": images.classes, "top1": result.top1}
+    if batch_size is None and "batch_size" not in key_values(setting, "--set"):
+        fitting = _usual_batch(len(images.train))
+        usual_lr = settings.lr if lr is not None else settings.lr * fitting / LARGEST_BATCH
+        settings = settings.model_copy(update={"batch_size": fitting, "lr": usual_lr})
+    elif lr is None and "lr" not in key_values(setting, "--set"):
+        settings = settings.model_copy(update={"lr": LR * min(1.0, settings.batch_size / LARGEST_BATCH)})
+    before = evaluate(given.model.to(here()), images)
+    with tracked(tracker, out.stem, out.absolute().parent, settings.model_dump()) as each_epoch:
+        can_go_on_by_resume()
+        result = train(
+            given.model,
+            images,
+            settings,
+            run_folder=under_way,
+            resume=resume,
+            regularizer=DivergenceWatch(before.loss, images.classes),
+            title="fine-tuning",
+            each_epoch=each_epoch,
+        )
+    notes = {**given.notes, **images.notes(), "top1": result.top1}
     if data is not None:
         notes["data"] = {"name": images.name, **{key: options.get(key) for key in ("normalize", "size")}}
     save(given.model, out, notes=notes)
-    typer.echo(f"top-1 {result.top1:.2f} % after {epochs} epochs in {result.precision}\nsaved: {out}")
+    shutil.rmtree(under_way, ignore_errors=True)
+    if as_json:
+        print_json(
+            {
+                "top1_before": before.top1,
+                "top1": result.top1,
+                "images": before.images,
+                "settings": settings.model_dump(mode="json"),
+                "precision": result.precision,
+                "saved": out,
+            }
+        )
+        return
+    after = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    typer.echo(
+        f"top-1 {result.top1:.2f} % after {after} in {result.precision} (before: {before.top1:.2f} %; {before.images} test "
+        f"images of {images.name})\nsaved: {out}"
+    )
+
+
+def _usual_batch(images: int) -> int:
+    """The largest power of two up to 128 that leaves thirty steps an epoch; at least 8."""
+    size = LARGEST_BATCH
+    while size > 8 and images // size < FEWEST_STEPS:
+        size //= 2
+    return size

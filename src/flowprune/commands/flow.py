@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flowprune.commands.known_names import is_artifact, refuse_unknown
 from flowprune.commands.options import (
+    DATA,
+    OUTPUT,
+    AsJson,
     DataDir,
     DataName,
     DataOption,
+    Device,
+    ModelArgument,
     ModelName,
     ModelOption,
     Overwrite,
+    Split,
+    Threads,
     Weights,
     check_free,
     key_values,
@@ -31,18 +39,21 @@ _BATCH, _POSITIONS = 64, 1 << 20
 
 
 def flow(
-    model: Annotated[str, typer.Argument(help="An artifact, or the name of a model.")],
+    model: ModelArgument,
     against: Annotated[
         list[str] | None,
         typer.Option("--against", help="Another model to show beside it; may be repeated.", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("flow.html"),
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="The file of all numbers; beside the page if left out.", show_default=False),
-    ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="So many images, drawn by --seed.")] = 256,
-    split: Annotated[str, typer.Option("--split", help="Drawn from train (unaugmented) or test.")] = "train",
+    out: Annotated[
+        Path, typer.Option("--out", help="The page to write; a JSON file goes beside it.", rich_help_panel=OUTPUT)
+    ] = Path("flow.html"),
+    json_file: Annotated[Path | None, typer.Option("--record", hidden=True)] = None,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="So many images, drawn by --seed.", rich_help_panel=DATA)
+    ] = 256,
+    split: Annotated[
+        Split, typer.Option("--split", help="Images they are drawn from; train unaugmented.", rich_help_panel=DATA)
+    ] = "train",
     classes: Annotated[
         int, typer.Option("--classes", min=1, help="Draw the paths of so many classes, those with most images.")
     ] = 10,
@@ -50,8 +61,8 @@ def flow(
         str, typer.Option("--points", help="blocks, layers, or names of modules separated by commas.")
     ] = "blocks",
     across: Annotated[
-        str | None,
-        typer.Option("--across", help="Where the shape changes: skip or project.", show_default=False),
+        Literal["skip", "project"] | None,
+        typer.Option("--across", help="What to do where the shape changes.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the images, and of weights nobody gave.")] = 0,
     weights: Weights = None,
@@ -61,25 +72,24 @@ def flow(
     data_option: DataOption = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show how far and how straight the features move from layer to layer, of one model or several side by side."""
-    if split not in ("train", "test"):
-        raise RecipeError(f"--split {split!r}: use train or test")
-    if across not in (None, "skip", "project"):
-        raise RecipeError(f"--across {across!r}: use skip or project")
+    """Show how far and how straight features move from layer to layer."""
     record = json_file if json_file is not None else out.with_suffix(".json")
     if record.absolute() == out.absolute():
-        raise OutputError(f"--out and --json are the same file, {out}; give two")
+        raise OutputError(f"the page and its numbers are the same file, {out}; name the page like flow.html")
     for file in (out, record):
         check_free(file, overwrite)
     references = [model, *(against or ())]
     if len(set(references)) < len(references):
         raise RecipeError(f"--against names the model {_repeated(references)} a second time; leave it out")
+    refuse_unknown(*references, builder=model_name, data=data, data_option=data_option)
     import json
 
     from flowprune.artifacts.atomic_write import write_text
-    from flowprune.commands.model_and_data import is_artifact
-    from flowprune.commands.terminal import wide_console
+    from flowprune.commands.terminal import print_json, wide_console
     from flowprune.reporting import environment
     from flowprune.reporting.flow_page import flow_html
     from flowprune.reporting.flow_record import FlowRecord
@@ -108,6 +118,9 @@ def flow(
     page = flow_html(records, lead, content["environment"])
     write_text(record, json.dumps(content, allow_nan=False) + "\n")
     write_page(page, out)
+    if as_json:
+        print_json(content)
+        return
     console = wide_console(160)
     for table in terminal_tables(records):
         console.print(table)
@@ -127,7 +140,7 @@ def _subjects(
     """
     import torch
 
-    from flowprune.commands.model_and_data import is_artifact, subject
+    from flowprune.commands.model_and_data import subject
 
     kinds = {is_artifact(reference) for reference in references}
     found = []
@@ -187,12 +200,11 @@ def _measured(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from accelerate import PartialState
-
+    from flowprune.commands.model_and_data import here
     from flowprune.engine.measuring import dead_filters
     from flowprune.studies.flow_paths import flow_paths
 
-    device = PartialState().device
+    device = here()
     model = given.model.to(device)
     paths = flow_paths(model, batches, classes=labels, **how)
     try:
@@ -210,8 +222,6 @@ def _measured(
 
 def _names(references: list[str]) -> list[str]:
     """Short names: files without folder and ending, where that tells them apart."""
-    from flowprune.commands.model_and_data import is_artifact
-
     short = [
         Path(reference).name.removesuffix(".fp") if is_artifact(reference) else reference for reference in references
     ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _advice: list[str] = []
+_given: list[str] = []
 
 
 def can_go_on_with(command: str) -> None:
@@ -14,16 +15,29 @@ def can_go_on_with(command: str) -> None:
     _advice[:] = [command]
 
 
+def given(words: Sequence[str]) -> None:
+    """Remember the command line, for a command that goes on by ``--resume``."""
+    _given[:] = [word for word in words if word != "--resume"]
+
+
+def can_go_on_by_resume() -> None:
+    """From now on this command, interrupted, goes on if it is given once more with ``--resume``."""
+    can_go_on_with(shlex.join(["flowprune", *_given, "--resume"]))
+
+
 def advice() -> str:
     """The end of the line that says so."""
     return f"; `{_advice[0]}` goes on where it stopped" if _advice else ""
 
 
-def resuming(command: str, recipe: Path | None, changes: Sequence[str], folder: Path, data_dir: Path | None) -> str:
+def resuming(
+    command: str, recipe: Path | None, method: str | None, changes: Sequence[str], folder: Path, data_dir: Path | None
+) -> str:
     """The command line that goes on with a job from a recipe. Before its folder is claimed there is nothing to go on with, but then
     resuming simply begins.
     """
     parts = ["flowprune", command, *([str(recipe)] if recipe is not None else [])]
+    parts += ["--method", method] if method is not None else []
     for change in changes:
         parts += ["--set", change]
     parts += ["--out", str(folder), *(["--data-dir", str(data_dir)] if data_dir is not None else []), "--resume"]

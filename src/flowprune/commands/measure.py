@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from flowprune.commands.options import Input, ModelName, ModelOption, Weights, key_values
+from flowprune.commands.known_names import refuse_unknown
+from flowprune.commands.options import AsJson, Input, ModelArgument, ModelName, ModelOption, Weights, key_values
 
 
 def measure(
-    model: Annotated[str, typer.Argument(help="An artifact, or the name of a model.")],
+    model: ModelArgument,
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
     input_shape: Input = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count parameters, MACs, sparsity and dead filters."""
-    import json
-
+    refuse_unknown(model, builder=model_name)
     from flowprune.commands.model_and_data import subject
+    from flowprune.commands.terminal import print_json
     from flowprune.engine.measuring import measure as count
     from flowprune.studies.pipeline import measured
 
@@ -28,7 +27,7 @@ def measure(
     x = given.example(input_shape)
     found = measured(given.model, x)
     if as_json:
-        typer.echo(json.dumps(found))
+        print_json(found)
         return
     for layer in count(given.model, x).layers:
         output = "x".join(map(str, layer.output)) if layer.output else "-"

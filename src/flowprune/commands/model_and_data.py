@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from flowprune.artifacts import load, read_header
+from flowprune.commands.known_names import DATA_OPTIONS, is_artifact
 from flowprune.commands.options import image_shape
 from flowprune.commands.usual_input import usual_input
 from flowprune.engine.measuring import check_finite
-from flowprune.errors import ArtifactError, DataError, ModelError, RecipeError, UnknownNameError
-from flowprune.models import create, names
+from flowprune.errors import (
+    ArtifactError,
+    DataError,
+    FlowpruneError,
+    FlowpruneWarning,
+    ModelError,
+    RecipeError,
+    UnknownNameError,
+)
+from flowprune.methods.importance import REGISTRY
+from flowprune.models import create
 from flowprune.studies.recipe import DataSection
 from flowprune.studies.recipe_file import checked_sections
 from flowprune.training import Data, load_data
-
-_DATA_OPTIONS = ("normalize", "size", "subset", "workers")
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,8 @@ class Subject:
             DataError: neither is known, or the model does not run on it.
         """
         for option in options:
-            if option not in _DATA_OPTIONS:
-                raise UnknownNameError("data option", option, _DATA_OPTIONS)
+            if option not in DATA_OPTIONS:
+                raise UnknownNameError("data option", option, DATA_OPTIONS)
         noted = self.notes.get("data") if isinstance(self.notes.get("data"), Mapping) else {}
         assert isinstance(noted, Mapping)
         chosen = name or noted.get("name")
@@ -51,6 +60,31 @@ class Subject:
         data = load_data(**section.model_dump(), data_dir=data_dir)
         self.run_on(data.example_input())
         return data
+
+    def data_if_there(
+        self, name: str | None, data_dir: Path | None, options: Mapping[str, Any], *, needed: bool, wanted: bool
+    ) -> Data | None:
+        """As ``data``; None where nothing needs it and it is not there.
+
+        Args:
+            name, data_dir, options: as for ``data``.
+            needed: whether something does.
+            wanted: whether the data set that the artifact notes is of use, too.
+        """
+        if name is None and not (wanted and "data" in self.notes):
+            return None
+        try:
+            return self.data(name, data_dir, options)
+        except FlowpruneError as error:
+            if needed:
+                raise
+            warnings.warn(f"the accuracy is not measured: {error}", FlowpruneWarning, stacklevel=2)
+            return None
+
+    def gives_logits_of(self, data: Data) -> bool:
+        """Whether the model's outputs are logits of the data set's classes."""
+        logits = self.run_on(data.example_input())
+        return isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[1] >= data.classes
 
     def labelled_data(self, name: str | None, data_dir: Path | None, options: Mapping[str, Any]) -> Data:
         """As ``data``, for what compares the model's outputs with the labels.
@@ -132,13 +166,33 @@ def subject(
         found = Subject(load(path, model=dense), notes)
     else:
         if builder is not None:
-            raise ArtifactError(f"--model is for artifacts; {reference!r} is a model's name already")
+            raise ArtifactError(f"--builder is for artifacts; {reference!r} is a model's name already")
         found = Subject(create(reference, classes=classes, weights=weights, **given))
     check_finite(found.model)
     return found
 
 
-def is_artifact(reference: str) -> bool:
-    """Whether a file is meant, be it there or not, rather than a model's name."""
-    looks_like_a_path = re.search(r"[/\\]|\.fp$|\.safetensors$|\.pt$|\.th$", reference)
-    return Path(reference).exists() or (reference not in names() and looks_like_a_path is not None)
+def here() -> torch.device:
+    """The device that was asked for, or the fastest there is.
+
+    Raises:
+        ModelError: there is none of that name here.
+    """
+    device: torch.device = PartialState().device
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:  # each kind of device has errors of its own
+        reason = " ".join(str(error).split())[:120]
+        raise ModelError(
+            f"there is no device {device} here ({reason}); leave --device out, or use --device cpu"
+        ) from error
+    return device
+
+
+def needs_data(importance: str) -> bool:
+    """Whether a criterion looks at images.
+
+    Raises:
+        UnknownNameError: nothing has this name.
+    """
+    return bool(getattr(REGISTRY[importance], "needs_data", False))

@@ -4,56 +4,138 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
 
-from flowprune.errors import OutputError, RecipeError
+from flowprune.commands.device import use_device, use_threads
+from flowprune.commands.known_names import complete_data_sets, complete_importances, complete_models
+from flowprune.errors import BudgetError, OutputError, RecipeError
 
+DATA, MODEL, RANKING, OUTPUT, MACHINE = "Data", "Model", "Ranking", "Output", "Machine"
+"""The groups of options in a command's help."""
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(help="An artifact, or the name of a model (`flowprune methods`).", autocompletion=complete_models),
+]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder the data sets lie in; else FLOWPRUNE_DATA.", show_default=False),
+    typer.Option(
+        "--data-dir",
+        help="Folder the data sets lie in; else FLOWPRUNE_DATA.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
 ]
 DataName = Annotated[
     str | None,
     typer.Option(
-        "--data", help="Data set (see `flowprune methods`); an artifact's own if left out.", show_default=False
+        "--data",
+        help="Data set (`flowprune methods`); an artifact's own if left out.",
+        show_default=False,
+        rich_help_panel=DATA,
+        autocompletion=complete_data_sets,
     ),
 ]
 DataOption = Annotated[
     list[str] | None,
-    typer.Option("--data-option", help="normalize=, size=, subset= or workers=; may be repeated.", show_default=False),
+    typer.Option(
+        "--data-option",
+        metavar="KEY=VALUE",
+        help="normalize=, size=, subset=, workers= or unreadable=skip; may be repeated.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+ImportanceName = Annotated[
+    str,
+    typer.Option(
+        "--importance", help="What a channel is worth.", rich_help_panel=RANKING, autocompletion=complete_importances
+    ),
 ]
 ImportanceOption = Annotated[
     list[str] | None,
-    typer.Option("--importance-option", help="Option of the importance, key=value.", show_default=False),
+    typer.Option(
+        "--importance-option",
+        metavar="KEY=VALUE",
+        help="Option of the importance; may be repeated.",
+        show_default=False,
+        rich_help_panel=RANKING,
+    ),
 ]
-Batches = Annotated[int, typer.Option("--batches", min=1, help="Training batches a data-driven importance sees.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in each of them.")]
+Batches = Annotated[
+    int,
+    typer.Option("--batches", min=1, help="Training batches a data-driven importance sees.", rich_help_panel=RANKING),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in each of them.", rich_help_panel=RANKING)]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of a new model's weights, and of which images are seen.")]
 Input = Annotated[
     str | None,
-    typer.Option("--input", help="Shape of an image, such as 3x32x32; else the usual one.", show_default=False),
+    typer.Option(
+        "--input",
+        help="Shape of an image, such as 3x32x32; else the usual one.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
 ]
 ModelName = Annotated[
     str | None,
     typer.Option(
-        "--model",
+        "--builder",
         help="Builder of the dense model (package.module:function) for an artifact of a model of your own.",
         show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--model-option", help="Option of the model's builder, such as width=8; may be repeated.", show_default=False
+        "--model-option",
+        metavar="KEY=VALUE",
+        help="Option of the model's builder, such as width=8; may be repeated.",
+        show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="Weights for a model given by name.", show_default=False)
+    Path | None,
+    typer.Option("--weights", help="Weights for a model given by name.", show_default=False, rich_help_panel=MODEL),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.", rich_help_panel=OUTPUT)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu, cuda, cuda:1 or mps; the fastest there is if left out.",
+        show_default=False,
+        rich_help_panel=MACHINE,
+        callback=use_device,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads of the processor; torch's own choice if left out.",
+        show_default=False,
+        rich_help_panel=MACHINE,
+        callback=use_threads,
+    ),
+]
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        "--tracker",
+        help="Write every epoch's figures to tensorboard, wandb, mlflow or another tracker that Accelerate knows.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+Split = Literal["train", "test"]
 
 
 def key_values(pairs: list[str] | None, option: str) -> dict[str, Any]:
@@ -75,14 +157,45 @@ def key_values(pairs: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def share_or_count(text: str | None) -> float | str | None:
-    """A budget as typed: ``0.5`` is a share, ``60M``, ``60000000`` and ``6e7`` are counts."""
+    """A budget as typed: ``0.5`` and ``50%`` are shares, ``60M``, ``60000000`` and ``6e7`` are counts."""
     if text is None:
         return None
-    try:
-        number = float(text)
-    except ValueError:
+    number = _number(text)
+    if number is None:
         return text
-    return str(int(number)) if number > 1 and number.is_integer() else number
+    return str(int(number)) if number > 1 and number.is_integer() and not text.rstrip().endswith("%") else number
+
+
+def share(text: str | None, option: str) -> float | None:
+    """``0.5`` or ``50%`` as 0.5.
+
+    Raises:
+        BudgetError: it is neither.
+    """
+    number = None if text is None else _number(text)
+    if text is not None and number is None:
+        raise BudgetError(f"{option} {text!r} is not a share; write it like 0.5 or 50%")
+    return number
+
+
+def shares_of(pairs: list[str] | None, option: str) -> dict[str, Any]:
+    """``["layer1=50%"]`` as ``{"layer1": 0.5}``; what is no share is left as it is, for whoever knows what it means.
+
+    Raises:
+        RecipeError: one is not of that form.
+    """
+    read = key_values(pairs, option)
+    return {key: value if _number(str(value)) is None else _number(str(value)) for key, value in read.items()}
+
+
+def _number(text: str) -> float | None:
+    """A plain number, or one in per cent; None if it is neither."""
+    percent = text.strip().endswith("%")
+    try:
+        number = float(text.strip().removesuffix("%"))
+    except ValueError:
+        return None
+    return number / 100 if percent else number
 
 
 def image_shape(text: str) -> tuple[int, ...]:

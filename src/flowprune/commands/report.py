@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from flowprune.commands.compare import show_comparison
-from flowprune.commands.terminal import wide_console
+from flowprune.commands.options import AsJson
+from flowprune.commands.terminal import print_json, wide_console
 
 
 def report(
@@ -21,6 +22,7 @@ def report(
         typer.Option("--out", help="The page; report.html beside the results if left out.", show_default=False),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the table of a run or a comparison and write its page anew."""
     from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT
@@ -33,13 +35,15 @@ def report(
 
         comparison = load_comparison(run_folder)
         write_page(comparison_html(comparison), page)
-        show_comparison(comparison, markdown=markdown)
+        print_json(comparison) if as_json else show_comparison(comparison, markdown=markdown)
     else:
         from flowprune.reporting import load_results, markdown_table, results_table, write_report
 
         results = load_results(run_folder)
         write_report(results, page)
-        if markdown:
+        if as_json:
+            print_json(results.model_dump(mode="json"))
+        elif markdown:
             typer.echo(markdown_table(results), nl=False)
         else:
             wide_console(140).print(results_table(results))

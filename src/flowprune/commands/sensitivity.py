@@ -7,44 +7,57 @@ from typing import Annotated
 
 import typer
 
+from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
+    DATA,
+    OUTPUT,
+    AsJson,
     Batches,
     BatchSize,
     DataDir,
     DataName,
     DataOption,
+    Device,
+    ImportanceName,
     ImportanceOption,
+    ModelArgument,
     ModelName,
     ModelOption,
     Overwrite,
     Seed,
+    Split,
+    Threads,
     Weights,
     check_free,
     files_beside,
     key_values,
+    share,
 )
-from flowprune.errors import RecipeError
+from flowprune.errors import BudgetError, RecipeError
 
 
 def sensitivity(
-    model: Annotated[str, typer.Argument(help="An artifact, or the name of a model.")],
-    out: Annotated[Path, typer.Option("--out", help="The page to write; a JSON file goes beside it.")] = Path(
-        "sensitivity.html"
-    ),
+    model: ModelArgument,
+    out: Annotated[
+        Path, typer.Option("--out", help="The page to write; a JSON file goes beside it.", rich_help_panel=OUTPUT)
+    ] = Path("sensitivity.html"),
     shares: Annotated[str, typer.Option("--shares", help="Shares to remove, separated by commas.")] = (
         "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
     ),
     split: Annotated[
-        str, typer.Option("--split", help="Images the accuracy is measured on: train (unaugmented) or test.")
+        Split,
+        typer.Option("--split", help="Images the accuracy is measured on; train unaugmented.", rich_help_panel=DATA),
     ] = "train",
-    images: Annotated[int, typer.Option("--images", min=1, help="So many of them, drawn by --seed.")] = 2000,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="So many of them, drawn by --seed.", rich_help_panel=DATA)
+    ] = 2000,
     drop: Annotated[
         float | None,
         typer.Option(
             "--drop", help="Print the shares to keep if each group alone may cost so many points.", show_default=False
         ),
     ] = None,
-    importance: Annotated[str, typer.Option("--importance", help="Which channels of a group leave first.")] = "l2",
+    importance: ImportanceName = "l2",
     importance_option: ImportanceOption = None,
     batches: Batches = 5,
     batch_size: BatchSize = 128,
@@ -56,33 +69,33 @@ def sensitivity(
     data_option: DataOption = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure accuracy against the share removed, group by group."""
     removed = _shares(shares)
-    if split not in ("train", "test"):
-        raise RecipeError(f"--split {split!r}: use train or test")
     if drop is not None and not drop >= 0:
         raise RecipeError(f"--drop {drop}: use a number of points from 0 on")
     _, record = files = files_beside(out, ".json")
     for file in files:
         check_free(file, overwrite)
+    refuse_unknown(model, builder=model_name, importance=importance, data=data, data_option=data_option)
     import json
-    import sys
     from dataclasses import replace
 
     import torch
-    from accelerate import PartialState
-    from rich.console import Console
-    from rich.progress import Progress
 
     from flowprune.artifacts.atomic_write import write_text
-    from flowprune.commands.model_and_data import subject
+    from flowprune.commands.model_and_data import here, subject
+    from flowprune.commands.terminal import print_json
     from flowprune.reporting import environment
     from flowprune.reporting.template import write_page
     from flowprune.studies.pipeline import importance_from
     from flowprune.studies.sensitivity import sensitivity as scan
     from flowprune.studies.sensitivity.sensitivity_page import sensitivity_html
     from flowprune.training import evaluate
+    from flowprune.training.progress import TrainingProgress
     from flowprune.training.splits import drawn
 
     torch.manual_seed(seed)
@@ -96,16 +109,15 @@ def sensitivity(
         key_values(importance_option, "--importance-option"),
         lambda: list(whole.batches("train", batch_size=batch_size, count=batches, seed=seed)),
     )
-    device = PartialState().device
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task("cuts", total=None)
+    place = here()
+    with TrainingProgress("cuts", 1, 0, True) as bar:
         found = scan(
-            given.model.to(device),
-            whole.example_input().to(device),
+            given.model.to(place),
+            whole.example_input().to(place),
             lambda small: evaluate(small, seen).top1,
             importance=criterion,
             shares=removed,
-            progress=lambda done, cuts, group: bar.update(task, total=cuts, completed=done, description=group),
+            progress=lambda done, cuts, group: bar.at(done, cuts, group),
         )
     lead = f"Top-1 in per cent on {count} {'training' if split == 'train' else 'test'} images of {whole.name}."
     about = {"model": model, "data": whole.name, "split": split, "images": count, "seed": seed}
@@ -114,6 +126,9 @@ def sensitivity(
         content["allocation"] = {"drop": drop, "channels": found.allocation(drop)}
     write_text(record, json.dumps(content, indent=1) + "\n")
     write_page(sensitivity_html(found, f"{model}: sensitivity of coupled groups", lead, environment()), out)
+    if as_json:
+        print_json(content)
+        return
     typer.echo(str(found))
     if drop is not None:
         typer.echo(f"channels to keep, if each group alone may cost {drop:g} points:")
@@ -125,8 +140,8 @@ def sensitivity(
 
 def _shares(text: str) -> list[float]:
     try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
+        found = [share(part, "--shares") or 0.0 for part in text.split(",")]
+    except BudgetError:
         found = []
     if not found or not all(0 < share < 1 for share in found):
         raise RecipeError(f"--shares {text!r}: write shares to remove like 0.2,0.5,0.8 (above 0 and below 1)")

@@ -1,8 +1,11 @@
-"""Where tables are printed."""
+"""How results are printed: as a table as wide as the terminal, or as JSON."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,3 +17,8 @@ def wide_console(width: int) -> Console:
 
     console = Console()
     return console if console.is_terminal else Console(width=width)
+
+
+def print_json(content: Any) -> None:
+    """Print one line of JSON; paths are written as text."""
+    typer.echo(json.dumps(content, default=str))

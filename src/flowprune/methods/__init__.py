@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowprune.errors import UnknownNameError
-from flowprune.registry import Registry
+from flowprune.registry import Registry, names_written_in
 
 
 def list_methods(room: str) -> list[str]:
@@ -29,3 +29,8 @@ def list_methods(room: str) -> list[str]:
         raise UnknownNameError("room of methods", room, rooms, name_all=True)
     registry: Registry[Any] = importlib.import_module(f"{__name__}.{room}.registry").REGISTRY
     return list(registry)
+
+
+def names_before_import(room: str) -> list[str]:
+    """What ``list_methods`` gives, read from the files without importing one: a slip is refused without waiting for torch."""
+    return names_written_in(f"{__name__}.{room}")

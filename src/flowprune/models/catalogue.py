@@ -14,6 +14,7 @@ from torch import nn
 
 from flowprune.engine.steps.lineage import Lineage, attach_lineage
 from flowprune.errors import FlowpruneError, ModelError, UnknownNameError
+from flowprune.models.own_names import RESNET_BLOCKS, UnknownModelError
 from flowprune.models.resnet import CifarResNet
 from flowprune.models.vgg import PlainNet
 from flowprune.models.weights import load_weights
@@ -21,7 +22,7 @@ from flowprune.models.weights import load_weights
 Builder = Callable[..., nn.Module]
 
 _BUILDERS: dict[str, Builder] = {
-    **{f"resnet{6 * blocks + 2}": partial(CifarResNet, blocks) for blocks in (1, 2, 3, 5, 7, 9, 18)},
+    **{f"resnet{6 * blocks + 2}": partial(CifarResNet, blocks) for blocks in RESNET_BLOCKS},
     "vgg6": partial(PlainNet, (2, 2, 1), hidden=False, width=16),
     "vgg16": partial(PlainNet, (2, 2, 3, 3, 3), hidden=True),
     "vgg19": partial(PlainNet, (2, 2, 4, 4, 4), hidden=True),
@@ -84,7 +85,7 @@ def _resolve(name: str) -> Builder:
     source, colon, rest = name.partition(":")
     if not colon:
         if name not in _BUILDERS:
-            raise UnknownNameError("model", name, names())
+            raise UnknownModelError(name)
         return _BUILDERS[name]
     if source == "torchvision":
         return _torchvision(rest)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from flowprune.engine.interfaces import Regularizer
-from flowprune.training.data import Data, data_sets, load_data
-from flowprune.training.evaluation import Evaluation, evaluate
-from flowprune.training.loop import train
-from flowprune.training.pixel_normalization import Normalization
-from flowprune.training.settings import Augmentation, TrainingSettings
-from flowprune.training.training_result import TrainingResult
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowprune.engine.interfaces import Regularizer
+    from flowprune.training.data import Data, data_from, data_sets, load_data
+    from flowprune.training.evaluation import Evaluation, evaluate
+    from flowprune.training.loop import train
+    from flowprune.training.pixel_normalization import Normalization
+    from flowprune.training.settings import Augmentation, TrainingSettings
+    from flowprune.training.training_result import TrainingResult
 
 __all__ = [
     "Augmentation",
@@ -18,8 +22,37 @@ __all__ = [
     "Regularizer",
     "TrainingResult",
     "TrainingSettings",
+    "data_from",
     "data_sets",
     "evaluate",
     "load_data",
     "train",
 ]
+
+# Imported on first use: the names of the data sets (``data_names``) must not wait for torch.
+_FILES = {
+    "Augmentation": "flowprune.training.settings",
+    "Data": "flowprune.training.data",
+    "Evaluation": "flowprune.training.evaluation",
+    "Normalization": "flowprune.training.pixel_normalization",
+    "Regularizer": "flowprune.engine.interfaces",
+    "TrainingResult": "flowprune.training.training_result",
+    "TrainingSettings": "flowprune.training.settings",
+    "data_from": "flowprune.training.data",
+    "data_sets": "flowprune.training.data",
+    "evaluate": "flowprune.training.evaluation",
+    "load_data": "flowprune.training.data",
+    "train": "flowprune.training.loop",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(_FILES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

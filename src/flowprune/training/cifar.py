@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from flowprune.errors import DataError
+from flowprune.training.halves import Halves
 from flowprune.training.locating import data_folder
 from flowprune.training.splits import ImagesInMemory
 
@@ -16,17 +17,15 @@ if TYPE_CHECKING:
 
 # torchvision takes seconds to import, so it is imported where it is used: not every command needs it.
 
-_Read = tuple[ImagesInMemory, ImagesInMemory, int, tuple[int, int, int]]
 
-
-def cifar10(data_dir: str | Path | None, size: int | None, workers: int) -> _Read:
+def cifar10(data_dir: str | Path | None, size: int | None, workers: int) -> Halves:
     """From the folder ``cifar-10-batches-py``."""
     from torchvision import datasets
 
     return _read("cifar10", datasets.CIFAR10, data_dir, size, classes=10)
 
 
-def cifar100(data_dir: str | Path | None, size: int | None, workers: int) -> _Read:
+def cifar100(data_dir: str | Path | None, size: int | None, workers: int) -> Halves:
     """From the folder ``cifar-100-python``."""
     from torchvision import datasets
 
@@ -35,7 +34,7 @@ def cifar100(data_dir: str | Path | None, size: int | None, workers: int) -> _Re
 
 def _read(
     name: str, kind: type[datasets.CIFAR10], data_dir: str | Path | None, size: int | None, classes: int
-) -> _Read:
+) -> Halves:
     if size not in (None, 32):
         raise DataError(f"{name}: its images are 32 x 32, size {size} cannot be had")
     needed = [file for file, _ in (*kind.train_list, *kind.test_list)] + [kind.meta["filename"]]
@@ -48,4 +47,4 @@ def _read(
             raise DataError(f"{name}: the files in {folder} are damaged (checksum); unpack them again") from error
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
         halves.append(ImagesInMemory(images, torch.tensor(dataset.targets)))
-    return halves[0], halves[1], classes, (3, 32, 32)
+    return Halves(halves[0], halves[1], classes, (3, 32, 32), tuple(dataset.classes))

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowprune.errors import DataError, UnknownNameError
+from flowprune.training.any_dataset import Pairs, halves_of, huggingface
 from flowprune.training.cifar import cifar10, cifar100
 from flowprune.training.digits import digits
+from flowprune.training.halves import Halves
 from flowprune.training.image_folders import imagefolder, tinyimagenet
 from flowprune.training.pixel_normalization import Normalization, normalization
 from flowprune.training.splits import Split, drawn, kept_if_small
 
-_Reader = Callable[[str | Path | None, int | None, int], tuple[Split, Split, int, tuple[int, int, int]]]
+_Reader = Callable[[str | Path | None, int | None, int], Halves]
 
 _READERS: dict[str, _Reader] = {
     "digits": digits,
@@ -24,8 +27,9 @@ _READERS: dict[str, _Reader] = {
     "cifar100": cifar100,
     "tinyimagenet": tinyimagenet,
     "imagefolder": imagefolder,
+    "huggingface": huggingface,
 }
-_USUAL = {"tinyimagenet": "imagenet", "imagefolder": "imagenet"}
+_USUAL = {"tinyimagenet": "imagenet", "imagefolder": "imagenet", "huggingface": "imagenet"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Data:
         classes: how many there are.
         shape: (channels, height, width) of an image.
         normalize: from uint8 to what the network sees.
+        names: of the classes, in the order of their numbers; empty where nobody said.
     """
 
     name: str
@@ -46,11 +51,21 @@ class Data:
     classes: int
     shape: tuple[int, int, int]
     normalize: Normalization
+    names: tuple[str, ...] = ()
 
     def example_input(self, images: int = 1) -> Tensor:
         """The first test images, normalized: float32 [images, C, H, W] on the CPU."""
         (batch, _), *_ = self._ready(self.test, [torch.arange(min(images, len(self.test)))], torch.device("cpu"))
         return batch
+
+    def notes(self) -> dict[str, Any]:
+        """What an artifact notes, JSON-able, so that it can name what is in a picture: shape, normalization, names."""
+        return {
+            "input": list(self.shape),
+            "classes": self.classes,
+            "class_names": list(self.names),
+            "pixels": {"mean": list(self.normalize.mean), "deviation": list(self.normalize.deviation)},
+        }
 
     def batches(
         self, split: str = "train", *, batch_size: int = 128, count: int | None = None, seed: int | None = None
@@ -90,11 +105,12 @@ def load_data(
     seed: int = 0,
     size: int | None = None,
     workers: int = 0,
+    unreadable: str = "refuse",
 ) -> Data:
     """Open a data set. Nothing is downloaded.
 
     Args:
-        name: "digits" (comes with scikit-learn), "cifar10", "cifar100", "tinyimagenet" or "imagefolder".
+        name: "digits" (comes with scikit-learn), "cifar10", "cifar100", "tinyimagenet", "imagefolder" or "huggingface".
         data_dir: the folder it lies in, as torchvision lays it out; else the environment variable FLOWPRUNE_DATA.
         normalize: "cifar10", "cifar100", "imagenet", "digits", "none", or (means, deviations); the set's usual one if
             None.
@@ -104,6 +120,8 @@ def load_data(
             Tiny ImageNet). CIFAR stays 32.
         workers: processes that decode pictures. Pictures that take up to 2 GiB of pixels are decoded once and stay in memory; more
             are decoded anew in every epoch.
+        unreadable: what becomes of files of an "imagefolder" that are no pictures: "refuse", or "skip", which reads all of
+            them once and names those it leaves out.
 
     Raises:
         UnknownNameError: nothing has this name.
@@ -117,7 +135,10 @@ def load_data(
     """
     if name not in _READERS:
         raise UnknownNameError("data set", name, _READERS)
-    train, test, classes, shape = _READERS[name](data_dir, size, workers)
+    if unreadable not in ("refuse", "skip"):
+        raise DataError(f"unreadable: {unreadable!r} is not known; use refuse or skip")
+    read = imagefolder(data_dir, size, workers, unreadable) if name == "imagefolder" else None
+    train, test, classes, shape, names = read or _READERS[name](data_dir, size, workers)
     choice = _USUAL.get(name, name) if normalize is None else normalize
     normalize_images = normalization(choice, shape[0])
     if subset is not None:
@@ -126,4 +147,43 @@ def load_data(
                 f"subset: {subset} of the {len(train)} training images of {name}; ask for 1 to {len(train)}"
             )
         train = drawn(train, subset, seed)
-    return Data(name, kept_if_small(train, shape), kept_if_small(test, shape), classes, shape, normalize_images)
+    kept = kept_if_small(train, shape), kept_if_small(test, shape)
+    return Data(name, *kept, classes, shape, normalize_images, names)
+
+
+def data_from(
+    train: Pairs,
+    test: Pairs,
+    *,
+    classes: int | None = None,
+    names: Sequence[str] = (),
+    normalize: str | Sequence[Sequence[float]] = "imagenet",
+    size: int | None = None,
+    workers: int = 0,
+    name: str = "own",
+) -> Data:
+    """Data sets of your own: whatever gives (picture, label) for a number, such as torch's, torchvision's or Hugging Face's.
+
+    Args:
+        train, test: give pictures without augmentation and normalization: Pillow's, arrays [H, W] or [H, W, C], tensors [C, H, W],
+            bytes or 0 to 1; with a label, as a pair or as a mapping ("image", "label").
+        classes: how many; the names', or those of the training labels, if None.
+        names: of the classes.
+        normalize: as for ``load_data``.
+        size: height and width pictures are scaled and cut to; their own, which must then be equal, if None.
+        workers: processes that read.
+        name: for messages and notes.
+
+    Raises:
+        DataError: a picture or label is something else.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> pairs = [(torch.rand(3, 8, 8), number % 2) for number in range(6)]
+        >>> data = fp.data_from(pairs, pairs[:2], names=("cat", "dog"))
+        >>> data.classes, data.shape, len(data.test)
+        (2, (3, 8, 8), 2)
+    """
+    first, second, found, shape, known = halves_of(train, test, classes, names, size, workers)
+    kept = kept_if_small(first, shape), kept_if_small(second, shape)
+    return Data(name, *kept, found, shape, normalization(normalize, shape[0]), known)

@@ -8,15 +8,14 @@ import torch
 from torch.nn import functional
 
 from flowprune.errors import DataError
+from flowprune.training.halves import Halves
 from flowprune.training.splits import ImagesInMemory
 
 _TEST_IMAGES = 500
 _SIZE = 16
 
 
-def digits(
-    data_dir: str | Path | None, size: int | None, workers: int
-) -> tuple[ImagesInMemory, ImagesInMemory, int, tuple[int, int, int]]:
+def digits(data_dir: str | Path | None, size: int | None, workers: int) -> Halves:
     """1297 training and 500 test images; which is which is fixed for good, and never depends on a run's seed."""
     size = _SIZE if size is None else size
     if size < 8:
@@ -30,9 +29,10 @@ def digits(
     targets = torch.from_numpy(bunch.target).long()
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
     test, train = order[:_TEST_IMAGES], order[_TEST_IMAGES:]
-    return (
+    return Halves(
         ImagesInMemory(pixels[train], targets[train]),
         ImagesInMemory(pixels[test], targets[test]),
         10,
         (1, size, size),
+        tuple("0123456789"),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowprune.errors import DataError
 from flowprune.training.data import Data
 
 _BATCH, _BATCH_ON_CPU = 500, 125
@@ -23,8 +25,20 @@ class Evaluation:
     images: int
 
 
-def evaluate(model: nn.Module, data: Data, *, batch_size: int | None = None) -> Evaluation:
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images as the network takes them, float [N, C, H, W], and targets [N]: a DataLoader, or any other giver of batches."""
+
+
+def evaluate(model: nn.Module, data: Data | Batches, *, batch_size: int | None = None) -> Evaluation:
     """Run all test images through the model on its device, in evaluation mode, and leave it as it was.
+
+    Args:
+        model: on any device.
+        data: whose test images are used; or a DataLoader of yours, or other batches of (images, targets).
+        batch_size: images a forward; as many as are fast on the device if None. Batches of yours are as large as they are.
+
+    Raises:
+        DataError: there is no image.
 
     Example:
         >>> import flowprune as fp
@@ -32,7 +46,14 @@ def evaluate(model: nn.Module, data: Data, *, batch_size: int | None = None) -> 
         >>> fp.evaluate(model, fp.load_data("digits")).images
         500
     """
-    hits, loss, images = totals(model, data, batch_size=batch_size).tolist()
+    if isinstance(data, Data):
+        sums = totals(model, data, batch_size=batch_size)
+    else:
+        device = next(model.parameters(), torch.empty(0)).device
+        sums = _summed(model, ((images.to(device), targets.to(device)) for images, targets in data), device)
+    hits, loss, images = sums.tolist()
+    if not images:
+        raise DataError("there is no image to evaluate on; give a loader that holds some, anew for each evaluation")
     return Evaluation(100 * hits / images, loss / images, int(images))
 
 
@@ -50,14 +71,19 @@ def totals(model: nn.Module, data: Data, *, batch_size: int | None = None, share
     rank, processes = share
     batch_size = batch_size or (_BATCH_ON_CPU if tensor.device.type == "cpu" else _BATCH)
     positions = [chosen for chosen in torch.arange(rank, len(data.test), processes).split(batch_size) if len(chosen)]
-    total = torch.zeros(3, device=tensor.device)
+    read = data.test.batches(positions, tensor.device)
+    ready = ((data.normalize(images).to(memory_format=torch.channels_last), targets) for images, targets in read)
+    return _summed(model, ready, tensor.device)
+
+
+def _summed(model: nn.Module, batches: Batches, device: torch.device) -> Tensor:
+    total = torch.zeros(3, device=device)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
-            for images, targets in data.test.batches(positions, tensor.device):
-                ready = data.normalize(images).to(memory_format=torch.channels_last)
-                logits = model(ready).float()
+            for images, targets in batches:
+                logits = model(images).float()
                 hits = (logits.argmax(1) == targets).sum()
                 loss = functional.cross_entropy(logits, targets, reduction="sum")
                 total += torch.stack([hits, loss, hits.new_tensor(len(targets))])

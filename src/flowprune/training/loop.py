@@ -49,6 +49,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     title: str = "training",
+    each_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place. It ends in training mode, on the device it was trained on.
 
@@ -70,6 +71,7 @@ def train(
             interrupted.
         progress: show a bar on standard error.
         title: of the bar.
+        each_epoch: is given the figures of every epoch, in the first process; for trackers.
 
     Raises:
         ModelError: the loss is no longer a number.
@@ -101,6 +103,8 @@ def train(
             run.begin()
             for _ in range(len(run.history), settings.epochs):
                 run.epoch(bar)
+                if each_epoch is not None and accelerator.is_main_process:
+                    each_epoch(dict(run.history[-1]))
     model.to(memory_format=torch.contiguous_format)
     model.train()
     if settings.epochs == 0:

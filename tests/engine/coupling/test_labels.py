@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowprune.engine.coupling.connected_components import components
-from flowprune.engine.coupling.labels import Block, reduced, segments, survivors
+from flowprune.engine.coupling.labels import Block, components, reduced, segments, survivors
 from flowprune.engine.coupling.rules.shape import reshaped
 
 sizes = st.lists(st.integers(1, 6), min_size=1, max_size=5)

@@ -9,7 +9,7 @@ import pytest
 
 from flowprune.engine.coupling.notes import Tie
 from flowprune.engine.coupling.shares import match_shares
-from flowprune.engine.tracing.integers import Attribute, Expression, evaluate, solved_for_first
+from flowprune.engine.tracing.expressions import Attribute, Expression, evaluate, solved_for_first
 
 
 def tie(left: object, right: object) -> Tie:

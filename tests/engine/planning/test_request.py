@@ -15,7 +15,7 @@ import flowprune as fp
 from flowprune.engine.allocation import KINDS
 from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.planning import CoupledModel, Request
-from flowprune.engine.planning.criterion import AskedOnce, name_of
+from flowprune.engine.planning.request import AskedOnce, name_of
 from flowprune.errors import BudgetError
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import flowprune.models as models
 from flowprune.engine.tracing import Reference, observe, replay, trace
-from flowprune.engine.tracing.integers import Attribute, Integer, attributes_in, is_derived_from_sizes
+from flowprune.engine.tracing.expressions import Attribute, attributes_in, is_derived_from_sizes
+from flowprune.engine.tracing.integers import Integer
 
 
 def test_operations_of_a_block_in_order() -> None:

@@ -75,7 +75,7 @@ def budget_from(
     """The one budget that is given.
 
     Args:
-        macs, params: what is kept: a float in (0, 1] is a share, a string is absolute, with a unit: ``"60M"``.
+        macs, params: what is kept: a float in (0, 1] or ``"50%"`` is a share, another string is absolute, with a unit: ``"60M"``.
         channels: the share of every coupled group that is kept; or pattern of layers -> share, the rest stays whole.
         threshold: remove filters whose scale is below this share of the network's 90th percentile.
         latency: the time of a forward that is kept: a share of the dense model's, or a string like ``"4ms"``.
@@ -97,6 +97,8 @@ def budget_from(
     if scope not in ("global", "local"):
         raise BudgetError(f'scope={scope!r} is not known; use "global" or "local"')
     ((kind, value),) = asked.items()
+    if isinstance(value, str) and (percent := re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*%\s*", value)):
+        value = float(percent[1]) / 100
     if isinstance(value, str):
         return Budget(kind, absolute=_absolute(kind, value), scope=scope)  # type: ignore[arg-type]
     if kind == "channels" and (isinstance(value, Mapping) or callable(value)):

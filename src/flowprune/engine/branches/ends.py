@@ -99,7 +99,7 @@ def _tensors_of(graph: Graph, alone: frozenset[int]) -> frozenset[str]:
     inside: set[int] = set()
     outside: set[int] = set()
     for operation in graph.operations:
-        (inside if operation.index in alone else outside).update(operation.inputs())
+        (inside if operation.index in alone else outside).update(operation.reads)
     return frozenset(graph.parameters[value] for value in inside - outside if value in graph.parameters)
 
 
@@ -122,7 +122,7 @@ def block_around(graph: Graph, end: BranchEnd) -> WholeBlock | None:
     """The block that is nothing without this branch; None where there is more in it than the addition of its input and an
     activation."""
     producers, consumers = graph.producers(), graph.consumers()
-    others = [value for value in end.addition.inputs() if value != end.value]
+    others = [value for value in end.addition.reads if value != end.value]
     total = end.addition.outputs[0]
     if len(others) != 1 or total is None or end.addition.argument("alpha", 1) != 1:
         return None

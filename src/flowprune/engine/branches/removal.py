@@ -27,7 +27,7 @@ from flowprune.engine.branches.silenced_ends import TOLERANCE, difference, silen
 from flowprune.engine.constants import Folding
 from flowprune.engine.coupling.notes import Freeze
 from flowprune.engine.measuring import reference_scale
-from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.measuring.filter_scales import DEAD_BELOW
 from flowprune.engine.planning import CoupledModel, Request, Selection, assemble
 from flowprune.engine.planning.contradictions import Contradiction
 from flowprune.engine.planning.selection import Scales, dead_by_layer

@@ -64,7 +64,7 @@ def is_view_in_place(operation: Operation) -> bool:
 def _shared_by(operation: Operation) -> list[int]:
     """The values in whose memory an operation's outputs lie."""
     if operation.name in _SHARES_UNSAID:
-        return operation.inputs()[:1]
+        return list(operation.reads[:1])
     _, shares, returns = _places(operation.function)
     return _values_at(operation, shares) if returns else []
 

@@ -119,7 +119,7 @@ def _is_bounded(operation: Operation, bounded: set[int]) -> bool:
     name = operation.name.removesuffix("_")
     if name in _ALWAYS:
         return True
-    inputs = operation.inputs()
+    inputs = operation.reads
     if name == "aten.clamp" and operation.argument("min") is not None and operation.argument("max") is not None:
         return all(value in bounded for value in inputs[1:])
     if name == "aten.div":

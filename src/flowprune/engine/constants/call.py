@@ -51,7 +51,7 @@ class Call:
 
     def operands(self) -> list[Operand]:
         """Every tensor among the arguments, in order."""
-        return [self.operand(value) for value in self.operation.inputs()]
+        return [self.operand(value) for value in self.operation.reads]
 
     def run(self, part: Callable[[Operand], Tensor], function: Any = None, **changed: Any) -> list[Tensor | None]:
         """Call the operator on ``part`` of each operand; flattened as ``Operation.outputs`` is.

@@ -40,7 +40,7 @@ class Folding:
 
 
 def fold_constants(
-    constants: KnownConstants | None,
+    constants: KnownConstants,
     evaluation: Analysis,
     coupling: Coupling,
     removed: NDArray[np.bool_],
@@ -50,7 +50,7 @@ def fold_constants(
     """Find where the constants of removed dead channels go.
 
     Args:
-        constants: the dense model's; None where no filter is dead.
+        constants: the dense model's.
         evaluation: its evaluation pass.
         coupling: its groups.
         removed: [labels]: which components leave.
@@ -59,8 +59,6 @@ def fold_constants(
         untouchable: tensors that keep their values, and so take no constant.
     """
     result = Folding()
-    if constants is None:
-        return result
     for index, found in constants.arrivals.items():
         reader = _Reader(evaluation.graph.operations[index], found, evaluation, coupling, removed)
         if len(reader.indices):

@@ -63,7 +63,7 @@ class _Walk:
         self.bounded = bounded_values(graph, self.memory)
         self.device = next((t.device for t in tensors.values()), torch.device("cpu"))
         self.held: dict[int, Knowledge] = {}
-        self.reads = Counter(value for operation in graph.operations for value in set(operation.inputs()))
+        self.reads = Counter(value for operation in graph.operations for value in set(operation.reads))
         self.lost = (
             graph.draws or graph.counts or any(type(leaf) in (int, float, complex) for leaf in tree_leaves(inputs))
         )
@@ -137,7 +137,7 @@ class _Walk:
 
     def _shares(self, operation: Operation, knowledge: Knowledge) -> bool:
         """Whether a view that is written into later is a view here, too, in its values and its mask."""
-        source = self.held.get(operation.inputs()[0])
+        source = self.held.get(operation.reads[0])
         if source is None or source.known is None or knowledge.known is None:
             return False
         pairs = ((source.values, knowledge.values), (source.known, knowledge.known))
@@ -175,12 +175,12 @@ class _Walk:
     def _go_on(self, operation: Operation) -> None:
         """Whether code may go on otherwise for other inputs; and let go of what nobody reads any more."""
         if not self.lost and hands_out_numbers(operation, self.graph):
-            self.lost = not all(self._is_whole(value) for value in operation.inputs())
+            self.lost = not all(self._is_whole(value) for value in operation.reads)
         if not self.lost and any(
             v in self.graph.escaped and not self._is_whole(v) for v in operation.outputs if v is not None
         ):
             self.lost = True
-        for value in set(operation.inputs()):
+        for value in set(operation.reads):
             self.reads[value] -= 1
             if (
                 not self.reads[value]

@@ -6,7 +6,7 @@ channels there are and on every one of them. No bias can take up what a constant
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ def mixtures(evaluation: Analysis) -> dict[int, Mixture]:
         kind = rule_of(operation)
         if is_layer(operation) or is_batch_norm(operation) or kind is pointwise:
             continue
-        entering = _labels_of(evaluation, operation.inputs())
+        entering = _labels_of(evaluation, operation.reads)
         if len(entering):
             normalised = kind in (layer_norm, group_norm)
             leaving = [value for value in operation.outputs if value is not None]
@@ -90,7 +90,7 @@ def silent_labels(
     """
     if operation.name not in _ADDING_UP:
         return np.empty(0, dtype=np.int64)
-    inputs = operation.inputs()
+    inputs = operation.reads
     zeros = [_zero_labels(known(value), evaluation.layouts.get(value, ())) for value in inputs]
     silent = [np.empty(0, dtype=np.int64)]
     for place, labels in enumerate(zeros):
@@ -118,7 +118,7 @@ def _is_whole(knowledge: Knowledge | None) -> bool:
     return knowledge is not None and knowledge.is_whole()
 
 
-def _labels_of(evaluation: Analysis, values: list[int]) -> Array:
+def _labels_of(evaluation: Analysis, values: Sequence[int]) -> Array:
     blocks = [
         block.labels.reshape(-1) for value in dict.fromkeys(values) for block in evaluation.layouts.get(value, ())
     ]

@@ -13,7 +13,7 @@ from flowprune.engine.coupling.other_uses import note_other_uses
 from flowprune.engine.coupling.propagation import propagate
 from flowprune.engine.coupling.rules import rule_of
 from flowprune.engine.tracing import Graph
-from flowprune.engine.tracing.integers import Attribute
+from flowprune.engine.tracing.expressions import Attribute
 
 
 def analyse(
@@ -41,10 +41,7 @@ def analyse(
         passes.append(analysis)
     _tie_attention(notebook, model, graphs[0])
     used = {
-        graph.parameters.get(value)
-        for graph in graphs
-        for operation in graph.operations
-        for value in operation.inputs()
+        graph.parameters.get(value) for graph in graphs for operation in graph.operations for value in operation.reads
     }
     for slot in notebook.slot_of.values():
         if slot.name not in used:

@@ -10,9 +10,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from flowprune.engine.coupling.labels import Array, Block, block_at
 from flowprune.engine.coupling.notes import Cost, Demand, Extent, Freeze, Notebook, Tie
-from flowprune.engine.coupling.propagation import Propagation, arange, place_of
+from flowprune.engine.coupling.propagation import Propagation, place_of
 from flowprune.engine.tracing import Graph, Operation
-from flowprune.engine.tracing.integers import (
+from flowprune.engine.tracing.expressions import (
     Attribute,
     Expression,
     attributes_in,
@@ -129,7 +129,7 @@ class Analysis(Propagation):
     def fresh(self, count: int) -> Array:
         """New labels, remembered by operation so that the certificate finds them again."""
         assert self.operation is not None
-        labels = arange(self.notebook.allocate(count), count)
+        labels = self.notebook.allocate(count)
         self.notebook.fresh[self.graph.training, self.operation.index, self._fresh] = labels
         self._fresh += 1
         return labels

@@ -1,15 +1,71 @@
-"""Where in the evaluation pass a layer's feature maps can be seen: as made, normalised, activated, added to a residual stream."""
+"""Where in the evaluation pass a layer's feature maps can be seen: as made, normalised, activated, added to a residual stream.
+
+Only criteria that look at maps ask, so a group's are found when they are first asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
 
+from flowprune.engine.coupling.dense_propagation import Analysis
+from flowprune.engine.coupling.groups import FeatureMap
+from flowprune.engine.coupling.labels import Array
 from flowprune.engine.coupling.roles import layer_of
 from flowprune.engine.coupling.rules import rule_of
 from flowprune.engine.coupling.rules.pointwise import pointwise
 from flowprune.engine.tracing import Graph, Operation
 from flowprune.engine.tracing.operator_kinds import adds_activations, is_arithmetic, is_batch_norm, is_copy, is_layer
+
+
+@dataclass(eq=False)
+class FeatureMaps:
+    """The feature maps of all groups of a model.
+
+    Attributes:
+        evaluation: the propagation whose tensors they are.
+        roots: [labels]: the component of every label.
+        places: components along a dimension -> the groups in it, and where each of their channels sits, [channels, k].
+        count: how many groups there are.
+    """
+
+    evaluation: Analysis
+    roots: Array
+    places: Callable[[Array], Iterator[tuple[int, Array]]]
+    count: int
+
+    @cached_property
+    def of_groups(self) -> list[tuple[FeatureMap, ...]]:
+        """For each group, its maps in execution order."""
+        maps: list[list[FeatureMap]] = [[] for _ in range(self.count)]
+        for seen in sightings(self.evaluation.graph):
+            for block in self.evaluation.layouts.get(seen.value, ()):
+                if len(block.dimensions) == 1:
+                    for group, indices in self.places(self.roots[block.labels]):
+                        maps[group].append(
+                            FeatureMap(seen.position, block.dimensions[0], indices, seen.stage, seen.unit)
+                        )
+        return [tuple(found) for found in maps]
+
+
+@dataclass(eq=False)
+class MapsOfGroup(Sequence[FeatureMap]):
+    """One group's."""
+
+    all: FeatureMaps
+    group: int
+
+    @overload
+    def __getitem__(self, index: int) -> FeatureMap: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[FeatureMap]: ...
+    def __getitem__(self, index: int | slice) -> FeatureMap | Sequence[FeatureMap]:
+        return self.all.of_groups[self.group][index]
+
+    def __len__(self) -> int:
+        return len(self.all.of_groups[self.group])
 
 
 @dataclass(frozen=True)
@@ -68,7 +124,7 @@ def _activates(operation: Operation) -> bool:
     operator of the user's own that has the pointwise rule."""
     return (
         rule_of(operation) is pointwise
-        and len(operation.inputs()) == 1
+        and len(operation.reads) == 1
         and not is_copy(operation)
         and not is_arithmetic(operation)
     )

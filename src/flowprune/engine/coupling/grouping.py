@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprune.engine.coupling.balancing import match_rows, signatures
 from flowprune.engine.coupling.dense_propagation import Analysis
-from flowprune.engine.coupling.feature_maps import sightings
-from flowprune.engine.coupling.groups import CoupledGroup, FeatureMap, Member
+from flowprune.engine.coupling.feature_maps import FeatureMaps, MapsOfGroup
+from flowprune.engine.coupling.groups import CoupledGroup, Member
 from flowprune.engine.coupling.labels import Array
 from flowprune.engine.coupling.notes import Notes
 from flowprune.engine.coupling.roles import Roles, roles_in
-from flowprune.engine.coupling.shares import match_shares
+from flowprune.engine.coupling.shares import Shares, match_shares
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Coupling:
         strides: for each group, how many of its channels leave in one step of its class.
         frozen: name of a weight -> why its channels stay.
         notes: what the rules said, and what grouping has found must stay, too.
+        roots: [labels]: the component of every label; the notes' own.
+        roles: what each parameter dimension is to the channels in it.
     """
 
     groups: tuple[CoupledGroup, ...]
@@ -37,11 +40,8 @@ class Coupling:
     strides: tuple[int, ...]
     frozen: dict[str, str]
     notes: Notes
-
-    @property
-    def roots(self) -> Array:
-        """[labels]: the component of every label."""
-        return self.notes.roots
+    roots: Array
+    roles: Roles
 
 
 def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
@@ -71,7 +71,9 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
         channels = [living[order == g] for g in range(count)]
         matching = match_rows(channels, balances)
         if not matching.pieces and not matching.unmatched:
-            tied = match_shares(notes.ties, roots, channels, matching.classes)
+            tied = Shares(matching.classes, (1,) * count)
+            if notes.ties:
+                tied = match_shares(notes.ties, roots, channels, matching.classes)
             if not tied.unmatched:
                 break
             notes = notes.frozen(tied.unmatched)
@@ -82,33 +84,24 @@ def group_channels(notes: Notes, passes: Sequence[Analysis]) -> Coupling:
     rank = np.full(notes.labels, -1, dtype=np.int64)
     for members in channels:
         rank[members] = np.arange(len(members))
-    found: dict[bytes, list[tuple[int, Array]]] = {}
-
-    def places(components: Array) -> list[tuple[int, Array]]:  # most dimensions carry what others carry
-        key = components.tobytes()
-        if key not in found:
-            found[key] = list(_places(components, group_of, rank))
-        return found[key]
-
+    places = partial(_places, group_of, rank)
+    found: dict[bytes, list[tuple[int, Array]]] = {}  # most dimensions carry what others carry
     collected: list[list[Member]] = [[] for _ in range(count)]
     for slot in notes.slots:
-        for group, indices in places(roots[slot.labels]):
+        components = roots[slot.labels]
+        key = components.tobytes()
+        if key not in found:
+            found[key] = list(places(components))
+        for group, indices in found[key]:
             role = roles.get((slot.name, slot.dimension), "other")
             collected[group].append(Member(slot.name, slot.dimension, role, indices))
-    maps: list[list[FeatureMap]] = [[] for _ in range(count)]
-    for sighting in sightings(evaluation.graph):
-        for block in evaluation.layouts.get(sighting.value, ()):
-            if len(block.dimensions) == 1:
-                for group, indices in places(roots[block.labels]):
-                    maps[group].append(
-                        FeatureMap(sighting.position, block.dimensions[0], indices, sighting.stage, sighting.unit)
-                    )
+    maps = FeatureMaps(evaluation, roots, places, count)
     names = _names(collected)
     groups = tuple(
-        CoupledGroup(name, len(channels[g]), tuple(collected[g]), tuple(maps[g])) for g, name in enumerate(names)
+        CoupledGroup(name, len(channels[g]), tuple(collected[g]), MapsOfGroup(maps, g)) for g, name in enumerate(names)
     )
     names_frozen = _frozen_names(notes, roots, frozen, roles)
-    return Coupling(groups, tuple(channels), tied.classes, tied.strides, names_frozen, notes)
+    return Coupling(groups, tuple(channels), tied.classes, tied.strides, names_frozen, notes, roots, roles)
 
 
 def _first_appearance(signature: NDArray[np.uint64]) -> Array:
@@ -119,7 +112,7 @@ def _first_appearance(signature: NDArray[np.uint64]) -> Array:
     return number[inverse]
 
 
-def _places(roots: Array, group_of: Array, rank: Array) -> Iterator[tuple[int, Array]]:
+def _places(group_of: Array, rank: Array, roots: Array) -> Iterator[tuple[int, Array]]:
     """For each group in a dimension whose indices have these components: where each of its channels sits, [channels, k]."""
     groups = group_of[roots]
     inside = np.flatnonzero(groups >= 0)

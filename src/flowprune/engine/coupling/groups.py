@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,10 +58,10 @@ class CoupledGroup:
         name: the first layer that makes the channels; with a suffix "#2", "#3" where one layer's channels fall into several groups.
         channels: how many there are.
         members: every parameter and buffer dimension they occupy.
-        maps: the feature maps that carry them.
+        maps: the feature maps that carry them; of a traced model, looked for when they are first asked for.
     """
 
     name: str
     channels: int
     members: tuple[Member, ...]
-    maps: tuple[FeatureMap, ...]
+    maps: Sequence[FeatureMap]

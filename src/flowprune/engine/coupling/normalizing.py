@@ -58,7 +58,7 @@ def only_normalizes(operation: Operation, graph: Graph) -> bool:
 
 def _partner(operation: Operation, value: int) -> int | None:
     """The other tensor of an operator of two."""
-    others = [tensor for tensor in operation.inputs() if tensor != value]
+    others = [tensor for tensor in operation.reads if tensor != value]
     return others[0] if len(others) == 1 else None
 
 
@@ -70,7 +70,7 @@ def _origins(value: int, graph: Graph) -> set[int]:
         maker = graph.producers().get(current)
         if maker is None or maker.name not in _BY_ITSELF or not steps:
             continue
-        for read in maker.inputs():
+        for read in maker.reads:
             if read not in found and graph.values[read].shape == graph.values[value].shape:
                 found.add(read)
                 waiting.append((read, steps - 1))

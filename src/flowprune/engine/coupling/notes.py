@@ -8,10 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from flowprune.engine.coupling.connected_components import components
-from flowprune.engine.coupling.labels import Array, Block
-from flowprune.engine.coupling.propagation import arange
-from flowprune.engine.tracing.integers import Attribute, Expression
+from flowprune.engine.coupling.labels import Array, Block, components
+from flowprune.engine.tracing.expressions import Attribute, Expression
 
 Site = tuple[bool, int]
 """Whether it is the training pass, and the index of an operation in it."""
@@ -19,17 +17,13 @@ Site = tuple[bool, int]
 
 @dataclass(frozen=True)
 class Slot:
-    """One dimension of one parameter or buffer, whose indices carry the labels ``first .. first + size - 1``."""
+    """One dimension of one parameter or buffer, whose indices carry ``labels``: ``first .. first + size - 1``."""
 
     name: str
     dimension: int
     first: int
     size: int
-
-    @property
-    def labels(self) -> Array:
-        """The labels of its indices, in order."""
-        return arange(self.first, self.size)
+    labels: Array = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -164,16 +158,17 @@ class Notebook:
     costs: list[Cost] = field(default_factory=list)
     fresh: dict[tuple[bool, int, int], Array] = field(default_factory=dict)
 
-    def allocate(self, size: int) -> int:
-        """Reserve ``size`` new labels; returns the first."""
+    def allocate(self, size: int) -> Array:
+        """``size`` new labels, consecutive ones."""
         first, self.labels = self.labels, self.labels + size
-        return first
+        return np.arange(first, self.labels, dtype=np.int64)
 
     def slot(self, name: str, dimension: int, size: int) -> Slot:
         """The dimension of a parameter or buffer, with labels of its own."""
         found = self.slot_of.get((name, dimension))
         if found is None:
-            found = self.slot_of[name, dimension] = Slot(name, dimension, self.allocate(size), size)
+            first = self.labels
+            found = self.slot_of[name, dimension] = Slot(name, dimension, first, size, self.allocate(size))
         return found
 
     def settled(self) -> Notes:

@@ -13,7 +13,7 @@ from flowprune.engine.coupling.labels import block_at
 from flowprune.engine.coupling.propagation import place_of
 from flowprune.engine.tracing import Operation, Reference
 from flowprune.engine.tracing.data_decides import decides_by_data
-from flowprune.engine.tracing.integers import Expression, attributes_in, dimensions_in, places_in
+from flowprune.engine.tracing.expressions import Expression, attributes_in, dimensions_in, places_in
 
 _CUTTING = frozenset({"aten.slice", "aten.split", "aten.split_with_sizes"})
 _SIZES = frozenset({"size", "shape"})
@@ -27,6 +27,8 @@ def note_other_uses(analysis: Analysis) -> None:
     graph = analysis.graph
     for limit, of in graph.limits:
         _note_limit(analysis, limit, of)
+    if graph.tensors == "meta":
+        return  # where data decides sizes, nothing runs without any
     first = next((o.index for o in graph.operations if decides_by_data(o, graph)), None)
     if first is None:
         return

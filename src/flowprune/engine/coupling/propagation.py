@@ -9,11 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 
-import numpy as np
-
 from flowprune.engine.coupling.labels import Array, Block, Layout
 from flowprune.engine.tracing import Graph, Operation, Reference
-from flowprune.engine.tracing.integers import Expression
+from flowprune.engine.tracing.expressions import Expression
 
 Rule = Callable[[Operation, "Propagation"], None]
 
@@ -125,7 +123,7 @@ class Propagation(ABC):
 
     def freeze_inputs(self, operation: Operation, reason: str) -> None:
         """Freeze all that the operation's arguments carry; its results carry nothing."""
-        for value in operation.inputs():
+        for value in operation.reads:
             self.freeze_layout(self.layouts.get(value, ()), reason)
 
     def collapse(self, block: Block, dimensions: Collection[int], reason: str) -> Block | None:
@@ -176,7 +174,7 @@ def propagate(state: Propagation, rule_of: Callable[[Operation], Rule]) -> None:
     """
     for operation in state.graph.operations:
         state.operation = operation
-        if any(value in state.layouts for value in operation.inputs()):
+        if any(value in state.layouts for value in operation.reads):
             try:
                 rule_of(operation)(operation, state)
             except (ValueError, IndexError, KeyError, TypeError) as error:
@@ -185,8 +183,3 @@ def propagate(state: Propagation, rule_of: Callable[[Operation], Rule]) -> None:
                 for value in operation.outputs:
                     state.layouts.pop(-1 if value is None else value, None)
     state.operation = None
-
-
-def arange(start: int, size: int) -> Array:
-    """Consecutive labels."""
-    return np.arange(start, start + size, dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from flowprune.engine.interfaces.allocator import AllocationProblem, Allocator, Levels
 from flowprune.engine.interfaces.mask import Keep, Mask
+from flowprune.engine.interfaces.recovery import CutSlices, Recovery
 from flowprune.engine.interfaces.regularizer import Outcome, Regularizer, Training
 from flowprune.engine.interfaces.storage import Codec, Parts, Quantized, Quantizer, Replacement
 from flowprune.engine.interfaces.worth import Importance, WeightScore
@@ -10,6 +11,7 @@ __all__ = [
     "AllocationProblem",
     "Allocator",
     "Codec",
+    "CutSlices",
     "Importance",
     "Keep",
     "Levels",
@@ -18,6 +20,7 @@ __all__ = [
     "Parts",
     "Quantized",
     "Quantizer",
+    "Recovery",
     "Regularizer",
     "Replacement",
     "Training",

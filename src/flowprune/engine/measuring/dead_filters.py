@@ -6,15 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from flowprune.engine.measuring.filter_scales import filter_scales
-from flowprune.engine.tracing import FilterLayer
-
-DEAD_BELOW = 1e-2
-"""A filter is dead below this share of the network's 90th percentile of filter scales."""
+from flowprune.engine.measuring.filter_scales import filter_scales, is_dead, reference_scale
 
 THRESHOLDS = (1e-1, 1e-2, 1e-3, 1e-4)
 """The shares that are reported."""
@@ -102,14 +96,3 @@ def dead_filters(model: nn.Module, inputs: Any, batches: Iterable[Any] | None = 
         for threshold in THRESHOLDS
     }
     return DeadFilters(sum(row.filters for row in rows), sum(row.dead for row in rows), by_threshold, reference, rows)
-
-
-def reference_scale(scales: Mapping[FilterLayer, torch.Tensor | None]) -> float:
-    """The 90th percentile of the scales of all measured convolutions' filters; 0 where there are none."""
-    known = [scale for layer, scale in scales.items() if scale is not None and layer.kind == "convolution"]
-    return float(np.percentile(torch.cat(known).numpy(), 90)) if known else 0.0
-
-
-def is_dead(scale: torch.Tensor, reference: float, threshold: float = DEAD_BELOW) -> torch.Tensor:
-    """Which filters are dead, ``[filters]`` of bool. A filter that never varies at all is dead in any case."""
-    return (scale < threshold * reference) | (scale == 0)

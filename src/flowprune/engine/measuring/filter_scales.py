@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +13,9 @@ from flowprune.engine.measuring.batches import input_of, model_device
 from flowprune.engine.measuring.finiteness import in_double
 from flowprune.engine.tracing import FilterLayer, FollowingNorm, Graph, filter_layers, observe, tensors_of, trace
 from flowprune.errors import DataError
+
+DEAD_BELOW = 1e-2
+"""A filter is dead below this share of the network's 90th percentile of filter scales."""
 
 
 def filter_scales(
@@ -56,6 +60,17 @@ def norm_multiplier(norm: FollowingNorm, tensors: dict[str, torch.Tensor]) -> to
     variance = in_double(tensors, norm.running_var)
     multiplier = (variance + norm.eps).rsqrt()
     return multiplier if norm.weight is None else multiplier * in_double(tensors, norm.weight)
+
+
+def reference_scale(scales: Mapping[FilterLayer, torch.Tensor | None]) -> float:
+    """The 90th percentile of the scales of all measured convolutions' filters; 0 where there are none."""
+    known = [scale for layer, scale in scales.items() if scale is not None and layer.kind == "convolution"]
+    return float(np.percentile(torch.cat(known).numpy(), 90)) if known else 0.0
+
+
+def is_dead(scale: torch.Tensor, reference: float, threshold: float = DEAD_BELOW) -> torch.Tensor:
+    """Which filters are dead, ``[filters]`` of bool. A filter that never varies at all is dead in any case."""
+    return (scale < threshold * reference) | (scale == 0)
 
 
 def _deviations(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_there
+from flowprune.engine.tracing.shadow import check_weights_there
 from flowprune.errors import ModelError
 
 
@@ -47,7 +47,6 @@ def check_finite(model: nn.Module) -> None:
     nothing at all (of a lazy module that has not run, or on the meta device)."""
     if next(model.parameters(), None) is None:
         raise ModelError(f"{type(model).__name__} has no parameters, so there is nothing to prune")
-    check_sizes_known(model)
     check_weights_there(model)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         finite(tensor, name)

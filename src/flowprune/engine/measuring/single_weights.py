@@ -8,7 +8,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from flowprune.engine.measuring.finiteness import is_finite
 from flowprune.engine.tracing import model_of
-from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_there
+from flowprune.engine.tracing.shadow import check_weights_there
 from flowprune.errors import ModelError
 
 
@@ -29,7 +29,6 @@ def single_weights(model: nn.Module) -> dict[str, torch.Tensor]:
         ['0.weight', '3.weight']
     """
     model = model_of(model)
-    check_sizes_known(model)
     check_weights_there(model)
     embeddings = {
         id(m._parameters.get("weight")) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)

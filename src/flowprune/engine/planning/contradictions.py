@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flowprune.engine.coupling.labels import Array
 from flowprune.engine.coupling.notes import Freeze, Notes
-from flowprune.engine.tracing.integers import Attribute
+from flowprune.engine.tracing.expressions import Attribute
 
 
 @dataclass(frozen=True)

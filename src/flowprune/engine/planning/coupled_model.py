@@ -18,8 +18,8 @@ from flowprune.engine.coupling.notes import Freeze, Notes
 from flowprune.engine.planning.contradictions import Contradiction, settle
 from flowprune.engine.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
 from flowprune.engine.surgery import Refusal, certify, cut, cut_on_meta
-from flowprune.engine.tracing import Graph, Operation, batch_size, model_of, trace
-from flowprune.engine.tracing.integers import Attribute, places_in, sizes_in
+from flowprune.engine.tracing import Graph, Operation, batch_size, trace
+from flowprune.engine.tracing.expressions import Attribute, places_in, sizes_in
 from flowprune.errors import CertificateError, ModelError
 
 
@@ -28,6 +28,7 @@ class CoupledModel:
     """The traced and grouped dense model; its groups shrink by what turns out to be uncertifiable.
 
     Attributes:
+        graph: the evaluation pass.
         passes: the propagations of the evaluation and the training pass.
         coupling: the groups.
         macs, params: exact counts of any cut; MACs of the traced batch.
@@ -39,6 +40,7 @@ class CoupledModel:
         _constants: what was worked out for the dead filters asked for so far.
     """
 
+    graph: Graph
     passes: list[Analysis]
     coupling: Coupling
     macs: CountModel
@@ -49,11 +51,6 @@ class CoupledModel:
     last_refusal: str = ""
     levelled: set[Attribute] = field(default_factory=set)
     _constants: dict[bytes, KnownConstants] = field(default_factory=dict, repr=False)
-
-    @property
-    def graph(self) -> Graph:
-        """The evaluation pass."""
-        return self.passes[0].graph
 
     @property
     def runs_on_meta(self) -> bool:
@@ -71,16 +68,19 @@ class CoupledModel:
         places: frozenset[str] = frozenset(),
     ) -> CoupledModel:
         """Trace and group ``model``; see ``flowprune.plan`` for the arguments and what is raised, ``analyse`` for ``places``."""
-        model = model_of(model)
         if heads not in ("whole", "inside"):
             raise ModelError(f'heads={heads!r} is not known; use "whole", "inside" or (to plan) "both"')
         graphs = _both_passes(model, inputs)
         notes, passes = analyse(model, graphs, heads, places)
-        exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
+        exempt = Exemptions()
+        if ignore != () or freeze:
+            exempt = exemptions(model, graphs[0], notes, ignore, freeze or {})
+            notes = notes.frozen_first(exempt.freezes)  # as asked: the first reason to give
         parameters = frozenset(name for name, _ in model.named_parameters())
         batch = batch_size(inputs)
-        coupling = group_channels(notes.frozen_first(exempt.freezes), passes)  # as asked: the first reason to give
+        coupling = group_channels(notes, passes)
         return cls(
+            graphs[0],
             passes,
             coupling,
             macs_model(coupling, graphs[0]),
@@ -90,10 +90,8 @@ class CoupledModel:
             exempt,
         )
 
-    def constants(self, model: nn.Module, inputs: Any, dead: Mapping[str, NDArray[np.bool_]]) -> KnownConstants | None:
-        """What the dead filters say wherever it is read; None where there are none. The same for all cuts that are tried."""
-        if not any(mask.any() for mask in dead.values()):
-            return None
+    def constants(self, model: nn.Module, inputs: Any, dead: Mapping[str, NDArray[np.bool_]]) -> KnownConstants:
+        """What the dead filters say wherever it is read. The same for all cuts that are tried."""
         key = b"".join(mask.tobytes() for mask in dead.values())
         if key not in self._constants:
             self._constants[key] = known_constants(model, inputs, self.passes[0], dead)
@@ -168,7 +166,7 @@ class CoupledModel:
         """The channels that may leave, of the tensors that operations read and make, and of those whose sizes they are given."""
         values: dict[int, None] = {}
         for operation in operations:
-            values |= dict.fromkeys([*operation.inputs(), *(v for v in operation.outputs if v is not None)])
+            values |= dict.fromkeys([*operation.reads, *(v for v in operation.outputs if v is not None)])
             if with_sizes:
                 expressions = [e for origins in operation.integers.values() for e in origins]
                 values |= dict.fromkeys(value for e in expressions for value in sizes_in(e))
@@ -189,9 +187,7 @@ def _both_passes(model: nn.Module, inputs: Any) -> list[Graph]:
     evaluation pass only, and never runs again: not in the small model either. Then that pass is made anew.
     """
     evaluation, training = trace(model, inputs), trace(model, inputs, training=True)
-    made, made_again = (
-        sum(not operation.inputs() for operation in graph.operations) for graph in (evaluation, training)
-    )
+    made, made_again = (sum(not operation.reads for operation in graph.operations) for graph in (evaluation, training))
     if made > made_again:
         evaluation = trace(model, inputs)
     return [evaluation, training]

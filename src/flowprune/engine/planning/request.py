@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
 from flowprune.engine.allocation import KINDS, Budget, Shares, budget_from, checked_shares
-from flowprune.engine.interfaces import Importance, Outcome
+from flowprune.engine.coupling import CoupledGroup
+from flowprune.engine.interfaces import Allocator, Importance, Outcome
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.errors import BudgetError
 
@@ -40,18 +44,57 @@ class Request:
     branches: bool | str = False
     also: Collection[str] = ()
     outcome: Outcome | None = None
+    allocator: Allocator | str | None = None
 
     def __post_init__(self) -> None:
         if self.branches not in (True, False, "always"):
             raise BudgetError(f'branches={self.branches!r} is not known; use True, False or "always"')
         if self.heads == "both" and self.branches:
             raise BudgetError('branches with heads="both" is not possible; use heads="whole" or heads="inside"')
-        object.__setattr__(self, "largest_cut", checked_shares(self.largest_cut, "largest_cut"))
+        if self.allocator is not None:
+            self._check_shared_out()
+        if self.largest_cut is not LARGEST_CUT:
+            object.__setattr__(self, "largest_cut", checked_shares(self.largest_cut, "largest_cut"))
         if isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
             raise BudgetError(f"round_to={self.round_to!r} is not a width: use a whole number such as 8")
+
+    def _check_shared_out(self) -> None:
+        budget, others = self.budget, {"branches=": self.branches, 'heads="both"': self.heads == "both"}
+        besides = [name for name, given in others.items() if given] + ['scope="local"'] * (budget.scope == "local")
+        if budget.kind not in ("macs", "params"):
+            raise BudgetError(f"allocator= shares out a budget of macs= or params=, not {budget}; leave it out")
+        if besides:
+            raise BudgetError(f"allocator= does not go with {besides[0]}; leave one of the two out")
 
     @classmethod
     def of(cls, **options: Any) -> Request:
         """The request that the keyword arguments of ``flowprune.plan`` make."""
         asked = {name: options.pop(name) for name in (*KINDS, "scope") if name in options}
         return cls(budget_from(**asked, outcome=options.get("outcome")), **options)
+
+
+class AskedOnce:
+    """A criterion whose scores of a model are kept as long as the groups stay the same."""
+
+    def __init__(self, criterion: Importance) -> None:
+        self.criterion = criterion
+        self._known: dict[Hashable, list[torch.Tensor]] = {}
+
+    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
+        """See ``Importance``."""
+        places = tuple(
+            (group.name, group.channels, member.name, member.dimension, member.indices.tobytes())
+            for group in groups
+            for member in group.members
+        )
+        if places not in self._known:
+            self._known[places] = list(self.criterion(model, inputs, groups))
+        return self._known[places]
+
+
+def name_of(importance: Importance | None, allocator: object = None) -> str:
+    """How a plan names the criterion it was made by, and who shared the budget out."""
+    if isinstance(importance, AskedOnce):
+        return name_of(importance.criterion, allocator)
+    name = "filter_scale" if importance is None else type(importance).__name__
+    return name if allocator is None else f"{name}, {type(allocator).__name__}"

@@ -24,10 +24,11 @@ from flowprune.engine.allocation import (
     share_of_classes,
     widths_of,
 )
-from flowprune.engine.constants import Folding, KnownConstants, fold_constants
+from flowprune.engine.allocation.fitting import Count
+from flowprune.engine.constants import Folding, fold_constants
 from flowprune.engine.coupling import Coupling
 from flowprune.engine.measuring import is_dead, reference_scale
-from flowprune.engine.measuring.dead_filters import DEAD_BELOW
+from flowprune.engine.measuring.filter_scales import DEAD_BELOW
 from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.request import LARGEST_CUT, Request
 from flowprune.engine.tracing import FilterLayer
@@ -38,6 +39,9 @@ Scales = Mapping[FilterLayer, torch.Tensor | None]
 
 Recount = Callable[[str, NDArray[np.bool_]], int]
 """(kind, [labels] which components leave) -> what is left."""
+
+SharedOut = Callable[[Ranking, Rounding, Count, int, Callable[[Fit], "Selection"]], Fit]
+"""(ranking, rounding, exact count, the batch size or 1, what leaves under a fit) -> the fit."""
 
 
 @dataclass
@@ -68,6 +72,7 @@ def select(
     inputs: Any,
     scales: Scales,
     recount: Recount | None = None,
+    shared_out: SharedOut | None = None,
 ) -> Selection:
     """What leaves under a request.
 
@@ -77,6 +82,7 @@ def select(
         model, inputs: as given to ``flowprune.plan``.
         scales: the scale of every filter.
         recount: what is left of a kind ("macs", "params") after such components left, where more leaves than the groups' channels.
+        shared_out: who says how many steps every class takes under a count; None for one ranking over all classes.
     """
     budget = request.budget
     if budget.kind == "threshold":
@@ -90,17 +96,28 @@ def select(
         _checked(score, group.name, group.channels)
         for score, group in zip(request.importance(model, inputs, coupling.groups), coupling.groups, strict=True)
     ]
-    ranking = rank(coupling, scores, share_of_classes(request.largest_cut, coupling, LARGEST_CUT, "largest_cut"))
+    caps = request.largest_cut  # one for all asks for no look at the layers
+    each = caps if isinstance(caps, float) else share_of_classes(caps, coupling, LARGEST_CUT, "largest_cut")
+    ranking = rank(coupling, scores, each)
     if recount is not None:
         ranking = _without_idle(coupling, ranking, recount)
     rounding = Rounding(coupling, ranking.limits, request.round_to)
+
+    def selected(fit: Fit) -> Selection:
+        removed = _components(coupling, ranking, fit.lost)
+        dead = dead_by_layer(scales, DEAD_BELOW)
+        folding = _folding(coupled, model, inputs, dead, removed, request)
+        return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
+
     if budget.kind == "channels":
         assert budget.share is not None
         fit = fit_channels(share_of_classes(budget.share, coupling, 1.0, "channels"), ranking, rounding)
     else:
         counts = coupled.macs if budget.kind == "macs" else coupled.params
         unit = coupled.batch if budget.kind == "macs" else 1
-        if recount is None:
+        if shared_out is not None:
+            fit = shared_out(ranking, rounding, counts.count, unit, selected)
+        elif recount is None:
             fit = fit_count(budget, ranking, rounding, counts.count, unit)
         else:
             nothing = np.zeros(coupling.notes.labels, dtype=bool)
@@ -111,10 +128,7 @@ def select(
                 return recount(budget.kind, _components(coupling, ranking, lost))
 
             fit = fit_count(absolute, ranking, rounding, left, unit)
-    removed = _components(coupling, ranking, fit.lost)
-    constants = coupled.constants(model, inputs, dead_by_layer(scales, DEAD_BELOW))
-    folding = _folding(constants, coupled, removed, request)
-    return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
+    return selected(fit)
 
 
 def _without_idle(coupling: Coupling, ranking: Ranking, recount: Recount) -> Ranking:
@@ -175,12 +189,11 @@ def _select_dead(
     """
     coupling = coupled.coupling
     verdicts = [_all_makers_dead(coupling, number, dead) for number in range(len(coupling.groups))]
-    constants = coupled.constants(model, inputs, dead)
     vetoed: set[int] = set()
     while True:
         marked = [v & ~np.isin(coupling.channels[g], list(vetoed)) for g, v in enumerate(verdicts)]
         removed, fit, rounded = _all_marked(coupling, marked, request.round_to)
-        folding = _folding(constants, coupled, removed, request)
+        folding = _folding(coupled, model, inputs, dead, removed, request)
         if not folding.unfoldable and not folding.varying:
             break
         vetoed |= folding.unfoldable | folding.varying
@@ -201,9 +214,9 @@ def _select_decided(
     assert request.outcome is not None and request.outcome.leaves is not None
     verdicts, stays = decided_channels(coupled, request.outcome.leaves)
     removed, fit, rounded = _all_marked(coupled.coupling, verdicts, request.round_to)
-    constants = coupled.constants(model, inputs, dead_by_layer(scales, DEAD_BELOW))
+    folding = _folding(coupled, model, inputs, dead_by_layer(scales, DEAD_BELOW), removed, request)
     stays = left_over(coupled.coupling, verdicts, removed, request.round_to) | stays
-    return Selection(removed, _folding(constants, coupled, removed, request), {}, fit, rounded, stays)
+    return Selection(removed, folding, {}, fit, rounded, stays)
 
 
 def _all_marked(
@@ -223,8 +236,17 @@ def _all_marked(
 
 
 def _folding(
-    constants: KnownConstants | None, coupled: CoupledModel, removed: NDArray[np.bool_], request: Request
+    coupled: CoupledModel,
+    model: nn.Module,
+    inputs: Any,
+    dead: Mapping[str, NDArray[np.bool_]],
+    removed: NDArray[np.bool_],
+    request: Request,
 ) -> Folding:
+    """Where the constants of dead filters go; nothing to look for where none is dead."""
+    if not any(mask.any() for mask in dead.values()):
+        return Folding()
+    constants = coupled.constants(model, inputs, dead)
     return fold_constants(
         constants, coupled.passes[0], coupled.coupling, removed, request.fold_tolerance, coupled.exempt.tensors
     )

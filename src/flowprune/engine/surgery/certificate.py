@@ -20,12 +20,18 @@ from flowprune.engine.coupling import Analysis, Coupling
 from flowprune.engine.coupling.labels import Array, Block
 from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule_of
-from flowprune.engine.surgery.arguments import altered_arguments, same_form
 from flowprune.engine.surgery.decided_by_data import first_that_reads, fits, is_number
-from flowprune.engine.surgery.prediction import MismatchError, PlannedCut, PredictedPass, same_layout
+from flowprune.engine.surgery.prediction import (
+    MismatchError,
+    PlannedCut,
+    PredictedPass,
+    altered_arguments,
+    same_form,
+    same_layout,
+)
 from flowprune.engine.tracing import Graph, Operation
 from flowprune.engine.tracing.data_decides import decides_by_data
-from flowprune.engine.tracing.integers import Expression
+from flowprune.engine.tracing.expressions import Expression
 from flowprune.engine.tracing.recorder import InterruptedTraceError, retrace
 
 
@@ -144,7 +150,7 @@ class _Certification(Propagation):
         if small.index >= len(operations):
             return False
         dense = operations[small.index]
-        same_values = dense.outputs == small.outputs and dense.inputs() == small.inputs()
+        same_values = dense.outputs == small.outputs and dense.reads == small.reads
         return dense.function is small.function and dense.module == small.module and same_values
 
     def _check_rest(self, step: int) -> Refusal | None:
@@ -163,7 +169,8 @@ class _Certification(Propagation):
             dense.outputs == small.outputs and dense.module == small.module, "the operators are wired differently"
         )
         self._require(same_form(dense, small), f"{dense.name} is called in another form")
-        self._decided |= decides_by_data(dense, self._dense.graph)
+        if self._dense.graph.tensors != "meta":  # where data decides, nothing runs without any
+            self._decided |= decides_by_data(dense, self._dense.graph)
         for name, before, after in altered_arguments(dense, small):
             if self._decided and is_number(before) and is_number(after):
                 continue
@@ -175,7 +182,7 @@ class _Certification(Propagation):
         if dense.name == "aten.constant_pad_nd":
             self._check_padding(dense, small)
         self.operation = small
-        if any(value in self.layouts for value in small.inputs()):
+        if any(value in self.layouts for value in small.reads):
             try:
                 rule_of(small)(small, self)
             except ValueError as error:  # sizes that do not fit one another

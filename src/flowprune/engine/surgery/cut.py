@@ -13,7 +13,7 @@ from flowprune.engine.allocation import Plan
 from flowprune.engine.surgery.attributes import mend_attributes
 from flowprune.engine.surgery.restructuring import renumber, restructured
 from flowprune.engine.tracing import model_of
-from flowprune.engine.tracing.shadow import check_sizes_known, check_weights_there, copy_with, to_meta
+from flowprune.engine.tracing.shadow import check_weights_there, copy_with, to_meta
 from flowprune.errors import ModelError
 
 
@@ -34,9 +34,10 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         ModelError: if the model's tensors are not those the plan was made for, or have no numbers (on the meta device).
     """
-    check_sizes_known(model)
     check_weights_there(model)
-    model = restructured(model_of(model), plan.branches)
+    model = model_of(model)
+    if plan.branches:
+        model = restructured(model, plan.branches)
     check_fits(model, plan)
     names = names_of_tensors(model)
 
@@ -50,7 +51,8 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
 
 def cut_on_meta(model: nn.Module, plan: Plan) -> nn.Module:
     """The smaller module without weights: what the certificate looks at before anything real is made."""
-    model = restructured(model_of(model), plan.branches)
+    if plan.branches:
+        model = restructured(model, plan.branches)
     names = names_of_tensors(model)
 
     def sliced(tensor: torch.Tensor) -> torch.Tensor:
@@ -63,7 +65,8 @@ def cut_on_meta(model: nn.Module, plan: Plan) -> nn.Module:
 def _copy(model: nn.Module, plan: Plan, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
     small = copy_with(model, stand_in)
     mend_attributes(small, model, plan)
-    renumber(small, plan.branches, plan.removed)
+    if plan.branches:
+        renumber(small, plan.branches, plan.removed)
     return small
 
 

@@ -31,7 +31,7 @@ def first_that_reads(
 ) -> Operation | None:
     """The first operation that reads channels of which some may leave."""
     for operation in operations:
-        for value in operation.inputs():
+        for value in operation.reads:
             if any(may_leave(block.labels) for block in layouts.get(value, ())):
                 return operation
     return None

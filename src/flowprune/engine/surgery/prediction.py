@@ -1,6 +1,10 @@
-"""What the tensors of a small model's pass must carry: the dense model's channels less those that a plan takes."""
+"""What a small model's pass must be: its tensors carry the dense model's channels less those that a plan takes, and its operators
+are given what the dense model's are, but for sizes."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +12,8 @@ from numpy.typing import NDArray
 from flowprune.engine.allocation import Plan
 from flowprune.engine.coupling import Analysis, Coupling
 from flowprune.engine.coupling.labels import Array, Block, Layout, reduced, survivors
+from flowprune.engine.tracing import Operation
+from flowprune.engine.tracing.operator_kinds import CONVOLUTIONS
 
 
 class MismatchError(Exception):
@@ -108,3 +114,49 @@ def same_layout(predicted: Layout, found: Layout) -> bool:
 
     left, right = as_map(predicted), as_map(found)
     return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)
+
+
+_SIZES: dict[str, frozenset[str]] = {
+    "aten.view": frozenset({"size"}),
+    "aten._unsafe_view": frozenset({"size"}),
+    "aten.reshape": frozenset({"shape"}),
+    "aten._reshape_alias": frozenset({"size", "stride"}),
+    "aten.as_strided_": frozenset({"size", "stride"}),
+    "aten.expand": frozenset({"size"}),
+    "aten.slice": frozenset({"start", "end"}),
+    "aten.split": frozenset({"split_size"}),
+    "aten.split_with_sizes": frozenset({"split_sizes"}),
+    "aten.constant_pad_nd": frozenset({"pad"}),
+    **dict.fromkeys(CONVOLUTIONS, frozenset({"groups"})),
+    "aten.native_layer_norm": frozenset({"normalized_shape"}),
+    "aten.native_group_norm": frozenset({"C"}),
+    "aten.new_zeros": frozenset({"size"}),
+    "aten.new_ones": frozenset({"size"}),
+    "aten.new_full": frozenset({"size"}),
+    "aten.new_empty": frozenset({"size"}),
+}
+"""Arguments that say how large something is. What they did shows in the results' shapes and labels, which are checked."""
+
+
+def same_form(dense: Operation, small: Operation) -> bool:
+    """Whether both calls give the same arguments by position and by name."""
+    return len(dense.arguments) == len(small.arguments) and dense.keywords.keys() == small.keywords.keys()
+
+
+def altered_arguments(dense: Operation, small: Operation) -> Iterator[tuple[str, Any, Any]]:
+    """Name, dense and small value of the arguments that differ, sizes left out; the calls are of the same form."""
+    sizes = _SIZES.get(dense.name, frozenset())
+    names = [argument.name for argument in dense.function._schema.arguments]
+    pairs = [
+        *zip(names, dense.arguments, small.arguments, strict=False),
+        *((name, dense.keywords[name], small.keywords[name]) for name in dense.keywords),
+    ]
+    for name, before, after in pairs:
+        if name not in sizes and not _same(before, after):
+            yield name, before, after
+
+
+def _same(before: Any, after: Any) -> bool:
+    if isinstance(before, float) and isinstance(after, float):
+        return before == after or (before != before and after != after)
+    return bool(type(before) is type(after) and before == after)

@@ -7,10 +7,17 @@ everything decomposes to are seen. Coupling, importance, measuring and the flow 
 from flowprune.engine.tracing.filter_layers import FilterLayer, FollowingNorm, filter_layers
 from flowprune.engine.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
 from flowprune.engine.tracing.integers import Integer
-from flowprune.engine.tracing.named_tensors import tensors_of
 from flowprune.engine.tracing.recorder import trace
 from flowprune.engine.tracing.replay import observe, replay
-from flowprune.engine.tracing.shadow import batch_size, call_model, first_tensor, meta_shadow, model_of, shadow
+from flowprune.engine.tracing.shadow import (
+    batch_size,
+    call_model,
+    first_tensor,
+    meta_shadow,
+    model_of,
+    shadow,
+    tensors_of,
+)
 
 __all__ = [
     "FilterLayer",

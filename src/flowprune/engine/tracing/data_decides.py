@@ -39,4 +39,4 @@ def hands_out_numbers(operation: Operation, graph: Graph) -> bool:
     if decides_by_data(operation, graph):
         return True
     returns = operation.function._schema.returns
-    return bool(operation.inputs()) and any("Tensor" not in str(returned.type) for returned in returns)
+    return bool(operation.reads) and any("Tensor" not in str(returned.type) for returned in returns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from flowprune.engine.tracing.integers import Attribute, Expression
+from flowprune.engine.tracing.expressions import Attribute, Expression
 
 # Nobody changes these two, but thousands are made, and a class declared frozen takes three times as long to make.
 
@@ -30,14 +31,10 @@ class Value:
     dtype: torch.dtype
 
 
-@lru_cache(maxsize=1024)
-def _argument_names(function: OpOverload) -> tuple[str, ...]:
-    return tuple(argument.name for argument in function._schema.arguments)
-
-
 @lru_cache(maxsize=4096)
-def _name(function: OpOverload) -> str:
-    return str(function.overloadpacket)
+def _described(function: OpOverload) -> tuple[str, tuple[str, ...]]:
+    """An operator's name without its overload, and those of its arguments."""
+    return str(function.overloadpacket), tuple(argument.name for argument in function._schema.arguments)
 
 
 @dataclass(slots=True)
@@ -54,6 +51,9 @@ class Operation:
         integers: where the code took an integer argument from, by argument name (see ``tracing.integers``).
         python: name of the Python-level torch function that ran it ("chunk" and "split" are one operator).
         name: the operator without its overload: ``aten.convolution``.
+        reads: value numbers of the tensor arguments, in order, with repetitions.
+        argument: ``argument(name, default=None)`` is the argument called ``name`` in the operator's schema, or ``default`` where
+            the call left it out. All are told apart once, because every rule asks for some.
     """
 
     index: int
@@ -65,35 +65,24 @@ class Operation:
     integers: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     python: str = ""
     name: str = field(init=False)
+    reads: tuple[int, ...] = field(init=False, repr=False)
+    argument: Callable[..., Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.name = _name(self.function)
-
-    def argument(self, name: str, default: Any = None) -> Any:
-        """The argument called ``name`` in the operator's schema, or ``default`` where the call left it out."""
-        if name in self.keywords:
-            return self.keywords[name]
-        names = _argument_names(self.function)
-        if name in names:
-            position = names.index(name)
-            if position < len(self.arguments):
-                return self.arguments[position]
-        return default
-
-    def inputs(self) -> list[int]:
-        """Value numbers of the tensor arguments, in order, with repetitions."""
-        found: list[int] = []
-        _collect(self.arguments, found)
-        _collect(tuple(self.keywords.values()), found)
-        return found
+        self.name, names = _described(self.function)
+        read: list[int] = []
+        _collect((*self.arguments, *self.keywords.values()), read)
+        self.reads = tuple(read)
+        self.argument = {**dict(zip(names, self.arguments, strict=False)), **self.keywords}.get
 
 
-def _collect(arguments: Any, found: list[int]) -> None:
+def _collect(arguments: tuple[Any, ...], read: list[int]) -> None:
     for argument in arguments:
-        if isinstance(argument, Reference):
-            found.append(argument.value)
-        elif isinstance(argument, (list, tuple)):
-            _collect(argument, found)
+        kind = type(argument)
+        if kind is Reference:
+            read.append(argument.value)
+        elif kind is tuple or kind is list:
+            _collect(argument, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +160,7 @@ class Graph:
             producers = {value: made for made in self.operations for value in made.outputs if value is not None}
             consumers: dict[int, list[Operation]] = {}
             for operation in self.operations:
-                for value in dict.fromkeys(operation.inputs()):
+                for value in dict.fromkeys(operation.reads):
                     consumers.setdefault(value, []).append(operation)
             self._links = len(self.operations), producers, consumers
         return self._links

@@ -8,17 +8,49 @@ therefore keeps the Python-level arguments of the running call and matches seque
 
 from __future__ import annotations
 
-import operator
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import nn
+from torch._ops import OpOverload
 
-from flowprune.engine.tracing.noticing import Expression as Expression
-from flowprune.engine.tracing.noticing import noticed_now
+from flowprune.engine.tracing.expressions import OPERATORS, Expression
+from flowprune.engine.tracing.graph import Operation
+
+
+@dataclass
+class Noticed:
+    """What code has done to integers beside computing others.
+
+    Attributes:
+        equal: the expressions of two that were compared and found equal.
+        limits: the expressions of a limit and of what was compared with it, divided by it, or cut at it.
+        plain: the expression of every one that became a number without provenance, or was compared with one.
+    """
+
+    equal: list[tuple[Expression, Expression]] = field(default_factory=list)
+    limits: list[tuple[Expression, Expression]] = field(default_factory=list)
+    plain: list[Expression] = field(default_factory=list)
+
+
+_noticed: ContextVar[Noticed | None] = ContextVar("noticed", default=None)
+
+
+@contextmanager
+def noticing() -> Iterator[Noticed]:
+    """Inside, what code does to integers is noted down."""
+    found = Noticed()
+    token = _noticed.set(found)
+    try:
+        yield found
+    finally:
+        _noticed.reset(token)
 
 
 class Integer(int):
@@ -90,19 +122,19 @@ class Integer(int):
 
 def _plain(number: Integer) -> int:
     """The number alone: from here on nobody knows what becomes of it."""
-    if (noticed := noticed_now()) is not None:
+    if (noticed := _noticed.get()) is not None:
         noticed.plain.append(number.expression)
     return int.__int__(number)
 
 
 def note_limit(limit: object, of: Expression) -> None:
     """Note that a number divides, or bounds a part of, what an expression says."""
-    if isinstance(limit, Integer) and (noticed := noticed_now()) is not None:
+    if isinstance(limit, Integer) and (noticed := _noticed.get()) is not None:
         noticed.limits.append((limit.expression, of))
 
 
 def _compared(number: Integer, other: object) -> None:
-    noticed = noticed_now()
+    noticed = _noticed.get()
     if noticed is None or not isinstance(other, (int, float)):
         return
     if isinstance(other, Integer):
@@ -152,139 +184,18 @@ def _arithmetic(symbol: str, compute: Callable[[int, int], int]) -> tuple[Callab
     return forward, reflected
 
 
-_OPERATORS: dict[str, Callable[[int, int], int]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "//": operator.floordiv,
-    "%": operator.mod,
-}
 for _symbol, _method in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
-    _forward, _reflected = _arithmetic(_symbol, _OPERATORS[_symbol])
+    _forward, _reflected = _arithmetic(_symbol, OPERATORS[_symbol])
     setattr(Integer, f"__{_method}__", _forward)
     setattr(Integer, f"__r{_method}__", _reflected)
 
 
-@dataclass(frozen=True)
-class Attribute:
-    """An integer attribute of a module: ``model.get_submodule(module).name``, or its element at ``position``."""
-
-    module: str
-    name: str
-    position: int | None = None
-
-    def __str__(self) -> str:
-        element = "" if self.position is None else f"[{self.position}]"
-        return (f"{self.module}.{self.name}" if self.module else f"the model's {self.name}") + element
-
-
-def attributes_in(expression: Expression) -> list[Attribute]:
-    """The attributes an expression depends on, in order."""
-    if expression[0] == "attribute":
-        return [Attribute(*expression[1:])]
-    if expression[0] in ("number", "size"):
-        return []
-    return attributes_in(expression[1]) + attributes_in(expression[2])
-
-
-def widths_said(found: Iterable[tuple[Expression, Expression]]) -> list[tuple[Attribute, int, int]]:
-    """(attribute, value number, dimension) of every attribute that was found equal to the size of a tensor."""
-    said: dict[tuple[Attribute, int, int], None] = {}
-    for pair in found:
-        for one, other in (pair, pair[::-1]):
-            if one[0] == "attribute" and other[0] == "size":
-                said[Attribute(*one[1:]), int(other[1]), int(other[2])] = None
-    return list(said)
-
-
-def sizes_in(expression: Expression) -> list[int]:
-    """Value numbers of the tensors whose sizes an expression depends on."""
-    if expression[0] == "size":
-        return [int(expression[1])]
-    if expression[0] in ("number", "attribute"):
-        return []
-    return sizes_in(expression[1]) + sizes_in(expression[2])
-
-
-def places_in(expression: Expression) -> list[tuple[int, int]]:
-    """(value number, dimension) of every size in an expression."""
-    if expression[0] == "size":
-        return [(int(expression[1]), int(expression[2]))]
-    if expression[0] in ("number", "attribute"):
-        return []
-    return places_in(expression[1]) + places_in(expression[2])
-
-
-def dimensions_in(expression: Expression) -> list[tuple[int, int]]:
-    """(value number, dimension) of every size that an expression multiplies or divides; none where sizes are added up."""
-    if expression[0] == "size":
-        return [(int(expression[1]), int(expression[2]))]
-    if expression[0] not in ("*", "//"):
-        return []
-    return dimensions_in(expression[1]) + dimensions_in(expression[2])
-
-
-def is_derived_from_sizes(expression: Expression) -> bool:
-    """Whether the integer follows the sizes of tensors by itself: at least one size in it, and no attribute."""
-    if expression[0] == "size":
-        return True
-    if expression[0] in ("number", "attribute"):
-        return False
-    return not attributes_in(expression) and any(map(is_derived_from_sizes, expression[1:]))
-
-
-def evaluate(expression: Expression, number_of: Callable[[Attribute], int]) -> int:
-    """The integer an expression of attributes and numbers stands for."""
-    if expression[0] == "attribute":
-        return number_of(Attribute(*expression[1:]))
-    if expression[0] == "number":
-        return int(expression[1])
-    left, right = (evaluate(part, number_of) for part in expression[1:])
-    return int(_OPERATORS[expression[0]](left, right))
-
-
-def solved_for_first(
-    expression: Expression, number_of: Callable[[Attribute], int]
-) -> tuple[Attribute, Fraction] | None:
-    """(attribute, times): the first attribute in a product or ratio of attributes and numbers is ``times`` its value, if the others
-    keep their numbers. None for other expressions.
-
-    >>> solved_for_first(("//", ("attribute", "", "width", None), ("number", 4)), lambda attribute: 8)
-    (Attribute(module='', name='width', position=None), Fraction(4, 1))
-    """
-    if expression[0] == "attribute":
-        return Attribute(*expression[1:]), Fraction(1)
-    if expression[0] not in ("*", "//") or sizes_in(expression):
-        return None
-    left, right = expression[1:]
-    if attributes_in(left):
-        solved, other = solved_for_first(left, number_of), evaluate(right, number_of)
-        times = Fraction(other) if expression[0] == "//" else Fraction(1, other)
-        return None if solved is None else (solved[0], solved[1] * times)
-    if expression[0] == "*" and attributes_in(right):
-        solved = solved_for_first(right, number_of)
-        return None if solved is None else (solved[0], solved[1] / evaluate(left, number_of))
-    return None
-
-
-def in_words(number: int, expression: Expression) -> str:
-    """An integer that does not follow a cut, and where it comes from, to end a sentence with.
-
-    >>> in_words(8, ("//", ("attribute", "body", "width", None), ("number", 2)))
-    '8, which the code computes from body.width'
-    """
-    names = dict.fromkeys(map(str, attributes_in(expression)))
-    if names:
-        return f"{number}, which the code computes from {' and '.join(names)}"
-    return f"{number}, a number written in the code, kept outside of its modules, or made by int() or from floats"
-
-
-def mark_attributes(model: nn.Module) -> None:
-    """Replace the integer attributes of a shadow's modules by ``Integer`` objects (also inside lists and tuples).
+def mark_attributes(modules: Iterable[tuple[str, nn.Module]]) -> None:
+    """Replace the integer attributes of a shadow's modules, by path, by ``Integer`` objects (also inside lists and tuples).
 
     Modules of ``torch.nn`` itself are left out: surgery knows their attributes by their class.
     """
-    for path, module in model.named_modules():
+    for path, module in modules:
         if type(module).__module__.startswith("torch.nn.modules"):
             continue
         for name, held in vars(module).items():
@@ -293,3 +204,95 @@ def mark_attributes(model: nn.Module) -> None:
             elif type(held) in (list, tuple) and held and all(type(element) is int for element in held):
                 marked = [Integer(number, ("attribute", path, name, place)) for place, number in enumerate(held)]
                 vars(module)[name] = type(held)(marked)
+
+
+SLICING = frozenset({"__getitem__", "__setitem__"})
+CUTTING = frozenset({"split", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"})
+"""Python-level calls that cut a tensor at positions."""
+
+
+def integers_given(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], cut: int | None) -> list[tuple[int, ...]]:
+    """The runs of integers that a Python-level call is given; what it cuts the tensor of value number ``cut`` by is noted."""
+    if cut is not None:
+        for bound, dimension in _bounds(name, args, kwargs):
+            note_limit(bound, ("size", cut, dimension))
+    return list(_integer_sequences((*args, *kwargs.values())))
+
+
+def _bounds(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Any, int]]:
+    """What a call cuts a tensor by, and along which dimension. The operator may not show it: what lies beyond the end is as good as
+    the end."""
+    if name in SLICING:
+        yield from _bounds_of_slices(args[0], args[1])
+    else:
+        along = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+        given = [*args[1:2], *(number for key, number in kwargs.items() if key != "dim")]
+        yield from ((number, along % args[0].dim()) for number in given)
+
+
+def _bounds_of_slices(tensor: torch.Tensor, index: Any) -> Iterator[tuple[Any, int]]:
+    parts = index if isinstance(index, tuple) else (index,)
+    taking = [part for part in parts if part is not None and not isinstance(part, bool) and part is not Ellipsis]
+    taken = [part.dim() if isinstance(part, torch.Tensor) and part.dtype is torch.bool else 1 for part in taking]
+    dimension = 0
+    for part in parts:
+        if part is Ellipsis:
+            dimension += tensor.dim() - sum(taken)
+        elif part is not None and not isinstance(part, bool):
+            if isinstance(part, slice):
+                yield from ((b, dimension) for b in (part.start, part.stop, part.step))
+            dimension += part.dim() if isinstance(part, torch.Tensor) and part.dtype is torch.bool else 1
+
+
+def _integer_sequences(arguments: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
+    """The runs of integers among call arguments: list arguments, integers given bare, and the bounds of slices.
+
+    A single number is only worth knowing where it has a provenance; runs are kept whole, because they are matched by their length.
+    """
+    bare = tuple(argument for argument in arguments if _is_integer(argument))
+    if bare:
+        yield bare
+    for argument in arguments:
+        if _is_integer(argument):
+            if isinstance(argument, Integer):
+                yield (argument,)
+        elif isinstance(argument, slice):
+            yield from ((bound,) for bound in (argument.start, argument.stop) if isinstance(bound, Integer))
+        elif isinstance(argument, (list, tuple)):
+            if argument and all(_is_integer(element) for element in argument):
+                yield tuple(argument)
+            else:
+                yield from (run for run in _integer_sequences(tuple(argument)) if len(run) == 1)
+
+
+def _is_integer(argument: Any) -> bool:
+    return isinstance(argument, int) and not isinstance(argument, bool)
+
+
+def origins_of(operation: Operation, sequences: list[tuple[int, ...]]) -> dict[str, tuple[Any, ...]]:
+    """Which integer arguments of ``operation`` have a known expression: argument name -> one expression an element."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for name in _names_of_numbers(operation.function):
+        given = operation.argument(name)
+        if isinstance(given, bool) or given is None:
+            continue
+        wanted = (given,) if isinstance(given, int) else given
+        if not isinstance(wanted, tuple) or not wanted or not all(isinstance(number, int) for number in wanted):
+            continue
+        for sequence in sequences:
+            numbers = map(int.__int__, sequence)  # compared as plain ones, which is not the code's doing
+            if len(sequence) == len(wanted) and all(a in (b, -1) for a, b in zip(numbers, wanted, strict=True)):
+                found[name] = tuple(expression_of(number) for number in sequence)
+                break
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _names_of_numbers(function: OpOverload) -> tuple[str, ...]:
+    """The arguments that can be an integer or several; among them tensors, in whose place a number may stand."""
+    others = ("Tensor", "bool", "float", "str", "Generator", "Device", "Layout")
+    return tuple(
+        argument.name
+        for argument in function._schema.arguments
+        if str(argument.type) == "Tensor" or not any(other in str(argument.type) for other in others)
+    )

@@ -102,14 +102,14 @@ def is_arithmetic(operation: Operation) -> bool:
 
 def is_addition(operation: Operation) -> bool:
     """Whether it adds two tensors."""
-    return operation.name in _ADDITIONS and len(operation.inputs()) == 2
+    return operation.name in _ADDITIONS and len(operation.reads) == 2
 
 
 def adds_activations(operation: Operation, graph: Graph) -> bool:
     """Whether it adds two tensors of one shape, neither of them a parameter, as at the end of a residual branch."""
     if not is_addition(operation):
         return False
-    left, right = operation.inputs()
+    left, right = operation.reads
     return (
         graph.values[left].shape == graph.values[right].shape
         and left not in graph.parameters

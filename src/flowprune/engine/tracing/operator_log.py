@@ -1,21 +1,24 @@
-"""The log of a pass: every tensor numbered, every operator and every module call written down as it runs."""
+"""The log of a pass: every tensor numbered, every operator and every module call written down as it runs.
+
+Python's calls of torch are looked at, too, because C++ drops where the integers they are given came from.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowprune.engine.tracing import remembered
+from flowprune.engine.tracing.expressions import Expression
 from flowprune.engine.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
-from flowprune.engine.tracing.integers import expression_of
-from flowprune.engine.tracing.python_calls import PythonCalls
+from flowprune.engine.tracing.integers import CUTTING, SLICING, Integer, integers_given, origins_of
 from flowprune.engine.tracing.scripted import ScriptedPart
 
 
@@ -39,7 +42,7 @@ def tensors_in(structure: Any) -> Iterator[torch.Tensor]:
         yield from tensors_in(list(vars(structure).values()))
 
 
-_LITERALS = frozenset({torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default})
+_LITERALS = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
 """What ``torch.tensor([...])`` calls on the numbers that the code holds."""
 
 
@@ -48,28 +51,38 @@ class OperatorLog(TorchDispatchMode):
 
     def __init__(
         self,
-        model: nn.Module,
+        modules: Sequence[tuple[str, nn.Module]],
         inputs: Any,
         training: bool,
         originals: dict[int, tuple[torch.Tensor, torch.Tensor]],
+        provenance: bool,
     ) -> None:
+        """What runs in ``modules`` (of a shadow, with their paths, shared ones by each) will be written down.
+
+        Args:
+            modules: the shadow's own first.
+            inputs: what it will be called on.
+            training: the mode it is in.
+            originals: id of a stand-in -> it, and the tensor it stands for.
+            provenance: whether integers are asked where they come from.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph(training=training)
         self._originals = originals
         self._blank: set[int] = set()
         self.stand_ins: dict[int, int] = {}
-        self.calls: PythonCalls | None = None
+        self.calls = PythonCalls(self, provenance)
         self._numbers: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # an id is only unique while its tensor lives
         self._path = ""
-        for name, tensor in itertools.chain(
-            model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
-        ):
-            known = self._numbers.get(id(tensor))
-            if known is None:
-                known = self.number(tensor)
-                self.graph.parameters[known] = name
-            self.graph.aliases[name] = self.graph.parameters[known]
+        for table in ("_parameters", "_buffers"):
+            for path, module in modules:
+                for own, tensor in getattr(module, table).items():
+                    if tensor is not None:
+                        name = f"{path}.{own}" if path else own
+                        value = self.number(tensor)
+                        self.graph.aliases[name] = self.graph.parameters.setdefault(value, name)
+        self._watch(modules)
         self.graph.inputs = tuple(self.number(tensor) for tensor in tensors_in(inputs))
 
     def number(self, tensor: torch.Tensor) -> int:
@@ -122,10 +135,9 @@ class OperatorLog(TorchDispatchMode):
             else:
                 outputs.append(self._enter(output) if isinstance(output, torch.Tensor) else None)
         operation = Operation(len(self.graph.operations), function, arguments, keywords, tuple(outputs), self._path)
-        if self.calls is not None:
-            operation.python = self.calls.name
-            if self.calls.sequences:
-                operation.integers = _origins(operation, self.calls.sequences)
+        operation.python = self.calls.name
+        if self.calls.sequences:
+            operation.integers = origins_of(operation, self.calls.sequences)
         self.graph.operations.append(operation)
         return result
 
@@ -136,8 +148,8 @@ class OperatorLog(TorchDispatchMode):
             return tuple(self._numbered(element) for element in argument)
         return argument
 
-    def watch_modules(self, model: nn.Module) -> None:
-        """Note every module call of the shadow ``model``, for as long as it lives."""
+    def _watch(self, modules: Sequence[tuple[str, nn.Module]]) -> None:
+        """Note every call of the modules, for as long as they live."""
         stack: list[tuple[str, tuple[int, ...], int]] = []
 
         def enter(path: str) -> Callable[..., None]:
@@ -157,37 +169,60 @@ class OperatorLog(TorchDispatchMode):
 
             return hook
 
-        for path, module in model.named_modules():
-            if isinstance(module, ScriptedPart):
-                continue  # nobody can put a hook there: no place to look at features
+        first = {id(module): path for path, module in reversed(modules)}
+        for path, module in modules:
+            if first[id(module)] != path or isinstance(module, ScriptedPart):
+                continue  # the second: nobody can put a hook there, so it is no place to look at features
             module.register_forward_pre_hook(enter(path), with_kwargs=True)
             module.register_forward_hook(leave(path))
 
 
-def _origins(operation: Operation, sequences: list[tuple[int, ...]]) -> dict[str, tuple[Any, ...]]:
-    """Which integer arguments of ``operation`` have a known expression: argument name -> one expression an element."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for name in _names_of_numbers(operation.function):
-        given = operation.argument(name)
-        if isinstance(given, bool) or given is None:
-            continue
-        wanted = (given,) if isinstance(given, int) else given
-        if not isinstance(wanted, tuple) or not wanted or not all(isinstance(number, int) for number in wanted):
-            continue
-        for sequence in sequences:
-            numbers = map(int.__int__, sequence)  # compared as plain ones, which is not the code's doing
-            if len(sequence) == len(wanted) and all(a in (b, -1) for a, b in zip(numbers, wanted, strict=True)):
-                found[name] = tuple(expression_of(number) for number in sequence)
-                break
-    return found
+_PAST_OPERATORS = frozenset({"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"})
+"""Methods of a tensor that hand out its numbers: what is done with them, no operator shows."""
+_SIZES_OF_TENSORS = frozenset({"size", "numel", "nelement", "__len__"})
+"""Methods of a tensor that return one integer, made of its sizes."""
 
 
-@lru_cache(maxsize=4096)
-def _names_of_numbers(function: OpOverload) -> tuple[str, ...]:
-    """The arguments that can be an integer or several; among them tensors, in whose place a number may stand."""
-    others = ("Tensor", "bool", "float", "str", "Generator", "Device", "Layout")
-    return tuple(
-        argument.name
-        for argument in function._schema.arguments
-        if str(argument.type) == "Tensor" or not any(other in str(argument.type) for other in others)
-    )
+class PythonCalls(TorchFunctionMode):
+    """Remembers which Python-level call is running and its integers, because C++ drops their provenance.
+
+    It also makes the sizes that code reads off a tensor remember which tensor and dimension they are of.
+    """
+
+    def __init__(self, log: OperatorLog, provenance: bool) -> None:
+        super().__init__()
+        self._log = log
+        self._provenance = provenance
+        self.sequences: list[tuple[int, ...]] = []
+        self.name = ""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outer = self.sequences, self.name
+        name = self.name = getattr(function, "__name__", "")
+        of_tensor = bool(args) and isinstance(args[0], torch.Tensor)
+        if self._provenance:
+            cut = self._log.number(args[0]) if of_tensor and (name in SLICING or name in CUTTING) else None
+            self.sequences = integers_given(name, args, kwargs or {}, cut)
+        if of_tensor and name in _PAST_OPERATORS:
+            self._log.graph.escaped[self._log.number(args[0])] = name
+        try:
+            result = function(*args, **(kwargs or {}))
+        finally:
+            self.sequences, self.name = outer
+        if isinstance(result, torch.Size):
+            number = self._log.number(args[0])  # in every pass alike, so that their values have the same numbers
+            if not self._provenance:
+                return result
+            return torch.Size([Integer(size, ("size", number, place)) for place, size in enumerate(result)])
+        if self._provenance and name in _SIZES_OF_TENSORS and isinstance(result, int):
+            number, rank = self._log.number(args[0]), args[0].dim()
+            if name == "size":
+                place = args[1] if len(args) > 1 else (kwargs or {})["dim"]
+                return Integer(result, ("size", number, place % rank))
+            if name == "__len__":  # Python makes a plain number of it
+                return int(Integer(result, ("size", number, 0)))
+            sizes: list[Expression] = [("size", number, place) for place in range(rank)]
+            return Integer(result, functools.reduce(lambda left, right: ("*", left, right), sizes, ("number", 1)))
+        return result

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten
 
 from flowprune.engine.tracing.scripted import hide_scripted_parts
-from flowprune.engine.tracing.structural_copy import structural_copy
+from flowprune.engine.tracing.structural_copy import UnknownSizesError, structural_copy
 from flowprune.errors import ModelError, TraceError
 
 
@@ -38,40 +38,54 @@ def model_of(model: nn.Module) -> nn.Module:
 
 def check_sizes_known(model: nn.Module) -> None:
     """Raise a ``ModelError`` naming the first lazy module that has not seen an input yet."""
+    _check_tensors(model, meta_allowed=True)
+
+
+def check_weights_there(model: nn.Module) -> None:
+    """As ``check_sizes_known``; and for the first parameter or buffer that is on the meta device, where nothing has values."""
+    _check_tensors(model, meta_allowed=False)
+
+
+def _check_tensors(model: nn.Module, meta_allowed: bool) -> None:
     for path, module in model.named_modules():
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None and is_lazy(tensor):
                 raise ModelError(
                     f"{path or 'the model'} is a {type(module).__name__} whose sizes are not known before its first input; run the "
                     "model on one (model(inputs)), then pass it again"
                 )
+            if tensor is not None and tensor.is_meta and not meta_allowed:
+                raise ModelError(
+                    f"{f'{path}.{name}' if path else name} is on the meta device and holds no numbers; put the model on a real one "
+                    "(model.to_empty(device=...)) and load its weights"
+                )
 
 
-def check_weights_there(model: nn.Module) -> None:
-    """Raise a ``ModelError`` naming the first parameter or buffer that is on the meta device, where nothing has values."""
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_meta:
-            raise ModelError(
-                f"{name} is on the meta device and holds no numbers; put the model on a real one (model.to_empty(device=...)) and "
-                "load its weights"
-            )
-
-
-def shadow(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+def shadow(
+    model: nn.Module,
+    stand_in: Callable[[torch.Tensor], torch.Tensor],
+    originals: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None,
+) -> nn.Module:
     """A structural copy of ``model``, to be run under dispatch modes, in which every tensor it holds is ``stand_in(tensor)``.
 
     Shared tensors stay shared. Tensors that are plain attributes of a module (caches) are replaced too. Scripted parts are hidden
-    behind modules that look the same from outside (``tracing.scripted``).
+    behind modules that look the same from outside (``tracing.scripted``). ``originals`` takes up what each stand-in stands for, by
+    its id.
 
     Raises:
         ModelError: if the model cannot be copied, or a lazy module has not run yet.
     """
-    copied = copy_with(model, stand_in)
-    hide_scripted_parts(copied)
+    copied = copy_with(model, stand_in, originals)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in copied.modules()):
+        hide_scripted_parts(copied)
     return copied
 
 
-def copy_with(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+def copy_with(
+    model: nn.Module,
+    stand_in: Callable[[torch.Tensor], torch.Tensor],
+    originals: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None,
+) -> nn.Module:
     """The same with its scripted parts as they are, copied whole with their own tensors: a model to be handed on.
 
     Raises:
@@ -82,10 +96,11 @@ def copy_with(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]
             f"the model is scripted or traced as a whole ({type(model).__name__} of torch.jit), so its code cannot be followed; "
             "pass the eager model it was made from, and script or trace the result again"
         )
-    check_sizes_known(model)
     try:
-        return structural_copy(model, stand_in)
+        return structural_copy(model, stand_in, originals)
     except Exception as error:
+        if isinstance(error, UnknownSizesError):
+            check_sizes_known(model)  # says which
         raise ModelError(f"the model {type(model).__name__} cannot be copied (copy.deepcopy says: {error})") from error
 
 
@@ -137,3 +152,10 @@ def batch_size(inputs: Any) -> int:
     if isinstance(arguments, (tuple, list)) and arguments and isinstance(arguments[0], (tuple, list)):
         return len(arguments[0])
     return int(first.shape[0]) if first.dim() else 1
+
+
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer, detached, by every dotted name it goes by (a shared one appears under each)."""
+    named: dict[str, torch.Tensor] = dict(model.named_buffers(remove_duplicate=False))
+    named.update(model.named_parameters(remove_duplicate=False))
+    return {name: tensor.detach() for name, tensor in named.items()}

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch._library.custom_ops import CustomOpDef
 from torch._ops import OpOverload, OpOverloadPacket
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 TRANSIENT = "flowprune_transient"
@@ -38,12 +39,29 @@ _CONTAINERS = frozenset({dict, OrderedDict, set, list})
 _TABLES = frozenset({"_modules", "_parameters", "_buffers"})
 
 
-def structural_copy(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+class UnknownSizesError(Exception):
+    """A lazy module has not run yet."""
+
+
+def structural_copy(
+    model: nn.Module,
+    stand_in: Callable[[torch.Tensor], torch.Tensor],
+    originals: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None,
+) -> nn.Module:
     """A copy of ``model`` in which every tensor its modules hold, bare or in lists and dictionaries, is ``stand_in(tensor)``.
 
     What is shared in the model is shared in the copy. Whatever ``deepcopy`` raises is raised.
+
+    Args:
+        model: any module.
+        stand_in: makes the copy's tensors.
+        originals: takes up id of a stand-in -> it (so that the id stays its own), and the tensor it stands for.
+
+    Raises:
+        UnknownSizesError: a parameter has no size yet.
     """
     memo: dict[int, Any] = {}
+    made = {} if originals is None else originals
     later: list[tuple[dict[str, Any], str, Any]] = []
     # every module and tensor is known, if empty, before anything that may refer to it is copied
     for module in model.modules():
@@ -52,10 +70,10 @@ def structural_copy(model: nn.Module, stand_in: Callable[[torch.Tensor], torch.T
             _enter_scripted(module, memo)
             continue
         if not _is_plain(kind):
-            _enter_attributes(module.__dict__.items(), memo, stand_in)
+            _enter_attributes(module.__dict__.items(), memo, stand_in, made)
             continue
         copied = memo[id(module)] = kind.__new__(kind)
-        _enter_attributes(_begun(copied.__dict__, module, memo, later), memo, stand_in)
+        _enter_attributes(_begun(copied.__dict__, module, memo, later), memo, stand_in, made)
     for state, name, held in reversed(
         later
     ):  # what holds others comes after them: a class's own way may ask them something
@@ -102,7 +120,10 @@ def _begun(
 
 
 def _enter_attributes(
-    attributes: Iterable[tuple[str, Any]], memo: dict[int, Any], stand_in: Callable[[torch.Tensor], torch.Tensor]
+    attributes: Iterable[tuple[str, Any]],
+    memo: dict[int, Any],
+    stand_in: Callable[[torch.Tensor], torch.Tensor],
+    originals: dict[int, tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
     """Decide what becomes of the tensors among attributes of a module."""
     for name, held in attributes:
@@ -118,7 +139,10 @@ def _enter_attributes(
             continue
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor) and id(leaf) not in memo:
-                memo[id(leaf)] = stand_in(leaf)
+                if is_lazy(leaf):
+                    raise UnknownSizesError
+                made = memo[id(leaf)] = stand_in(leaf)
+                originals[id(made)] = made, leaf
             elif isinstance(leaf, _STATELESS):
                 memo[id(leaf)] = leaf
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from flowprune.methods.importance._weights.filter_criterion import FilterCriterion
+from flowprune.methods.importance._weights.weight_criterion import FilterCriterion
 from flowprune.methods.importance.registry import REGISTRY
 
 

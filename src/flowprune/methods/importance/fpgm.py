@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from flowprune.methods.importance._weights.filter_criterion import FilterCriterion
+from flowprune.methods.importance._weights.weight_criterion import FilterCriterion
 from flowprune.methods.importance.registry import REGISTRY
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import torch
 
-from flowprune.methods.importance._weights.filter_criterion import FilterCriterion
 from flowprune.methods.importance._weights.filters import row_norms
+from flowprune.methods.importance._weights.weight_criterion import FilterCriterion
 from flowprune.methods.importance.registry import REGISTRY
 
 

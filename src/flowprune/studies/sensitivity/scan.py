@@ -11,9 +11,9 @@ from flowprune.engine.allocation import Plan
 from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.measuring import check_finite, measure
 from flowprune.engine.planning import CoupledModel
-from flowprune.engine.planning.criterion import AskedOnce, name_of
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts
+from flowprune.engine.planning.request import AskedOnce, name_of
 from flowprune.engine.signatures import Inputs
 from flowprune.errors import BudgetError, ModelError
 from flowprune.methods.importance import L2, Importance

@@ -115,7 +115,7 @@ def _chain(producers: dict[int, Operation], source: int, value: int) -> list[Ope
         operation = producers.get(value)
         if operation is None or operation.name not in _PARAMETER_FREE or operation.outputs[0] != value:
             return None
-        read = set(operation.inputs())
+        read = set(operation.reads)
         if len(read) != 1:
             return None
         found.append(operation)

@@ -54,7 +54,7 @@ def _concatenations(graph: Graph, ancestors: dict[int, int]) -> int:
         output = operation.outputs[0] if operation.outputs else None
         if operation.name != "aten.cat" or output is None:
             continue
-        features = [value for value in operation.inputs() if value in ancestors]
+        features = [value for value in operation.reads if value in ancestors]
         shapes = [graph.values[value].shape for value in (*features, output)]
         beside = all(len(shape) > 2 and shape[2:] == shapes[-1][2:] for shape in shapes)
         if len(set(features)) > 1 and beside and prod(shapes[-1][2:]) > 1:

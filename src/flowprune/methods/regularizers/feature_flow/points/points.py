@@ -183,10 +183,10 @@ def _classifies(graph: Graph, unit: _Wanted) -> bool:
     while value in producers:
         operation = producers[value]
         if operation.name in _POOLINGS:
-            return prod(graph.values[operation.inputs()[0]].shape[2:]) > 1
+            return prod(graph.values[operation.reads[0]].shape[2:]) > 1
         if value != unit.value and is_convolution(operation):
             return False
-        value = next(iter(operation.inputs()), None)
+        value = next(iter(operation.reads), None)
     return False
 
 

@@ -38,7 +38,7 @@ def ancestry(graph: Graph) -> dict[int, int]:
     known = {value: 1 << value for value in graph.inputs}
     for operation in graph.operations:
         bits = 0
-        for value in operation.inputs():
+        for value in operation.reads:
             bits |= known.get(value, 0)
         if bits:
             for output in operation.outputs:

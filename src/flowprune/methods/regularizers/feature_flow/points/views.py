@@ -28,5 +28,5 @@ def views_of(graph: Graph, value: int) -> list[int]:
 def viewed(producers: dict[int, Operation], value: int) -> int:
     """What ``value`` is a view of in the end; itself if it is none."""
     while value in producers and is_view(producers[value]):
-        value = producers[value].inputs()[0]
+        value = producers[value].reads[0]
     return value

@@ -1,0 +1,70 @@
+"""An ONNX file, run by ONNX Runtime on the processor, with the notes that ``export`` wrote into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowprune.errors import ArtifactError, MissingLibraryError
+
+NOTES_KEY = "flowprune"
+"""The entry of the file's metadata that holds the notes, as JSON."""
+
+
+class OnnxModel:
+    """A network of one input and one output or more, of which the first is given.
+
+    Args:
+        path: of the file.
+        threads: ONNX Runtime works with; its own choice if None.
+
+    Attributes:
+        notes: what ``export(notes=)`` wrote; empty in a file of somebody else's.
+        image_shape: the sizes of its input behind the batch, or None where one is open.
+
+    Raises:
+        MissingLibraryError: ONNX Runtime is not installed.
+        ArtifactError: the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingLibraryError("ONNX files need onnxruntime: pip install 'flowprune[onnx]'") from error
+        if not path.is_file():
+            raise ArtifactError(f"no ONNX file {path}")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"cannot read {path}: it is damaged, or no ONNX file ({reason[:200]})") from error
+        self.path = path
+        try:
+            noted = json.loads(self._session.get_modelmeta().custom_metadata_map.get(NOTES_KEY, "{}"))
+        except ValueError:
+            noted = {}
+        self.notes: dict[str, Any] = noted if isinstance(noted, dict) else {}
+        self._input = self._session.get_inputs()[0]
+        sizes = self._input.shape[1:]
+        self.image_shape: tuple[int, ...] | None = (
+            tuple(sizes) if all(isinstance(size, int) for size in sizes) else None
+        )
+        self.fixed_batch: int | None = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The first output for float32 images [N, ...]."""
+        try:
+            found = self._session.run(None, {self._input.name: images.numpy()})[0]
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"{self.path} does not run on images {list(images.shape)}: {reason[:200]}") from error
+        return torch.from_numpy(found)

@@ -1,0 +1,89 @@
+"""What is refused by its name alone, before torch is imported: networks, criteria and data sets of this package, missing files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowprune.errors import ArtifactError, UnknownNameError, checked_name
+from flowprune.methods import names_before_import
+from flowprune.models.own_names import OWN_NAMES, UnknownModelError
+from flowprune.training.data_names import DATA_SETS
+
+DATA_OPTIONS = ("normalize", "size", "subset", "workers", "unreadable")
+
+
+def refuse_unknown(
+    *models: str,
+    builder: str | None = None,
+    importance: str | None = None,
+    allocator: str | None = None,
+    data: str | None = None,
+    data_option: Sequence[str] | None = None,
+) -> None:
+    """Look at the names that a command was given, as far as that needs no library.
+
+    Args:
+        *models: artifacts, or names of models.
+        builder: name of the model that an artifact is of.
+        importance: a criterion.
+        allocator: who shares a budget out.
+        data: a data set.
+        data_option: its options, key=value.
+
+    Raises:
+        UnknownNameError: a name is none of this package's, and of nobody else's.
+        ArtifactError: a file is not there.
+    """
+    for model in models:
+        if is_artifact(model):
+            if not Path(model).is_file():
+                raise ArtifactError(f"no artifact {model}" + (": it is a folder" if Path(model).is_dir() else ""))
+        else:
+            _refuse_unknown_model(model)
+    if builder is not None:
+        _refuse_unknown_model(builder)
+    if importance is not None:
+        checked_name("importance", importance, names_before_import("importance"))
+    if allocator is not None:
+        checked_name("allocator", allocator, names_before_import("allocators"))
+    if data is not None:
+        checked_name("data set", data, DATA_SETS)
+    for option in data_option or ():
+        key = option.partition("=")[0].strip()
+        if "=" in option and key not in DATA_OPTIONS:
+            raise UnknownNameError("data option", key, DATA_OPTIONS)
+
+
+def _refuse_unknown_model(name: str) -> None:
+    if ":" not in name and name not in OWN_NAMES:
+        raise UnknownModelError(name)
+
+
+def is_artifact(reference: str) -> bool:
+    """Whether a file is meant, be it there or not, rather than a model's name."""
+    looks_like_a_path = re.search(r"[/\\]|\.fp$|\.safetensors$|\.pt$|\.th$|\.onnx$", reference)
+    return Path(reference).exists() or (reference not in OWN_NAMES and looks_like_a_path is not None)
+
+
+def complete_models(typed: str) -> list[str]:
+    """What a shell may offer for a model: this package's networks, prefixes of others, artifacts here."""
+    files = [str(file) for file in Path.cwd().glob("*.fp")]
+    known = [*OWN_NAMES, "torchvision:", "timm:", *(Path(file).name for file in files)]
+    return [name for name in known if name.startswith(typed)]
+
+
+def complete_importances(typed: str) -> list[str]:
+    """What a shell may offer for a criterion."""
+    return [name for name in names_before_import("importance") if name.startswith(typed)]
+
+
+def complete_allocators(typed: str) -> list[str]:
+    """What a shell may offer for an allocator."""
+    return [name for name in names_before_import("allocators") if name.startswith(typed)]
+
+
+def complete_data_sets(typed: str) -> list[str]:
+    """What a shell may offer for a data set."""
+    return [name for name in DATA_SETS if name.startswith(typed)]

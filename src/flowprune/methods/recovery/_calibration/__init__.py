@@ -1,0 +1,1 @@
+"""What refits on calibration images share."""

@@ -1,0 +1,210 @@
+"""The command line itself: help, spellings, what is refused before torch is imported, how an end is said, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from installed_command import start, wait_until
+
+from flowprune.artifacts import save
+from flowprune.cli import app, main
+from flowprune.commands import EXAMPLES, GROUPS
+from flowprune.commands.old_spellings import todays
+from flowprune.errors import UnknownNameError
+from flowprune.methods import names_before_import
+from flowprune.models import create, names
+from flowprune.models.own_names import OWN_NAMES
+from flowprune.training import data_sets
+from flowprune.training.data_names import DATA_SETS
+
+Finished = subprocess.CompletedProcess[str]
+Flowprune = Callable[..., Finished]
+COMMANDS = [command for group in GROUPS.values() for command in group]
+
+REFUSED = """
+import sys
+from flowprune.cli import main
+code = main(sys.argv[1:])
+assert code == 2, code
+assert "torch" not in sys.modules, "torch was imported"
+"""
+
+
+def test_the_help_is_one_screen_in_groups(flowprune: Flowprune) -> None:
+    printed = flowprune("-h", COLUMNS="100", TERMINAL_WIDTH="100").stdout
+    assert printed == flowprune("--help", COLUMNS="100", TERMINAL_WIDTH="100").stdout
+    assert len(printed.splitlines()) <= 50
+    assert all(group in printed for group in GROUPS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_every_help_has_an_example_that_is_understood(command: Callable[..., None]) -> None:
+    """An example is parsed, not run: its options are there, and its values are of their kinds."""
+    whole = typer.main.get_command(app)
+    assert EXAMPLES[command]
+    for example in EXAMPLES[command]:
+        program, name, *arguments = shlex.split(example)
+        assert (program, name) == ("flowprune", command.__name__)
+        with whole.make_context("flowprune", [name, *arguments], resilient_parsing=True) as context:
+            found = whole.get_command(context, name)  # type: ignore[attr-defined]
+            found.make_context(name, list(arguments), parent=context)
+        assert example in (found.epilog or "")
+
+
+def test_options_are_named_alike() -> None:
+    whole = typer.main.get_command(app)
+    for name, command in whole.commands.items():  # type: ignore[attr-defined]
+        shown = [option for option in command.params if not getattr(option, "hidden", False)]
+        spelled = {spelling for option in shown for spelling in option.opts}
+        (as_json,) = (option for option in shown if "--json" in option.opts)
+        assert as_json.is_flag, name
+        positional = [option.name for option in shown if option.param_type_name == "argument"]
+        assert not {f"--{word}" for word in positional} & spelled, name
+        assert len(positional) <= (2 if name == "predict" else 1), name
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("measure a.fp --model m:build", "measure a.fp --builder m:build"),
+        ("flow a.fp --json numbers.json", "flow a.fp --record numbers.json"),
+        ("flow a.fp --json=n", "flow a.fp --record=n"),
+        ("flow --json a.fp", "flow --json a.fp"),
+        ("measure --json a.fp", "measure --json a.fp"),
+        ("export a.fp a.onnx", "export a.fp --out a.onnx"),
+        ("export a.fp --out a.onnx", "export a.fp --out a.onnx"),
+        ("measure -- --model", "measure -- --model"),
+    ],
+)
+def test_old_spellings_keep_working(before: str, now: str) -> None:
+    assert todays(before.split()) == now.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("prune resnet21 --macs 0.5 --out a.fp", "did you mean 'resnet20'?"),
+        ("measure resnet18", "torchvision:NAME"),
+        ("measure a.fp", "no artifact a.fp"),
+        ("measure a.fp --builder resnet9", "no artifact a.fp"),
+        ("prune resnet8 --macs 0.5 --out a.fp --importance l3", "did you mean 'l2'?"),
+        ("prune resnet8 --macs 0.5 --out a.fp --heads half", "half"),
+        ("prune resnet8 --macs 0.5 --out a.fp --channels half", "write it like 0.5 or 50%"),
+        ("prune resnet8 --macs 0.5 --out no/where.fp", "no folder"),
+        ("prune resnet8 --macs 0.5 --outt a.fp", "--outt"),
+        ("evaluate resnet8 --data digitz", "did you mean 'digits'?"),
+        ("evaluate resnet8 --data digits --data-option sise=8", "did you mean 'size'?"),
+        ("finetune resnet9 --out a.fp", "did you mean 'resnet8'?"),
+        ("finetune resnet8 --out a.fp --set momentun=1", "did you mean 'momentum'?"),
+        ("explain resnt56", "did you mean 'resnet56'?"),
+        ("export resnet8 --out .", "it is a folder"),
+        ("sensitivity resnet8 --shares 0.5,2", "--shares"),
+        ("flow resnet8 --against resnet9", "did you mean 'resnet8'?"),
+        ("toy --importance l3", "did you mean 'l2'?"),
+        ("run --out .", "not empty"),
+        ("run --resume --overwrite", "one of them"),
+    ],
+)
+def test_what_needs_no_library_is_refused_before_torch_is_imported(arguments: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_names_known_early_are_those_that_there_are() -> None:
+    from flowprune.methods.importance import REGISTRY
+
+    assert set(OWN_NAMES) == set(names())
+    assert set(DATA_SETS) == set(data_sets())
+    assert names_before_import("importance") == list(REGISTRY)
+
+
+def test_of_equally_near_names_the_one_that_begins_alike_is_suggested() -> None:
+    for typed, meant in (
+        ("resnet21", "resnet20"),
+        ("resnet57", "resnet56"),
+        ("vgg17", "vgg16"),
+        ("resnet100", "resnet110"),
+    ):
+        assert UnknownNameError("model", typed, names()).nearest == meant
+
+
+def test_per_cent_is_understood_wherever_a_share_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = "prune resnet8 --model-option width=8 --input 3x16x16 --overwrite --json --out a.fp"
+
+    def planned(options: str) -> object:
+        assert main([*network.split(), *options.split()]) == 0
+        return json.loads(capfd.readouterr().out)
+
+    assert planned("--macs 50% --largest-cut 60%") == planned("--macs 0.5 --largest-cut 0.6")
+    assert planned("--channels-of layer1.*=25%") == planned("--channels-of layer1.*=0.25")
+
+
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        save(create("resnet8", width=4), tmp_path / "a.fp")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.fp").stat().st_mode) == 0o644
+
+
+def test_a_terminated_run_says_how_to_go_on(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "network: {name: resnet8, options: {in_channels: 1}}\ndata: {name: digits}\ntraining: {epochs: 500}\n"
+    )
+    out = tmp_path / "run"
+    process = start("run", recipe, out)
+    wait_until(out / "recipe.yaml", process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=240)[1].splitlines()[-1]
+    assert process.returncode == 143
+    assert said == f"terminated; `flowprune run {recipe} --out {out} --resume` goes on where it stopped"
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    from flowprune.training import progress
+
+    with progress.TrainingProgress("training", 4, 0, True) as bar:
+        bar.step()
+    assert capfd.readouterr().err == ""  # ten seconds have not passed
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with progress.TrainingProgress("training", 4, 0, True) as bar:
+        bar.step()
+        bar.figures("epoch 1/1")
+    assert capfd.readouterr().err == "training: 25 %\ntraining: 25 %, epoch 1/1\n"
+    with progress.TrainingProgress("training", 4, 0, False) as bar:
+        bar.step()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_shell_completes_names(flowprune: Flowprune) -> None:
+    def offered(words: str) -> list[str]:
+        variables = {
+            "_FLOWPRUNE_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        return flowprune(**variables).stdout.split()
+
+    assert offered("flowprune pru") == ["prune"]
+    assert offered("flowprune prune resnet5") == ["resnet56"]
+    assert offered("flowprune prune resnet56 --importance nucl") == ["nuclear_norm"]
+    assert offered("flowprune evaluate resnet56 --data cifar10") == ["cifar10", "cifar100"]
