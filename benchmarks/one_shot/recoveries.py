@@ -38,7 +38,7 @@ from flowprune.artifacts.atomic_write import write_text
 from flowprune.methods.recovery import BatchNorm, LeastSquares, recover
 from flowprune.pruning import plan, prune
 from flowprune.reporting import environment
-from flowprune.studies.pipeline.criteria import importance_from
+from flowprune.studies.phases.criteria import importance_from
 from flowprune.training import Data
 
 CRITERIA = ("l2", "nuclear_norm", "taylor", "fpgm", "random")
