@@ -33,7 +33,7 @@ from flowprune.training import Data
 # The study's other files are found from the folder above; files of this one hide no library of the same name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from one_shot.run import (
+from one_shot.run import (  # noqa: E402
     BATCH_SIZE,
     BATCHES,
     TEST_BATCHES,
