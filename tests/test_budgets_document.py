@@ -16,7 +16,7 @@ PAGE = "docs/budgets.md"
 
 def test_the_examples_run() -> None:
     examples = blocks(PAGE, "python")
-    assert len(examples) == 7
+    assert len(examples) == 8
     run(examples, PAGE)
 
 
@@ -33,7 +33,7 @@ def test_the_commands_know_their_options() -> None:
     known = {option for parameter in typer.main.get_command(app).commands["prune"].params for option in parameter.opts}
     (block,) = re.findall(r"^```\n(flowprune .*?)^```$", text_of(PAGE), re.DOTALL | re.MULTILINE)
     lines = block.strip().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         words = shlex.split(line)
         assert words[:2] == ["flowprune", "prune"] and {word for word in words if word.startswith("--")} <= known

@@ -37,7 +37,8 @@ BUILDS_ON = {
 FLOORS = {
     "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
     "| branches",
-    "methods": "importance regularizers masks allocators codecs quantizers replacements recovery",
+    "methods/presets": "preset | *",
+    "methods": "importance allocators codecs | regularizers masks quantizers replacements recovery | presets",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
     "methods/allocators": "_levels | _distortion | *",
     "methods/masks": "kept_weights | fixed_pattern | *",
@@ -46,7 +47,8 @@ FLOORS = {
     "methods/recovery": "_calibration | *",
     "methods/regularizers": "strength | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
-    "studies": "recipe_file | recipe flow_paths sensitivity | pipeline | comparison toy",
+    "studies/phases": "working criteria cuts_in_steps outcome_file named_regularizers | training_phase | *",
+    "studies": "recipe_file sections flow_paths sensitivity | preset_phases phases | recipe | pipeline | comparison toy",
 }
 """Folder -> its rooms from the ground up. A room may import rooms of lower floors only; a star is every file that is not named."""
 

@@ -27,7 +27,7 @@ from flowprune.artifacts.atomic_write import write_text
 from flowprune.methods.recovery import BatchNorm, LeastSquares, recover
 from flowprune.pruning import plan, prune
 from flowprune.reporting import environment
-from flowprune.studies.pipeline.criteria import importance_from
+from flowprune.studies.phases.criteria import importance_from
 from flowprune.training import Data
 
 # The study's other files are found from the folder above; files of this one hide no library of the same name.

@@ -11,9 +11,9 @@ from torch import nn
 
 from flowprune.engine.allocation import Budget, Plan, Shares, budget_from
 from flowprune.engine.branches.removal import BranchRemoval
-from flowprune.engine.interfaces import Importance, Outcome
+from flowprune.engine.interfaces import Allocator, Importance, Outcome
 from flowprune.engine.measuring import check_finite, filter_scales
-from flowprune.engine.planning import CoupledModel, Request, assemble, select
+from flowprune.engine.planning import CoupledModel, Request, Selection, assemble, select
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.planning.falling_short import attempts, warn_if_short, why_it_stays
 from flowprune.engine.planning.garbage_collection import collector_paused
@@ -53,6 +53,7 @@ def plan(
     branches: Branches = False,
     also: Collection[str] = (),
     outcome: Outcome | None = None,
+    allocator: Allocator | str | None = None,
 ) -> Plan:
     """Decide what to cut, and certify it; ``model`` is not touched.
 
@@ -90,10 +91,11 @@ def plan(
         outcome: what a training has decided, as a regularizer's ``finish`` returns it. With no budget exactly the filters in its
             ``leaves`` leave, with all that is coupled to them; a channel of which some maker is not among them stays, and
             ``plan.stays`` says why. Under a budget its ``scores`` stand in an importance's place.
+        allocator: who says how many channels leave where under ``macs`` or ``params``, while the importance says which: one of
+            ``flowprune.methods.allocators``, or the name of one that needs no data.
 
     Warns:
-        FlowpruneWarning: the plan is empty, or keeps more than twice the channels that ``channels`` asks for, or some that were
-            to leave; with the reasons.
+        FlowpruneWarning: the plan is empty, keeps twice what ``channels`` asks for, or what an ``outcome`` says leaves; with why.
 
     Raises:
         BudgetError: for a malformed budget, or one that no allowed cut reaches; then with the reasons.
@@ -112,9 +114,8 @@ def plan(
     budget = budget_from(
         macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope, outcome=outcome
     )
-    limits = (largest_cut, round_to, fold_tolerance, heads, ignore, freeze, branches, also)
-    request = Request(budget, importance, *limits, outcome)
-    return plan_as_asked(model, inputs, request)
+    others = (largest_cut, round_to, fold_tolerance, heads, ignore, freeze, branches, also, outcome, allocator)
+    return plan_as_asked(model, inputs, Request(budget, importance, *others))
 
 
 @collector_paused()
@@ -129,6 +130,13 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
             f"a budget of {request.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
         )
     check_finite(model)
+    choose: Callable[..., Selection] = select
+    if request.allocator is not None:
+        from flowprune.engine.planning.channel_problem import ByAllocator
+        from flowprune.methods.allocators.registry import allocator_named
+
+        allocator = allocator_named(request.allocator)
+        request, choose = replace(request, allocator=allocator), ByAllocator(allocator)
     if request.heads == "both":
         return plan_both(plan_as_asked, model, inputs, request)
     coupled = CoupledModel.of(model, inputs, request.ignore, request.freeze, request.heads)
@@ -141,7 +149,7 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
         asked = replace(request, budget=budget)
         for _ in range(ATTEMPTS):
             recount = None if removal is None or removal.is_empty else removal.count
-            selection = select(coupled, asked, model, inputs, scales, recount)
+            selection = choose(coupled, asked, model, inputs, scales, recount)
             made = assemble(selection, coupled, asked)
             if not isinstance(made, Plan):
                 coupled.settle(made)
@@ -168,22 +176,16 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
     except UnreachableBudgetError as error:
         stays = why_it_stays(coupled.coupling.frozen, bool(coupled.coupling.groups))
         raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
-    if request.budget.kind in ("threshold", "channels"):  # the others are met, or have raised
+    if request.budget.kind in ("threshold", "channels", "outcome"):  # the others are met, or have raised
         warn_if_short(found, request.budget)
     return follow_other_methods(model, inputs, found, coupled.graph, request.also)
 
 
 @overload
-def prune(model: nn.Module, plan_or_inputs: Plan, *, optimizer: None = None) -> nn.Module: ...
+def prune(model: nn.Module, plan_or_inputs: Plan | Inputs, *, optimizer: None = None, **budget: Any) -> nn.Module: ...
 @overload
 def prune(
-    model: nn.Module, plan_or_inputs: Plan, *, optimizer: torch.optim.Optimizer
-) -> tuple[nn.Module, torch.optim.Optimizer]: ...
-@overload
-def prune(model: nn.Module, plan_or_inputs: Inputs, *, optimizer: None = None, **budget: Any) -> nn.Module: ...
-@overload
-def prune(
-    model: nn.Module, plan_or_inputs: Inputs, *, optimizer: torch.optim.Optimizer, **budget: Any
+    model: nn.Module, plan_or_inputs: Plan | Inputs, *, optimizer: torch.optim.Optimizer, **budget: Any
 ) -> tuple[nn.Module, torch.optim.Optimizer]: ...
 def prune(
     model: nn.Module, plan_or_inputs: Plan | Inputs, *, optimizer: torch.optim.Optimizer | None = None, **budget: Any

@@ -7,14 +7,15 @@ and every entry point of the room's group: ``flowprune.importance`` for ``flowpr
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from flowprune.errors import FlowpruneError, UnknownNameError
+from flowprune.errors import DataError, FlowpruneError, RecipeError, UnknownNameError
 
 Item = TypeVar("Item")
 
@@ -29,6 +30,7 @@ def names_written_in(package: str) -> list[str]:
     found = {point.name for point in entry_points(group=f"flowprune.{package.rpartition('.')[2]}")}
     for file in root.joinpath(*package.split(".")).glob("*.py"):
         found |= set(re.findall(r'^@REGISTRY\.register\("([^"]+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE))
+    found |= {file.stem for file in root.joinpath(*package.split(".")).glob("*.yaml")}
     return sorted(found)
 
 
@@ -61,9 +63,17 @@ class Registry(Generic[Item]):
 
     def own(self) -> dict[str, Item]:
         """The methods of the room's own files, by the names of their classes or functions (``L2``); entry points are not loaded."""
+        return {item.__name__: item for item in self.own_names().values()}  # type: ignore[attr-defined]
+
+    def own_names(self) -> dict[str, Item]:
+        """The same by the names they are registered under; entry points are not loaded."""
         self._import_files()
         prefix = f"{self._package}."
-        return {item.__name__: item for item in self._items.values() if item.__module__.startswith(prefix)}  # type: ignore[attr-defined]
+        return {name: item for name, item in self._items.items() if item.__module__.startswith(prefix)}
+
+    def name_of(self, method: object) -> str | None:
+        """The name that the class of ``method`` is registered under; None where it is not."""
+        return next((name for name in self if self._items[name] is type(method)), None)
 
     def __getitem__(self, name: str) -> Item:
         self._discover()
@@ -71,6 +81,42 @@ class Registry(Generic[Item]):
             return self._items[name]
         except KeyError:
             raise UnknownNameError(self.kind, name, self._items) from None
+
+    def built(
+        self, name: str, options: Mapping[str, Any] | None = None, batches: Callable[[], Iterable[Any]] | None = None
+    ) -> Any:
+        """What the method called ``name`` makes of options, and of data where it asks for some.
+
+        Args:
+            name: it is registered under.
+            options: keyword arguments of the method.
+            batches: gives training batches, (inputs, labels) pairs, anew at each call; only asked where the method says
+                ``needs_data``, whose argument ``batches`` they become.
+
+        Raises:
+            UnknownNameError: no method or option has this name.
+            DataError: it needs data and none is given.
+            RecipeError: an option has a value it cannot take.
+        """
+        method: Any = self[name]
+        parameters = inspect.signature(method).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [p.name for p in parameters if p.kind in named and p.name != "batches"]
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        for option in options or {}:
+            if option not in known and not takes_any:
+                raise UnknownNameError(f"option of {self.kind} {name}:", option, known)
+        data: dict[str, Any] = {}
+        if getattr(method, "needs_data", False):
+            if batches is None:
+                labels = " with labels" if getattr(method, "needs_labels", False) else ""
+                raise DataError(f"{self.kind} {name} needs data{labels}: name a data set (--data)")
+            data["batches"] = batches()
+        try:
+            return method(**data, **(options or {}))
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RecipeError(f"{self.kind} {name} cannot take the options {dict(options or {})}: {reason}") from error
 
     def __contains__(self, name: object) -> bool:
         self._discover()
@@ -86,7 +132,12 @@ class Registry(Generic[Item]):
         self._discovered = True
         self._import_files()
         for point in entry_points(group=self._group):
-            self.register(point.name)(point.load())
+            self.register(point.name)(self._loaded(point))
+
+    def _loaded(self, point: EntryPoint) -> Item:
+        """What an entry point stands for."""
+        item: Item = point.load()
+        return item
 
     def _import_files(self) -> None:
         if self._imported:

@@ -39,6 +39,22 @@ def test_widths_are_rounded_and_both_numbers_printed(flowprune: Flowprune, tmp_p
     assert "asked: channels=0.6" in text
 
 
+def test_an_allocator_shares_the_budget_out_on_images_or_without(flowprune: Flowprune, tmp_path: Path) -> None:
+    text = printed(flowprune("prune", *NETWORK, "--macs", 0.5, "--allocator", "lamp", "--out", "small.fp"))
+    assert "asked: macs=0.5 (global, L2, LAMP)" in text
+    torch.manual_seed(0)
+    save(create("resnet8", in_channels=1, width=8), tmp_path / "dense.fp")
+    images = ("--data", "digits", "--data-option", "size=8", "--batches", 1, "--batch-size", 4)
+    options = ("--macs", 0.5, "--allocator", "rate_distortion", "--allocator-option", "points=2")
+    text = printed(flowprune("prune", tmp_path / "dense.fp", *images, *options, "--out", "rd.fp"))
+    assert "(global, L2, RateDistortion)" in text
+    small, dense = (
+        measure(load(tmp_path / "work" / "rd.fp"), torch.zeros(1, 1, 8, 8)),
+        create("resnet8", in_channels=1, width=8),
+    )
+    assert small.macs <= 0.5 * measure(dense, torch.zeros(1, 1, 8, 8)).macs
+
+
 def test_shares_caps_and_frozen_dimensions_by_layer(flowprune: Flowprune, tmp_path: Path) -> None:
     text = printed(
         flowprune(

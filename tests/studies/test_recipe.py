@@ -10,7 +10,7 @@ from flowprune.errors import RecipeError
 from flowprune.studies.recipe import Recipe, dump_recipe, load_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RUNS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("compare-"))
+RUNS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith(("compare-", "own-")))
 
 SMALL = """
 network: resnet20

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from flowprune.commands.known_names import complete_allocators
 from flowprune.commands.options import RANKING
 
 BUDGET, LIMITS, STEPS = "Budget: exactly one", "Limits", "Steps"
@@ -95,6 +96,26 @@ Freeze = Annotated[
         help="Dimensions of a parameter, module or pattern that stay, such as conv1.weight=[0].",
         show_default=False,
         rich_help_panel=LIMITS,
+    ),
+]
+AllocatorName = Annotated[
+    str | None,
+    typer.Option(
+        "--allocator",
+        help="Who says how many channels leave where under --macs or --params; else all are ranked together.",
+        show_default=False,
+        rich_help_panel=RANKING,
+        autocompletion=complete_allocators,
+    ),
+]
+AllocatorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allocator-option",
+        metavar="KEY=VALUE",
+        help="Option of the allocator; may be repeated.",
+        show_default=False,
+        rich_help_panel=RANKING,
     ),
 ]
 Branches = Annotated[

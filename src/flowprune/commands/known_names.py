@@ -18,6 +18,7 @@ def refuse_unknown(
     *models: str,
     builder: str | None = None,
     importance: str | None = None,
+    allocator: str | None = None,
     data: str | None = None,
     data_option: Sequence[str] | None = None,
 ) -> None:
@@ -27,6 +28,7 @@ def refuse_unknown(
         *models: artifacts, or names of models.
         builder: name of the model that an artifact is of.
         importance: a criterion.
+        allocator: who shares a budget out.
         data: a data set.
         data_option: its options, key=value.
 
@@ -44,6 +46,8 @@ def refuse_unknown(
         _refuse_unknown_model(builder)
     if importance is not None:
         checked_name("importance", importance, names_before_import("importance"))
+    if allocator is not None:
+        checked_name("allocator", allocator, names_before_import("allocators"))
     if data is not None:
         checked_name("data set", data, DATA_SETS)
     for option in data_option or ():
@@ -73,6 +77,11 @@ def complete_models(typed: str) -> list[str]:
 def complete_importances(typed: str) -> list[str]:
     """What a shell may offer for a criterion."""
     return [name for name in names_before_import("importance") if name.startswith(typed)]
+
+
+def complete_allocators(typed: str) -> list[str]:
+    """What a shell may offer for an allocator."""
+    return [name for name in names_before_import("allocators") if name.startswith(typed)]
 
 
 def complete_data_sets(typed: str) -> list[str]:

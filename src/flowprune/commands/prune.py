@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from flowprune.commands.cut_options import (
+    AllocatorName,
+    AllocatorOption,
     Branches,
     Channels,
     ChannelsOf,
@@ -53,7 +55,7 @@ from flowprune.commands.options import (
     share_or_count,
     shares_of,
 )
-from flowprune.errors import BudgetError, DataError
+from flowprune.errors import BudgetError, DataError, RecipeError
 
 
 def prune(
@@ -67,6 +69,8 @@ def prune(
     latency: Latency = None,
     importance: ImportanceName = "l2",
     importance_option: ImportanceOption = None,
+    allocator: AllocatorName = None,
+    allocator_option: AllocatorOption = None,
     scope: Scope = "global",
     largest_cut: LargestCut = "0.9",
     largest_cut_of: LargestCutOf = None,
@@ -112,8 +116,12 @@ def prune(
         "ignore": ignore or (),
         "freeze": key_values(freeze, "--freeze"),
         "branches": "always" if every_branch else branches,
+        "allocator": allocator,
     }
-    refuse_unknown(model, builder=model_name, importance=importance, data=data, data_option=data_option)
+    if allocator_option and allocator is None:
+        raise RecipeError("--allocator-option is for an allocator; name one with --allocator")
+    names = {"builder": model_name, "importance": importance, "allocator": allocator, "data": data}
+    refuse_unknown(model, **names, data_option=data_option)
     from dataclasses import replace
 
     import torch
@@ -122,10 +130,11 @@ def prune(
     from flowprune.commands.model_and_data import here, needs_data, subject
     from flowprune.commands.terminal import print_json
     from flowprune.engine.planning import Request
+    from flowprune.methods.allocators import REGISTRY as ALLOCATORS
     from flowprune.pruning import plan_as_asked
     from flowprune.pruning import prune as cut
+    from flowprune.studies.phases.cuts_in_steps import prune_with_training
     from flowprune.studies.pipeline import importance_from
-    from flowprune.studies.pipeline.cuts_in_steps import prune_with_training
     from flowprune.studies.recipe_file import checked_sections
     from flowprune.training import TrainingSettings, evaluate
 
@@ -136,18 +145,19 @@ def prune(
     needed = (
         data is not None
         or (request.budget.kind != "threshold" and needs_data(importance))
+        or (allocator is not None and getattr(ALLOCATORS[allocator], "needs_data", False))
         or (steps > 1 and step_epochs > 0)
     )
     images = given.data_if_there(data, data_dir, options, needed=needed, wanted=input_shape is None)
+    shown = (lambda: list(images.batches("train", batch_size=batch_size, count=batches, seed=seed))) if images else None
     if request.budget.kind != "threshold":
-        criterion = importance_from(
-            importance,
-            key_values(importance_option, "--importance-option"),
-            None
-            if images is None
-            else lambda: list(images.batches("train", batch_size=batch_size, count=batches, seed=seed)),
-        )
+        criterion = importance_from(importance, key_values(importance_option, "--importance-option"), shown)
         request = replace(request, importance=criterion)
+    if allocator is not None:
+        request = replace(
+            request,
+            allocator=ALLOCATORS.built(allocator, key_values(allocator_option, "--allocator-option"), shown),
+        )
     x = images.example_input() if images is not None else given.example(input_shape)
     if steps > 1:
         if images is None and step_epochs > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from fixtures import fixture
 from torch import Tensor, nn
 
 import flowprune as fp
-from flowprune.errors import DataError, FlowpruneError
 from flowprune.engine.interfaces import Outcome
+from flowprune.errors import DataError, FlowpruneError
 from flowprune.methods.recovery import sparsify_entropically
 from flowprune.methods.recovery._calibration.normal_equations import Moments, NormalEquations
 from flowprune.methods.recovery.entropic_regression import EntropicRegression, correlations
@@ -50,6 +51,15 @@ def test_weights_coefficients_and_losses_are_the_authors(number: int):
     assert losses[1:] == pytest.approx(wanted["L_trace"], rel=1e-6)
 
 
+def test_small_entropy_finds_the_inputs_that_say_something_and_large_does_not():
+    case = fixture("SPARTAn-alternation")
+    x, p = double(case["inputs"]["X"]), double(case["inputs"]["Pi"])
+    w, _, _ = EntropicRegression(0.01, favours="small").alternate(moments_of(x, p), torch.arange(6))
+    assert (w > 0.01).nonzero().flatten().tolist() == [0, 2, 3]
+    w, _, _ = EntropicRegression(0.01, favours="large").alternate(moments_of(x, p), torch.arange(6))
+    assert bool((w > 0.05).all())
+
+
 @pytest.mark.parametrize("favours", ["large", "small"])
 def test_turns_never_raise_the_loss_and_weights_stay_on_the_simplex(favours: str):
     torch.manual_seed(0)
@@ -60,7 +70,7 @@ def test_turns_never_raise_the_loss_and_weights_stay_on_the_simplex(favours: str
     w, coefficients, losses = method.alternate(moments_of(x, p), channels, turns=10)
     assert w.shape == (4,) and coefficients.shape == (5, 13)
     assert bool((w >= 0).all()) and float(w.sum()) == pytest.approx(1, abs=1e-12)
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(losses, losses[1:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(losses))
 
 
 def test_a_problem_without_some_inputs_is_that_of_the_others_alone():

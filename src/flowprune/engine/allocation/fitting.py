@@ -101,6 +101,11 @@ def fit_count(budget: Budget, ranking: Ranking, rounding: Rounding, count: Count
     return Fit(search.best, asked(high), target // unit, search.smallest_step(unit))
 
 
+def fit_of(lost: Array, ranking: Ranking, rounding: Rounding, count: Count, target: int) -> Fit:
+    """The fit that takes these steps, chosen elsewhere, of an exact count and its largest value allowed."""
+    return Fit(lost, lost, target, _Search(ranking, rounding, target, count, lost).smallest_step(1))
+
+
 class _Search:
     """The closest result below the target so far, and ways to a closer one."""
 

@@ -40,7 +40,7 @@ def assemble(selection: Selection, coupled: CoupledModel, request: Request) -> P
     return Plan(
         asked=str(request.budget),
         scope=request.budget.scope,
-        importance=name_of(request.importance),
+        importance=name_of(request.importance, request.allocator),
         removed=slices,
         shapes=shapes,
         attributes=attributes,

@@ -11,7 +11,7 @@ from torch import nn
 
 from flowprune.engine.allocation import KINDS, Budget, Shares, budget_from, checked_shares
 from flowprune.engine.coupling import CoupledGroup
-from flowprune.engine.interfaces import Importance, Outcome
+from flowprune.engine.interfaces import Allocator, Importance, Outcome
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.errors import BudgetError
 
@@ -44,16 +44,27 @@ class Request:
     branches: bool | str = False
     also: Collection[str] = ()
     outcome: Outcome | None = None
+    allocator: Allocator | str | None = None
 
     def __post_init__(self) -> None:
         if self.branches not in (True, False, "always"):
             raise BudgetError(f'branches={self.branches!r} is not known; use True, False or "always"')
         if self.heads == "both" and self.branches:
             raise BudgetError('branches with heads="both" is not possible; use heads="whole" or heads="inside"')
+        if self.allocator is not None:
+            self._check_shared_out()
         if self.largest_cut is not LARGEST_CUT:
             object.__setattr__(self, "largest_cut", checked_shares(self.largest_cut, "largest_cut"))
         if isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
             raise BudgetError(f"round_to={self.round_to!r} is not a width: use a whole number such as 8")
+
+    def _check_shared_out(self) -> None:
+        budget, others = self.budget, {"branches=": self.branches, 'heads="both"': self.heads == "both"}
+        besides = [name for name, given in others.items() if given] + ['scope="local"'] * (budget.scope == "local")
+        if budget.kind not in ("macs", "params"):
+            raise BudgetError(f"allocator= shares out a budget of macs= or params=, not {budget}; leave it out")
+        if besides:
+            raise BudgetError(f"allocator= does not go with {besides[0]}; leave one of the two out")
 
     @classmethod
     def of(cls, **options: Any) -> Request:
@@ -81,8 +92,9 @@ class AskedOnce:
         return self._known[places]
 
 
-def name_of(importance: Importance | None) -> str:
-    """How a plan names the criterion it was made by."""
+def name_of(importance: Importance | None, allocator: object = None) -> str:
+    """How a plan names the criterion it was made by, and who shared the budget out."""
     if isinstance(importance, AskedOnce):
-        return name_of(importance.criterion)
-    return "filter_scale" if importance is None else type(importance).__name__
+        return name_of(importance.criterion, allocator)
+    name = "filter_scale" if importance is None else type(importance).__name__
+    return name if allocator is None else f"{name}, {type(allocator).__name__}"

@@ -24,6 +24,7 @@ from flowprune.engine.allocation import (
     share_of_classes,
     widths_of,
 )
+from flowprune.engine.allocation.fitting import Count
 from flowprune.engine.constants import Folding, fold_constants
 from flowprune.engine.coupling import Coupling
 from flowprune.engine.measuring import is_dead, reference_scale
@@ -38,6 +39,9 @@ Scales = Mapping[FilterLayer, torch.Tensor | None]
 
 Recount = Callable[[str, NDArray[np.bool_]], int]
 """(kind, [labels] which components leave) -> what is left."""
+
+SharedOut = Callable[[Ranking, Rounding, Count, int, Callable[[Fit], "Selection"]], Fit]
+"""(ranking, rounding, exact count, the batch size or 1, what leaves under a fit) -> the fit."""
 
 
 @dataclass
@@ -68,6 +72,7 @@ def select(
     inputs: Any,
     scales: Scales,
     recount: Recount | None = None,
+    shared_out: SharedOut | None = None,
 ) -> Selection:
     """What leaves under a request.
 
@@ -77,6 +82,7 @@ def select(
         model, inputs: as given to ``flowprune.plan``.
         scales: the scale of every filter.
         recount: what is left of a kind ("macs", "params") after such components left, where more leaves than the groups' channels.
+        shared_out: who says how many steps every class takes under a count; None for one ranking over all classes.
     """
     budget = request.budget
     if budget.kind == "threshold":
@@ -96,13 +102,22 @@ def select(
     if recount is not None:
         ranking = _without_idle(coupling, ranking, recount)
     rounding = Rounding(coupling, ranking.limits, request.round_to)
+
+    def selected(fit: Fit) -> Selection:
+        removed = _components(coupling, ranking, fit.lost)
+        dead = dead_by_layer(scales, DEAD_BELOW)
+        folding = _folding(coupled, model, inputs, dead, removed, request)
+        return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
+
     if budget.kind == "channels":
         assert budget.share is not None
         fit = fit_channels(share_of_classes(budget.share, coupling, 1.0, "channels"), ranking, rounding)
     else:
         counts = coupled.macs if budget.kind == "macs" else coupled.params
         unit = coupled.batch if budget.kind == "macs" else 1
-        if recount is None:
+        if shared_out is not None:
+            fit = shared_out(ranking, rounding, counts.count, unit, selected)
+        elif recount is None:
             fit = fit_count(budget, ranking, rounding, counts.count, unit)
         else:
             nothing = np.zeros(coupling.notes.labels, dtype=bool)
@@ -113,10 +128,7 @@ def select(
                 return recount(budget.kind, _components(coupling, ranking, lost))
 
             fit = fit_count(absolute, ranking, rounding, left, unit)
-    removed = _components(coupling, ranking, fit.lost)
-    dead = dead_by_layer(scales, DEAD_BELOW)
-    folding = _folding(coupled, model, inputs, dead, removed, request)
-    return Selection(removed, folding, {}, fit, _rounded(coupling, rounding, fit))
+    return selected(fit)
 
 
 def _without_idle(coupling: Coupling, ranking: Ranking, recount: Recount) -> Ranking:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,14 +47,15 @@ def sparsify_entropically(
     it is worth is its largest w beside the mean.
 
     Linear layers and convolutions without groups take part. Channels that another layer reads too (grouped other than
-    depthwise, transposed, running more than once), or that may not leave the network, are kept. Behind a norm over channels, what the
-    cut leaves is not exactly what was refitted. Depthwise layers and norms only pass channels on.
+    depthwise, transposed, running more than once), or that may not leave the network, are kept. Behind a norm over channels,
+    what the cut leaves is not exactly what was refitted. Depthwise layers and norms only pass channels on.
 
     Args:
         model: the dense model.
         batches: calibration images: tensors, (input, target) pairs or dictionaries of keyword inputs.
         below: from 0 (nothing leaves) to 1.
-        regression: the strengths, and whether variance counts.
+        regression: the strengths, which entropy they favour, and whether variance counts; ``EntropicRegression(favours="small")`` if
+            None.
         turns: of weights and coefficients in each layer.
         ridge: of the refits, see ``LeastSquares``.
         at_once: batches whose forwards are held, see ``LeastSquares``.
@@ -80,13 +81,13 @@ def sparsify_entropically(
     groups = CoupledModel.of(model, inputs[0]).coupling.groups
     small = copy.deepcopy(model)
     with evaluating(small, model):
-        found = consumers(small, model, _NOTHING_LEFT, inputs[0], every_layer=True)
+        found = consumers(small, model, _Uncut(), inputs[0], every_layer=True)
         reading = _reading(groups, found.layers)
         if not reading:
             raise FlowpruneError("no layer of the model reads channels that may leave and can be refitted")
         votes = [_Votes.of(group) for group in groups]
         pairs = {name: (found.layers[name].small, found.layers[name].dense) for name in reading}
-        method, changed = regression or EntropicRegression(), {}
+        method, changed = regression or EntropicRegression(favours="small"), {}
         for name, seen in walk(small, model, pairs, inputs, at_once):
             layer, read = found.layers[name], reading[name]
             equations, weight = gathered(layer, seen), weight_matrix(layer.small).double()
@@ -95,7 +96,8 @@ def sparsify_entropically(
             owner, count = read.owners(channels)
             owner = owner.to(weight.device)
             w, _, _ = method.alternate(_of_one_size(moments), owner, turns=turns)
-            leaving = read.leaving(w * count, below, votes)
+            seen_at_all = torch.zeros_like(w).index_add(0, owner, moments.squares.diagonal()) > 0
+            leaving = read.leaving(w * count * seen_at_all, below, votes)  # what is always zero is worth nothing
             gone = leaving.to(weight.device)[owner]
             change, constant = equations.without(gone, weight).solve(ridge, layer.constant is not None)
             new = weight.clone()
@@ -109,11 +111,11 @@ def sparsify_entropically(
     return Outcome(leaves=leaves, scores=scores, weights=changed)
 
 
-class _NothingLeft:
-    removed: dict[str, dict[int, tuple[int, ...]]] = {}
+@dataclass(frozen=True)
+class _Uncut:
+    """A cut by which nothing has left."""
 
-
-_NOTHING_LEFT = _NothingLeft()
+    removed: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from flowprune.methods.allocators._levels.unreachable import unreachable
 
 ROUNDS = 8
 """How often the costs are taken anew around the levels found."""
+
+FEW_UNITS = 8
+"""With no more of them every level is tried in an exchange."""
 
 
 def levels_of_coupled_units(problem: AllocationProblem, curves: Sequence[Curve]) -> Levels:
@@ -92,7 +95,9 @@ class _Search:
         """What one grid step further adds to the distortion, for each that it saves; inf where there is none."""
         deeper = self.next_level(levels, unit)
         saved = left - self.problem.count(deeper)
-        return (self.distortion(deeper) - self.distortion(levels)) / saved if saved > 0 else np.inf
+        changed = [(self.curves[u], int(levels[u]), int(deeper[u])) for u in np.flatnonzero(deeper != levels).tolist()]
+        added = sum(curve.at(after) - curve.at(before) for curve, before, after in changed)
+        return added / saved if saved > 0 else np.inf
 
     def next_level(self, levels: Levels, unit: int) -> Levels:
         """The unit at its next level of the grid, the others as they are (as far as that is allowed)."""
@@ -113,23 +118,61 @@ class _Search:
         return self.curves[unit].at(level) - self.curves[unit].at(level - step)
 
     def exchanged(self, levels: Levels) -> Levels:
-        """One unit goes to another level of its grid and the rest is repaired, as long as that lessens the distortion."""
+        """One unit goes to another level, and the rest is repaired or one other unit makes up for it, as long as that lessens the
+        distortion."""
         best, reached = levels, self.distortion(levels)
         improved = True
         while improved:
             improved = False
-            for unit, curve in enumerate(self.curves):
-                for level in self.near(curve.levels, int(best[unit])):
+            for unit in range(len(best)):
+                for level in self.others(unit, int(best[unit])):
                     moved = best.copy()
                     moved[unit] = level
-                    candidate = self.repaired(moved)
-                    distortion = self.distortion(candidate)
-                    if distortion < reached * (1 - 1e-12):
-                        best, reached, improved = candidate, distortion, True
+                    for candidate in self.ways(moved, unit, reached):
+                        distortion = self.distortion(candidate)
+                        if distortion < reached * (1 - 1e-12):
+                            best, reached, improved = candidate, distortion, True
         return best
 
-    @staticmethod
-    def near(grid: Levels, level: int) -> list[int]:
-        """Up to three levels of the grid on each side."""
+    def ways(self, moved: Levels, unit: int, below: float) -> Iterator[Levels]:
+        """Allowed levels within the target that have the unit where it was moved to, or near it."""
+        yield self.repaired(moved)
+        if not np.array_equal(self.problem.rounding(moved), moved):
+            return
+        without = self.distortion(moved)
+        for other in range(len(moved)):
+            level = self.least_that_fits(moved, other) if other != unit else None
+            if level is not None:
+                made_up = without + self.curves[other].at(level) - self.curves[other].at(int(moved[other]))
+                if made_up < below:
+                    candidate = moved.copy()
+                    candidate[other] = level
+                    if np.array_equal(self.problem.rounding(candidate), candidate):
+                        yield self.from_below(candidate)
+
+    def least_that_fits(self, levels: Levels, unit: int) -> int | None:
+        """The least level of a unit, in its steps, that meets the target with the others as they are."""
+        step, now = int(self.problem.steps[unit]), int(levels[unit])
+        low, high = now % step, (int(self.problem.limits[unit]) - now) // step * step + now
+        tried = levels.copy()
+
+        def fits(level: int) -> bool:
+            tried[unit] = level
+            return self.problem.count(tried) <= self.problem.target
+
+        if not fits(high):
+            return None
+        while low < high:
+            middle = low + (high - low) // step // 2 * step
+            if fits(middle):
+                high = middle
+            else:
+                low = middle + step
+        return high
+
+    def others(self, unit: int, level: int) -> list[int]:
+        """Levels that a unit may go to: all of the grid where units are few, else up to three on each side."""
+        grid = self.curves[unit].levels
+        few = len(self.curves) <= FEW_UNITS
         below, above = grid[grid < level], grid[grid > level]
-        return [*below[-3:].tolist(), *above[:3].tolist()]
+        return [*(below if few else below[-3:]).tolist(), *(above if few else above[:3]).tolist()]
