@@ -54,7 +54,7 @@ def sparsify_entropically(
         model: the dense model.
         batches: calibration images: tensors, (input, target) pairs or dictionaries of keyword inputs.
         below: from 0 (nothing leaves) to 1.
-        regression: the strengths, which entropy they favour, and whether variance counts; ``EntropicRegression(favours="small")`` if
+        regression: strengths, which entropy is favoured, and whether variance counts; ``EntropicRegression(favours="small")`` if
             None.
         turns: of weights and coefficients in each layer.
         ridge: of the refits, see ``LeastSquares``.
