@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from flowprune import errors, models
     from flowprune.artifacts import export, load, save
     from flowprune.engine.allocation import Plan
-    from flowprune.engine.measuring import measure
+    from flowprune.engine.steps import hold
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
     from flowprune.methods import importance, list_methods
+    from flowprune.methods.codecs import measure
+    from flowprune.methods.masks import mask
+    from flowprune.methods.quantizers import quantize
     from flowprune.methods.recovery import recover
     from flowprune.methods.regularizers.feature_flow import FeatureFlow
+    from flowprune.methods.replacements import replace
     from flowprune.pruning import plan, prune, prune_iteratively
     from flowprune.studies.comparison import compare
     from flowprune.studies.flow_paths import flow_paths
@@ -39,17 +43,21 @@ __all__ = [
     "explain",
     "export",
     "flow_paths",
+    "hold",
     "importance",
     "list_methods",
     "load",
     "load_data",
     "load_recipe",
+    "mask",
     "measure",
     "models",
     "plan",
     "prune",
     "prune_iteratively",
+    "quantize",
     "recover",
+    "replace",
     "save",
     "sensitivity",
     "train",
@@ -70,15 +78,19 @@ _ROOMS = {
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
     "flow_paths": "flowprune.studies.flow_paths",
+    "hold": "flowprune.engine.steps",
     "list_methods": "flowprune.methods",
     "load": "flowprune.artifacts",
     "load_data": "flowprune.training",
     "load_recipe": "flowprune.studies.recipe",
-    "measure": "flowprune.engine.measuring",
+    "mask": "flowprune.methods.masks",
+    "measure": "flowprune.methods.codecs",
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.pruning",
+    "quantize": "flowprune.methods.quantizers",
     "recover": "flowprune.methods.recovery",
+    "replace": "flowprune.methods.replacements",
     "save": "flowprune.artifacts",
     "sensitivity": "flowprune.studies.sensitivity",
     "train": "flowprune.training",

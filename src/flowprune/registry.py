@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +30,7 @@ def names_written_in(package: str) -> list[str]:
     found = {point.name for point in entry_points(group=f"flowprune.{package.rpartition('.')[2]}")}
     for file in root.joinpath(*package.split(".")).glob("*.py"):
         found |= set(re.findall(r'^@REGISTRY\.register\("([^"]+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE))
+    found |= {file.stem for file in root.joinpath(*package.split(".")).glob("*.yaml")}
     return sorted(found)
 
 
@@ -62,9 +63,17 @@ class Registry(Generic[Item]):
 
     def own(self) -> dict[str, Item]:
         """The methods of the room's own files, by the names of their classes or functions (``L2``); entry points are not loaded."""
+        return {item.__name__: item for item in self.own_names().values()}  # type: ignore[attr-defined]
+
+    def own_names(self) -> dict[str, Item]:
+        """The same by the names they are registered under; entry points are not loaded."""
         self._import_files()
         prefix = f"{self._package}."
-        return {item.__name__: item for item in self._items.values() if item.__module__.startswith(prefix)}  # type: ignore[attr-defined]
+        return {name: item for name, item in self._items.items() if item.__module__.startswith(prefix)}
+
+    def name_of(self, method: object) -> str | None:
+        """The name that the class of ``method`` is registered under; None where it is not."""
+        return next((name for name in self if self._items[name] is type(method)), None)
 
     def __getitem__(self, name: str) -> Item:
         self._discover()
@@ -123,7 +132,12 @@ class Registry(Generic[Item]):
         self._discovered = True
         self._import_files()
         for point in entry_points(group=self._group):
-            self.register(point.name)(point.load())
+            self.register(point.name)(self._loaded(point))
+
+    def _loaded(self, point: EntryPoint) -> Item:
+        """What an entry point stands for."""
+        item: Item = point.load()
+        return item
 
     def _import_files(self) -> None:
         if self._imported:

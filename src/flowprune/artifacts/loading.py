@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flowprune.artifacts.header import Header, check_is_file, unreadable
-from flowprune.engine.steps.lineage import Lineage, attach_lineage
+from flowprune.engine.steps.lineage import Lineage, Step, attach_lineage
 from flowprune.engine.surgery import cut
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
@@ -59,7 +59,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     except (RuntimeError, IndexError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{file}: its plan cannot be carried out on {fits} ({_one_line(error)})") from error
     fill(result, stored, header, f"{file} does not fit {fits}")
-    attach_lineage(result, Lineage(header.builder, header.options, header.plans))
+    attach_lineage(result, Lineage(header.builder, header.options, tuple(Step("cut", plan) for plan in header.plans)))
     return result
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from flowprune import __version__
 from flowprune.artifacts.atomic_write import replacing
 from flowprune.artifacts.header import Header
 from flowprune.engine.steps.lineage import lineage_of
+from flowprune.engine.steps.own_tensors import own_tensors
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
-from flowprune.errors import ArtifactError
 
 
 def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
@@ -45,7 +45,7 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
     """
     lineage = lineage_of(model_of(model))
     check_sizes_known(model)
-    tensors, shared = stored_tensors(model)
+    tensors, shared = own_tensors(model)
     header = Header(
         architecture=type(model).__name__,
         builder=lineage.builder,
@@ -58,26 +58,3 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
     metadata = header.as_metadata(tensors)
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-
-
-def stored_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of the model's state, each shared one once, and name -> first name for the others that share it."""
-    first_name: dict[tuple[Any, ...], str] = {}
-    tensors: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, Tensor):
-            raise ArtifactError(
-                f"cannot save {type(model).__name__}: {name} of its state is a {type(tensor).__name__}, not a tensor; "
-                "keep such state out of state_dict"
-            )
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-            raise ArtifactError(f"cannot save {type(model).__name__}: {name} is no dense tensor with data")
-        same_memory = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device)
-        if tensor.numel() and same_memory in first_name:
-            shared[name] = first_name[same_memory]
-            continue
-        first_name[same_memory] = name
-        # A copy of its own: safetensors refuses tensors that are views into one another's memory.
-        tensors[name] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-    return tensors, shared

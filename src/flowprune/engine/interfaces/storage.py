@@ -37,7 +37,11 @@ class Codec(Protocol):
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """Fewer values for weights, built as ``Method()``."""
+    """Fewer values for weights, built as ``Method()``.
+
+    It may carry the class attributes ``size_option``, the option of ``fit`` that decides what its result takes, and ``sizes``, the
+    values of it that a budget of bytes chooses from.
+    """
 
     def fit(self, weights: Mapping[str, Tensor], *args: Any, **options: Any) -> Quantized:
         """Codes and tables for the weights, by parameter name; every quantizer has keyword options of its own."""

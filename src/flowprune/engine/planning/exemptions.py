@@ -56,7 +56,7 @@ def exemptions(model: nn.Module, graph: Graph, notes: Notes, ignore: Ignored, fr
     freezes: list[Freeze] = []
     for entry in (ignore,) if isinstance(ignore, (str, nn.Module)) else ignore:
         pattern = _pattern(model, entry)
-        inside = {path for path, _ in model.named_modules(remove_duplicate=False) if path and _covers(pattern, path)}
+        inside = {path for path, _ in model.named_modules(remove_duplicate=False) if path and covers(pattern, path)}
         tensors |= _matching(model, graph, entry, pattern, "ignore", may_be_empty=bool(inside))
         modules |= inside
     for name in sorted(tensors):
@@ -79,6 +79,25 @@ def exemptions(model: nn.Module, graph: Graph, notes: Notes, ignore: Ignored, fr
     return Exemptions(tuple(freezes), frozenset(tensors), frozenset(modules))
 
 
+def not_ignored(names: Iterable[str], model: nn.Module, ignore: Ignored) -> list[str]:
+    """Those of the names of tensors that no entry of ``ignore`` covers.
+
+    Raises:
+        ModelError: for an entry that covers none of them.
+    """
+    left = known = list(names)
+    for entry in (ignore,) if isinstance(ignore, (str, nn.Module)) else ignore:
+        pattern = _pattern(model, entry)
+        covered = {name for name in known if covers(pattern, name)}
+        if not covered:
+            near = nearest_name(pattern or "", known)
+            raise ModelError(
+                f"ignore={_shown(entry)} matches none of the weights; give a module, its dotted name or a pattern{near}"
+            )
+        left = [name for name in left if name not in covered]
+    return left
+
+
 def nearest_name(wanted: str, known: Iterable[str]) -> str:
     """A hint for an error message: the name that was probably meant; empty where none is close."""
     close = difflib.get_close_matches(wanted, list(known), n=1, cutoff=0.5)
@@ -99,7 +118,7 @@ def _pattern(model: nn.Module, entry: Any) -> str | None:
     return entry if isinstance(entry, str) and entry else None
 
 
-def _covers(pattern: str | None, name: str) -> bool:
+def covers(pattern: str | None, name: str) -> bool:
     """Whether a pattern means a tensor or module: by itself, or by a module around it."""
     if pattern is None:
         return False
@@ -112,7 +131,7 @@ def _matching(
     model: nn.Module, graph: Graph, entry: Any, pattern: str | None, option: str, may_be_empty: bool = False
 ) -> set[str]:
     """The tensors an entry covers, each by the name the graph knows it by."""
-    found = {known for name, known in graph.aliases.items() if _covers(pattern, name)}
+    found = {known for name, known in graph.aliases.items() if covers(pattern, name)}
     if not found and not may_be_empty:
         names = [*graph.aliases, *(path for path, _ in model.named_modules() if path)]
         raise ModelError(

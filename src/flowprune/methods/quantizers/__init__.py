@@ -5,6 +5,7 @@ from flowprune.methods.quantizers._shared_values.shared_values import SharedValu
 from flowprune.methods.quantizers.cumulative_retraining import CumulativeRetraining, summed_by_value
 from flowprune.methods.quantizers.entropy_constrained import EntropyConstrained
 from flowprune.methods.quantizers.probabilistic_sharing import ProbabilisticSharing
+from flowprune.methods.quantizers.quantizing import quantize
 from flowprune.methods.quantizers.registry import REGISTRY
 from flowprune.methods.quantizers.uniform_levels import UniformLevels
 from flowprune.methods.quantizers.weight_clusters import WeightClusters
@@ -18,5 +19,6 @@ __all__ = [
     "SharedValues",
     "UniformLevels",
     "WeightClusters",
+    "quantize",
     "summed_by_value",
 ]

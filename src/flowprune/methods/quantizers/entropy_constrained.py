@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from flowprune.errors import FlowpruneError
-from flowprune.methods.quantizers._shared_values.shared_values import SharedValues, checked_values, pooled, shared
+from flowprune.methods.quantizers._shared_values.shared_values import (
+    SIZES,
+    SharedValues,
+    checked_values,
+    pooled,
+    shared,
+)
 from flowprune.methods.quantizers.registry import REGISTRY
 
 AT_ONCE = 1 << 22  # products of weights and values
@@ -27,6 +34,9 @@ class EntropyConstrained:
 
     until J falls by at most ``tolerance`` or at most ``values`` cells are left. Compared with the authors' code (fixtures).
     """
+
+    size_option: ClassVar[str] = "values"
+    sizes: ClassVar[tuple[int, ...]] = SIZES
 
     def fit(
         self,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from flowprune.errors import FlowpruneError
-from flowprune.methods.quantizers._shared_values.shared_values import SharedValues, checked_values, pooled, shared
+from flowprune.methods.quantizers._shared_values.shared_values import (
+    SIZES,
+    SharedValues,
+    checked_values,
+    pooled,
+    shared,
+)
 from flowprune.methods.quantizers.registry import REGISTRY
 
 
@@ -20,6 +27,9 @@ class ProbabilisticSharing:
     ``[q_i, q_{i+1})`` becomes ``q_{i+1}`` with probability ``(w - q_i) / (q_{i+1} - q_i)``, else ``q_i``. Compared with the
     authors' code (fixtures).
     """
+
+    size_option: ClassVar[str] = "values"
+    sizes: ClassVar[tuple[int, ...]] = SIZES
 
     def fit(
         self,

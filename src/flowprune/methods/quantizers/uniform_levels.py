@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from flowprune.errors import FlowpruneError
 from flowprune.methods.quantizers._shared_values.shared_values import (
+    SIZES,
     SharedValues,
     checked_values,
     nearest,
@@ -29,6 +31,9 @@ class UniformLevels:
     0.0001, 0.0006, 0.0011, ... until at most k levels are in use. Compared with the authors' code (fixtures). Where even d = 1
     leaves more, theirs goes on with more; here one line says so.
     """
+
+    size_option: ClassVar[str] = "values"
+    sizes: ClassVar[tuple[int, ...]] = SIZES
 
     def fit(
         self, weights: Mapping[str, Tensor], *, values: int, offset: float = 0.0, keep_zeros: bool = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor
 
 from flowprune.methods.quantizers._shared_values.shared_values import (
+    SIZES,
     SharedValues,
     checked_values,
     nearest,
@@ -28,6 +30,9 @@ class WeightClusters:
     ``c = argmin_c sum_i min_l (w_i - c_l)^2``, every weight gets the nearest centre. Compared with the authors' code
     (fixtures): the same assignment; the centres follow other random numbers, so they are compared by their squared error.
     """
+
+    size_option: ClassVar[str] = "values"
+    sizes: ClassVar[tuple[int, ...]] = SIZES
 
     def fit(
         self, weights: Mapping[str, Tensor], *, values: int, seed: int = 0, keep_zeros: bool = True

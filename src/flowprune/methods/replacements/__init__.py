@@ -5,6 +5,7 @@ from flowprune.methods.replacements.in_model import replace_modules, restore_mod
 from flowprune.methods.replacements.layer_contraction import contract
 from flowprune.methods.replacements.linear_expansion import ExpandedLayer, LinearExpansion
 from flowprune.methods.replacements.registry import REGISTRY
+from flowprune.methods.replacements.replacing import replace, restore
 
 __all__ = [
     "REGISTRY",
@@ -12,6 +13,8 @@ __all__ = [
     "LinearExpansion",
     "Replacement",
     "contract",
+    "replace",
     "replace_modules",
+    "restore",
     "restore_modules",
 ]

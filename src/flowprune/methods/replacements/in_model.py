@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from flowprune.engine.interfaces import Replacement
+from flowprune.engine.steps.copying import copy_of
 from flowprune.errors import FlowpruneError, ModelError
 
 
@@ -32,14 +32,9 @@ def replace_modules(
         >>> wide = replace_modules(small, LinearExpansion(), expansion=4)
         >>> small = restore_modules(wide, LinearExpansion())
     """
-    copied = copy.deepcopy(model)
+    chosen = matching(model, replacement, names)
+    copied = copy_of(model)
     modules = dict(copied.named_modules(remove_duplicate=False))
-    unknown = [name for name in names or () if name not in modules]
-    if unknown:
-        raise FlowpruneError(f"the model has no module {unknown[0]!r}; its paths are those of named_modules()")
-    chosen = names if names is not None else [name for name, module in modules.items() if replacement.matches(module)]
-    if not chosen:
-        raise FlowpruneError(f"the model has no module that {type(replacement).__name__} can replace")
     new: dict[nn.Module, nn.Module] = {}
     for name in chosen:
         module = modules[name]
@@ -53,9 +48,32 @@ def replace_modules(
     return _put(copied, new)
 
 
+def matching(model: nn.Module, replacement: Replacement, names: Sequence[str] | None = None) -> list[str]:
+    """The dotted paths of the modules that ``replacement`` takes, or those that are named.
+
+    Raises:
+        FlowpruneError: no module has one of the names, or none matches.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name in names or ():
+        if name not in modules:
+            raise FlowpruneError(f"the model has no module {name!r}; its paths are those of named_modules()")
+    chosen = list(names) if names is not None else [name for name, one in modules.items() if replacement.matches(one)]
+    if not chosen:
+        raise FlowpruneError(f"the model has no module that {type(replacement).__name__} can replace")
+    return chosen
+
+
+def restorable(model: nn.Module, replacement: Replacement) -> list[str]:
+    """The dotted paths of the modules that ``replacement`` made."""
+    return [
+        name for name, module in model.named_modules(remove_duplicate=False) if replacement.restore(module) is not None
+    ]
+
+
 def restore_modules(model: nn.Module, replacement: Replacement) -> nn.Module:
     """A copy of the model with plain modules where ``replacement`` put its own; the model is left as it is."""
-    copied = copy.deepcopy(model)
+    copied = copy_of(model)
     plain = {module: replacement.restore(module) for module in copied.modules()}
     return _put(copied, {module: found for module, found in plain.items() if found is not None})
 

@@ -13,6 +13,9 @@ from flowprune.errors import FlowpruneError
 ZERO = -1
 """The code of a weight that is zero for good."""
 
+SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""How many values a budget of bytes chooses from."""
+
 
 @dataclass(frozen=True)
 class SharedValues:
