@@ -28,6 +28,7 @@ import torch
 
 from flowprune.artifacts.atomic_write import write_text
 from flowprune.reporting import environment
+from flowprune.studies.pipeline.course import course_of
 from flowprune.studies.pipeline.job import Job, data_of, slug
 from flowprune.studies.pipeline.run_folder import RunFolder
 from flowprune.studies.pipeline.stages import Record, StageNames, Stages
@@ -63,7 +64,7 @@ WAYS = (
 
 def names_of_way(way: Way) -> StageNames:
     """How the files of a way's stages are named; the dense network is shared with the ways that train alike."""
-    return lambda stage, budget: slug(way.training if stage == "dense" else way.name, stage)
+    return lambda stage, budgets: slug(way.training if stage == "dense" else way.name, stage)
 
 
 def checked(recipe: Recipe) -> Recipe:
@@ -123,14 +124,12 @@ def of_seed(recipe: Recipe, seed: int, work: Path, data_dir: Path | None, progre
         job = Job(made, data, torch.device("cpu"))
         heard = _said(way, seed)
         stages = Stages(job, folder, made.networks[0], way.training, names_of_way(way), progress, heard)
-        dense[way.training] = _kept(stages.dense())
-        records: dict[str, Record] = {}
-        assert made.pruning is not None and made.finetuning is not None
-        if way.criterion is None:
-            records["finetuned"] = stages.finetuned(None, made.finetuning)
-        else:
-            records["pruned"] = stages.pruned(made.pruning.budgets[0])
-            records["finetuned"] = stages.finetuned(made.pruning.budgets[0], made.finetuning)
+        trained, cut, tuned = made.phases_of(way.training)
+        records = {
+            stop.stage: stages.done(stop)
+            for stop in course_of([trained, tuned] if way.criterion is None else [trained, cut, tuned])
+        }
+        dense[way.training] = _kept(records.pop("dense"))
         if way == SETS_BUDGET:
             budget = records["pruned"]["plan"]["macs"][1]
         ways[way.name] = {stage: _kept(record) for stage, record in records.items()}

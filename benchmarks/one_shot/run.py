@@ -30,7 +30,7 @@ from flowprune.methods.importance import REGISTRY
 from flowprune.models import create
 from flowprune.pruning import plan, prune
 from flowprune.reporting import environment
-from flowprune.studies.pipeline.criteria import importance_from
+from flowprune.studies.phases.criteria import importance_from
 from flowprune.training import Data, load_data
 from flowprune.training.locating import data_root
 

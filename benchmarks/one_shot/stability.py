@@ -27,7 +27,7 @@ from torch.nn import functional
 from flowprune.artifacts.atomic_write import write_text
 from flowprune.engine.planning import CoupledModel
 from flowprune.reporting import environment
-from flowprune.studies.pipeline.criteria import importance_from
+from flowprune.studies.phases.criteria import importance_from
 from flowprune.training import Data, load_data
 
 # The study's other files are found from the folder above; files of this one hide no library of the same name.

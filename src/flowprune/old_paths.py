@@ -40,6 +40,7 @@ TODAY = {
     "flowprune.iterating": ["flowprune.pruning"],
     "flowprune.comparison": ["flowprune.studies.comparison"],
     "flowprune.pipeline": ["flowprune.studies.pipeline"],
+    "flowprune.pipeline.criteria": ["flowprune.studies.phases.criteria"],
     "flowprune.recipe": ["flowprune.studies.recipe"],
     "flowprune.sensitivity_scan": ["flowprune.studies.sensitivity"],
     "flowprune.toy": ["flowprune.studies.toy"],

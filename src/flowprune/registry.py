@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +30,7 @@ def names_written_in(package: str) -> list[str]:
     found = {point.name for point in entry_points(group=f"flowprune.{package.rpartition('.')[2]}")}
     for file in root.joinpath(*package.split(".")).glob("*.py"):
         found |= set(re.findall(r'^@REGISTRY\.register\("([^"]+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE))
+    found |= {file.stem for file in root.joinpath(*package.split(".")).glob("*.yaml")}
     return sorted(found)
 
 
@@ -131,7 +132,12 @@ class Registry(Generic[Item]):
         self._discovered = True
         self._import_files()
         for point in entry_points(group=self._group):
-            self.register(point.name)(point.load())
+            self.register(point.name)(self._loaded(point))
+
+    def _loaded(self, point: EntryPoint) -> Item:
+        """What an entry point stands for."""
+        item: Item = point.load()
+        return item
 
     def _import_files(self) -> None:
         if self._imported:

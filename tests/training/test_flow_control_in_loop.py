@@ -14,7 +14,8 @@ from flowprune import models, plan
 from flowprune.engine.measuring import dead_filters
 from flowprune.errors import ModelError
 from flowprune.methods.regularizers.feature_flow import FeatureFlow
-from flowprune.studies.pipeline.job import Job
+from flowprune.studies.phases import CutPhase, TrainPhase
+from flowprune.studies.phases.training_phase import macs_left
 from flowprune.studies.recipe import Recipe
 from flowprune.training import TrainingSettings, load_data, train
 
@@ -110,13 +111,17 @@ def test_macs_are_measured_by_whoever_gives_the_measure() -> None:
 @pytest.mark.parametrize("pruning", [None, {"budgets": [{"macs": 0.5}, {"threshold": 0.05}], "fold_tolerance": 0.5}])
 def test_a_recipe_measures_what_its_own_cut_of_the_dead_would_leave(pruning: dict[str, Any] | None) -> None:
     sections = {"network": "resnet8", "data": {"name": "digits"}, "flow": {"target_macs": 0.5}, "pruning": pruning}
-    job = Job(Recipe.model_validate(sections), load_data("digits", subset=64), torch.device("cpu"))
+    recipe = Recipe.model_validate(sections)
+    example = load_data("digits", subset=64).example_input()
+    train, *cuts = recipe.phases_of("ffr")
+    assert isinstance(train, TrainPhase)
+    following = next((phase for phase in cuts if isinstance(phase, CutPhase)), None)
     model = small()
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.BatchNorm2d) and name.endswith("1"):
                 module.weight[:3], module.bias[:3], module.weight[3], module.bias[3] = 0, 0, 0.03, 0
-    assert job.macs_left(small()) == 1
+    assert macs_left(small(), example, following) == 1
     options = {"threshold": 0.01} if pruning is None else {"threshold": 0.05, "fold_tolerance": 0.5}
-    before, after = plan(model, job.example(), **options).macs
-    assert job.macs_left(model) == after / before < 1
+    before, after = plan(model, example, **options).macs
+    assert macs_left(model, example, following) == after / before < 1

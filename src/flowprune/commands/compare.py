@@ -37,7 +37,7 @@ def compare(
     carry_out(
         compare_methods,
         read,
-        again=("compare", recipe, changes),
+        again=("compare", recipe, None, changes),
         out=out,
         data_dir=data_dir,
         resume=resume,

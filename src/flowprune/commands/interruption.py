@@ -30,11 +30,14 @@ def advice() -> str:
     return f"; `{_advice[0]}` goes on where it stopped" if _advice else ""
 
 
-def resuming(command: str, recipe: Path | None, changes: Sequence[str], folder: Path, data_dir: Path | None) -> str:
+def resuming(
+    command: str, recipe: Path | None, method: str | None, changes: Sequence[str], folder: Path, data_dir: Path | None
+) -> str:
     """The command line that goes on with a job from a recipe. Before its folder is claimed there is nothing to go on with, but then
     resuming simply begins.
     """
     parts = ["flowprune", command, *([str(recipe)] if recipe is not None else [])]
+    parts += ["--method", method] if method is not None else []
     for change in changes:
         parts += ["--set", change]
     parts += ["--out", str(folder), *(["--data-dir", str(data_dir)] if data_dir is not None else []), "--resume"]

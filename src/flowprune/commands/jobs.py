@@ -34,7 +34,7 @@ def carry_out(
     job: Callable[..., dict[str, Any]],
     read: Any,
     *,
-    again: tuple[str, Path | None, list[str] | None],
+    again: tuple[str, Path | None, str | None, list[str] | None],
     out: Path | None,
     data_dir: Path | None,
     resume: bool,
@@ -49,7 +49,7 @@ def carry_out(
     Args:
         job: ``pipeline.run.run``, ``comparison.compare`` or one like them.
         read: its recipe.
-        again: the command's name, and the recipe's file and its changes as given: how an interrupted one is taken up.
+        again: the command's name, and the recipe's file, the method and the changes as given: how an interrupted one is taken up.
         out: the folder; runs/NAME if None.
         data_dir, resume, overwrite: for the job.
         quiet: whether to say nothing on the way.
@@ -62,8 +62,8 @@ def carry_out(
 
     folder = out if out is not None else Path("runs") / read.name
     notes = Console(stderr=True, quiet=quiet, highlight=False)
-    command, recipe, changes = again
-    can_go_on_with(resuming(command, recipe, changes or (), folder, data_dir))
+    command, recipe, method, changes = again
+    can_go_on_with(resuming(command, recipe, method, changes or (), folder, data_dir))
     results = job(
         read,
         folder,

@@ -10,17 +10,28 @@ from flowprune.commands.options import AsJson
 
 
 def methods(as_json: AsJson = False) -> None:
-    """List importances, regularizers, models and data sets."""
+    """List systems of the literature by kind, importances, regularizers, models and data sets."""
     from flowprune.commands.terminal import print_json
     from flowprune.methods import importance, regularizers
+    from flowprune.methods.presets import KINDS, REGISTRY
     from flowprune.models import names
     from flowprune.training import data_sets
 
     importances, penalties = importance.REGISTRY, regularizers.REGISTRY
     if as_json:
-        known = {"importance": list(importances), "regularizers": list(penalties)}
+        known = {
+            "systems": {name: REGISTRY[name].kind for name in REGISTRY},
+            "importance": list(importances),
+            "regularizers": list(penalties),
+        }
         print_json({**known, "models": names(), "data": data_sets()})
         return
+    for kind in KINDS:
+        of_kind = [REGISTRY[name] for name in REGISTRY if REGISTRY[name].kind == kind]
+        if of_kind:
+            typer.echo(f"systems, {kind} (run --method), for {', '.join(KINDS[kind]) or 'no budget'}:")
+        for system in of_kind:
+            typer.echo(f"  {system.name:<18} {system.title}: {system.paper} ({system.fidelity})")
     typer.echo("importances (--importance):")
     for name in importances:
         typer.echo(f"  {name:<18} {_first_sentence(importances[name])} {_needs(importances[name])}")

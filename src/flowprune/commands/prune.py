@@ -133,8 +133,8 @@ def prune(
     from flowprune.methods.allocators import REGISTRY as ALLOCATORS
     from flowprune.pruning import plan_as_asked
     from flowprune.pruning import prune as cut
+    from flowprune.studies.phases.cuts_in_steps import prune_with_training
     from flowprune.studies.pipeline import importance_from
-    from flowprune.studies.pipeline.cuts_in_steps import prune_with_training
     from flowprune.studies.recipe_file import checked_sections
     from flowprune.training import TrainingSettings, evaluate
 

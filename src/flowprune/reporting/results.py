@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -26,7 +26,8 @@ class ResultRow(Record):
     Attributes:
         network: its name.
         method: how it was trained: "plain", "ffr", or another name.
-        stage: "dense", "pruned" or "finetuned".
+        stage: "dense", "pruned", "finetuned", or what else a phase leaves; numbered where a method has several of a kind
+            ("finetuned-2").
         budget: what it was pruned to ("macs=0.5", "threshold=0.01"); None for the dense model.
         top1: test accuracy after the last epoch, in per cent.
         params, macs: parameters, multiply-accumulates per image.
@@ -37,7 +38,7 @@ class ResultRow(Record):
 
     network: str
     method: str
-    stage: Literal["dense", "pruned", "finetuned"]
+    stage: str = Field(min_length=1)
     budget: str | None = None
     top1: float
     params: int

@@ -3,194 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from flowprune.engine.allocation import KINDS, checked_shares
-from flowprune.engine.planning.request import LARGEST_CUT, Request
-from flowprune.engine.signatures import Branches, Heads, Scope
-from flowprune.errors import BudgetError
-from flowprune.studies.recipe_file import read_sections
+from flowprune.errors import FlowpruneError, UnknownNameError
+from flowprune.methods.presets import REGISTRY as PRESETS
+from flowprune.studies.phases import AnyPhase, CutPhase, Phase, RecoverPhase, TrainPhase
+from flowprune.studies.phases.named_regularizers import RegularizerSection
+from flowprune.studies.preset_phases import phases_from, short_form, with_method
+from flowprune.studies.recipe_file import checked_sections, override, read_content, read_sections, where_of
+from flowprune.studies.sections import (
+    BudgetSection,
+    DataSection,
+    FlowSection,
+    ImportanceSection,
+    NetworkSection,
+    PruningSection,
+    Section,
+    Strength,
+)
 from flowprune.training.settings import TrainingSettings
 
-Method = Literal["plain", "ffr"]
+__all__ = [
+    "BudgetSection",
+    "DataSection",
+    "FlowSection",
+    "ImportanceSection",
+    "NetworkSection",
+    "PruningSection",
+    "Recipe",
+    "Section",
+    "Strength",
+    "dump_recipe",
+    "load_recipe",
+]
 
+SHORT = ("plain", "ffr")
+"""The methods whose phases the sections ``training``, ``flow``, ``pruning`` and ``finetuning`` say."""
 
-def _strength(value: object) -> object:
-    """YAML reads 5e-2 as text; a text that is a number is meant as one."""
-    if isinstance(value, str) and not value.strip().endswith("%"):
-        return float(value)
-    if isinstance(value, str):
-        float(value.strip().removesuffix("%"))
-    return value
-
-
-def _per_cent(value: object) -> object:
-    """``50%`` as 0.5, wherever a share is."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip().removesuffix("%")) / 100
-    return value
-
-
-Share = Annotated[float, BeforeValidator(_per_cent)]
-Strength = Annotated[float | str, BeforeValidator(_strength)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: every key is known, and nothing changes once it was checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-
-class NetworkSection(Section):
-    """A network: what ``flowprune.models.create`` takes. ``classes: null`` means as many as the data has."""
-
-    name: str
-    classes: int | None = Field(default=None, ge=1)
-    weights: str | None = None
-    options: dict[str, Any] = {}
-
-
-class DataSection(Section):
-    """The images: what ``flowprune.training.load_data`` takes. ``normalize: null`` means the data set's usual one."""
-
-    name: str
-    normalize: str | tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    subset: int | None = Field(default=None, ge=1)
-    size: int | None = Field(default=None, ge=1)
-    workers: int = Field(default=0, ge=0)
-    unreadable: Literal["refuse", "skip"] = "refuse"
-
-
-class FlowSection(Section):
-    """Feature flow regularization: what ``flowprune.FeatureFlow`` takes; the epochs are those of the training.
-
-    Attributes:
-        schedule: how the strength goes over the epochs, without a target.
-        target_dead: the share of dead filters to end with.
-        target_macs: the share of the MACs that a cut of what is dead shall leave in the end. Measured once an epoch by a plan with
-            the recipe's first budget that is a threshold, or 0.01, and the options of its ``pruning`` section.
-    """
-
-    gradient: Strength | None = "5%"
-    curvature: Strength | None = "5%"
-    points: Literal["blocks", "layers"] | list[str] = "blocks"
-    norm: Literal[1, 2] = 1
-    across: Literal["project", "skip"] | None = None
-    reduction: Literal["mean", "channel", "sum"] = "mean"
-    curvature_form: Literal["second-difference", "angle"] = "second-difference"
-    schedule: Literal["constant", "warm-up", "linear"] = "constant"
-    target_dead: float | None = Field(default=None, gt=0, lt=1)
-    target_macs: float | None = Field(default=None, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> FlowSection:
-        if self.target_dead is not None and self.target_macs is not None:
-            raise ValueError("give target_dead or target_macs, not both")
-        target = "target_dead" if self.target_dead is not None else "target_macs"
-        if getattr(self, target) is not None and self.schedule != "constant":
-            raise ValueError(f"{target} sets the strength by itself; leave schedule out")
-        return self
-
-    @property
-    def by_epochs(self) -> bool:
-        """Whether the strength changes from epoch to epoch."""
-        return self.schedule != "constant" or self.target_dead is not None or self.target_macs is not None
-
-    def options(self, epochs: int) -> dict[str, Any]:
-        """Keyword arguments for ``FeatureFlow`` in a training of so many epochs."""
-        # Without need for it, none: that is what the checkpoint of a flow of constant strength says.
-        return {**self.model_dump(), "epochs": epochs if self.by_epochs else None}
-
-
-class ImportanceSection(Section):
-    """A criterion by its registered name, and its options."""
-
-    name: str = "l2"
-    options: dict[str, Any] = {}
-
-
-class BudgetSection(Section):
-    """What is kept: exactly one of these, as ``flowprune.plan`` takes it."""
-
-    macs: float | str | None = None
-    params: float | str | None = None
-    channels: Share | dict[str, Share] | None = None
-    threshold: Share | None = None
-    latency: float | str | None = None
-    scope: Scope = "global"
-
-    @model_validator(mode="after")
-    def _one(self) -> BudgetSection:
-        given = [key for key in KINDS if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(f"a budget is exactly one of {', '.join(KINDS)}")
-        return self
-
-    @property
-    def kind(self) -> str:
-        """Which of them it is."""
-        return next(key for key in KINDS if getattr(self, key) is not None)
-
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments for ``plan``: the budget, and the scope where it has a meaning."""
-        chosen = {self.kind: getattr(self, self.kind)}
-        return {**chosen, "scope": self.scope} if self.kind in ("macs", "params", "latency") else chosen
-
-    def __str__(self) -> str:
-        return f"{self.kind}={getattr(self, self.kind)}"
-
-
-class PruningSection(Section):
-    """How each trained network is cut: once to every budget, always from the same dense one.
-
-    Attributes:
-        budgets: the targets.
-        importance: the criterion; ``threshold`` needs none and takes none.
-        largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
-        round_to, fold_tolerance, heads, ignore, freeze, branches: see ``flowprune.plan``.
-        steps: how many cuts lead to a budget of MACs, parameters or channels.
-        between: how the network is trained between them; None trains as ``finetuning`` says.
-        batches, batch_size: how many training images data-driven criteria see.
-    """
-
-    budgets: list[BudgetSection] = Field(min_length=1)
-    importance: ImportanceSection = ImportanceSection()
-    largest_cut: Share | dict[str, Share] = LARGEST_CUT
-    round_to: int = Field(default=Request.round_to, ge=1)
-    fold_tolerance: float = Field(default=Request.fold_tolerance, ge=0)
-    heads: Heads = "whole"
-    ignore: list[str] = []
-    freeze: dict[str, int | list[int]] = {}
-    branches: Branches = False
-    steps: int = Field(default=1, ge=1)
-    between: TrainingSettings | None = None
-    batches: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-
-    @model_validator(mode="after")
-    def _coherent(self) -> PruningSection:
-        try:
-            checked_shares(self.largest_cut, "largest_cut")
-        except BudgetError as error:
-            raise ValueError(str(error)) from error
-        in_one = [str(budget) for budget in self.budgets if budget.kind in ("threshold", "latency")]
-        if self.steps > 1 and in_one:
-            raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")
-        return self
-
-    def request(self, budget: BudgetSection) -> Request:
-        """What ``plan`` is asked for, but for the criterion.
-
-        Raises:
-            BudgetError: the budget is malformed, or options go ill together.
-        """
-        named = {option.name for option in fields(Request)} & set(type(self).model_fields) - {"importance"}
-        return Request.of(**budget.options(), **{name: getattr(self, name) for name in named})
+UNNAMED = "phases"
+"""What a method is called whose phases are given without a name."""
 
 
 class Recipe(Section):
@@ -200,15 +55,29 @@ class Recipe(Section):
     ``methods``, a recipe with a ``flow`` section trains with it ("ffr") and one without trains plainly ("plain").
     Several methods are each trained from the same seed.
 
+    What a method does is a list of phases. The sections ``training``, ``flow``, ``pruning`` and ``finetuning`` are the short
+    form of those of "plain" and "ffr": train, cut, recover. Any other list stands under ``phases``, in order::
+
+        methods: [pushed]
+        training: {batch_size: 32, augmentation: null}
+        phases:
+          - {phase: train, training: {epochs: 20}}
+          - {phase: train, training: {epochs: 10, lr: 0.001}, regularizers: [{name: tpp, options: {ratio: 0.5}}]}
+          - {phase: cut, budgets: [{threshold: 1.0e-6}]}
+          - {phase: recover, training: {epochs: 5, lr: 0.01}}
+
     Attributes:
         name: of the run, for people.
         networks: what is trained, one after the other.
         data: on what.
         training: how.
         flow: the penalty of the method "ffr".
-        methods: "plain", "ffr" or both.
+        methods: "plain", "ffr", those that ``phases`` names, and presets (``flowprune methods``), whose published
+            settings then stand where the recipe has none.
         pruning: what is cut afterwards; None trains only.
         finetuning: how what was cut is trained again; None leaves it out.
+        phases: name of a method -> its phases; in the file a list alone is that of the one method named, or of "phases". What a
+            phase's ``training`` leaves out is as in ``training``, in a recovery as in ``finetuning``, if there is one.
         threads: CPU threads for torch; None leaves torch's own choice. Small networks are fastest with 1.
     """
 
@@ -217,9 +86,10 @@ class Recipe(Section):
     data: DataSection
     training: TrainingSettings = TrainingSettings()
     flow: FlowSection | None = None
-    methods: list[Method] = Field(min_length=1)
+    methods: list[str] = Field(min_length=1)
     pruning: PruningSection | None = None
     finetuning: TrainingSettings | None = None
+    phases: dict[str, list[AnyPhase]] | None = None
     threads: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
@@ -234,33 +104,114 @@ class Recipe(Section):
             full["networks"] = [full.pop("network")]
         if isinstance(full.get("networks"), list):
             full["networks"] = [{"name": one} if isinstance(one, str) else one for one in full["networks"]]
-        full.setdefault("methods", ["plain"] if full.get("flow") is None else ["ffr"])
-        return full
+        return _with_phases(full)
 
     @model_validator(mode="after")
     def _coherent(self) -> Recipe:
-        if "ffr" in self.methods and self.flow is None:
+        if "ffr" in self.methods and self.flow is None and "ffr" not in (self.phases or {}):
             raise ValueError("the method ffr needs a flow section")
         if self.flow is not None and self.flow.by_epochs and self.training.epochs < 1:
             raise ValueError("a schedule or target in the flow section needs at least 1 in training.epochs")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("a method is listed twice")
+        own = self.phases or {}
+        for number, method in enumerate(self.methods):
+            if method not in SHORT and method not in own:
+                unknown = UnknownNameError("method", method, {*SHORT, *own, *PRESETS})
+                raise ValueError(f"methods.{number}: {unknown}")
+        for method, phases in own.items():
+            if method not in self.methods:
+                raise ValueError(f"phases: {method!r} is not among the methods")
+            if not phases:
+                raise ValueError(f"phases: {method!r} has none")
+            for number, phase in enumerate(phases):
+                before = [
+                    one for one in phases[:number] if isinstance(one, TrainPhase | RecoverPhase) and one.regularizers
+                ]
+                if isinstance(phase, CutPhase) and phase.by_outcome and not before:
+                    raise ValueError(
+                        f"phases.{method}.{number}: no training before this cut has a regularizer that could decide what leaves; "
+                        "give the cut budgets and an importance"
+                    )
         labels = [network.name for network in self.networks]
         if len(set(labels)) != len(labels):
             raise ValueError("a network is listed twice")
         return self
 
+    def phases_of(self, method: str) -> list[Phase]:
+        """What is done to every network under the name of a method, in order."""
+        if self.phases is not None and method in self.phases:
+            return list(self.phases[method])
+        flow = self.flow if method == "ffr" else None
+        acting = [] if flow is None else [RegularizerSection(name="ffr", options=flow.model_dump())]
+        found: list[Phase] = [TrainPhase(training=self.training, regularizers=acting)]
+        if self.pruning is not None:
+            said = {name: getattr(self.pruning, name) for name in type(self.pruning).model_fields}
+            found.append(CutPhase(**{**said, "between": self.pruning.between or self.finetuning}))
+            if self.finetuning is not None:
+                found.append(RecoverPhase(training=self.finetuning))
+        return found
 
-def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+
+def _with_phases(full: dict[str, Any]) -> dict[str, Any]:
+    """The content of a recipe with its phases by method, each with its whole training."""
+    phases = full.get("phases")
+    if isinstance(phases, list):
+        named = full.get("methods")
+        name = named[0] if isinstance(named, list) and len(named) == 1 else UNNAMED
+        phases = {name: phases}
+    if not isinstance(phases, Mapping):
+        full.setdefault("methods", ["plain"] if full.get("flow") is None else ["ffr"])
+        phases = {}
+    full.setdefault("methods", list(phases))
+    named = full["methods"] if isinstance(full["methods"], list) else []
+    presets = [one for one in named if isinstance(one, str) and one not in (*SHORT, *phases) and one in PRESETS]
+    phases = {**phases, **{one: _published(one, full) for one in presets}}
+    if not phases:
+        return full
+    full["phases"] = {
+        name: [_filled(one, full) for one in own] if isinstance(own, list) else own for name, own in phases.items()
+    }
+    if set(named) <= set(phases):
+        training = full.get("training")
+        if training is None or isinstance(training, Mapping):
+            full["training"] = {"epochs": 0, **(training or {})}  # nothing trains by it: it is what the phases share
+    return full
+
+
+def _published(method: str, full: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return phases_from(PRESETS[method], full)
+    except FlowpruneError as error:
+        raise ValueError(str(error)) from error
+
+
+def _filled(phase: Any, full: Mapping[str, Any]) -> Any:
+    """A phase with what its training leaves out as the recipe's sections have it."""
+    if not isinstance(phase, Mapping):
+        return phase
+    if phase.get("phase") == "cut":
+        return {"between": full.get("finetuning"), **phase}
+    if phase.get("phase") not in ("train", "recover"):
+        return phase
+    sections = [full.get("training"), full.get("finetuning") if phase["phase"] == "recover" else None]
+    said = [section for section in (*sections, phase.get("training")) if isinstance(section, Mapping)]
+    return {**phase, "training": {key: value for section in said for key, value in section.items()}}
+
+
+def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), method: str | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
         path: the YAML file; the embedded demonstration on digits if None.
         overrides: "section.key=value" each, the value in YAML; a number addresses a list ("networks.0.name=resnet20").
+        method: a preset to run in the place of the recipe's own methods, with its published settings where the recipe has
+            none; with ``path`` None, the preset's short form on digits. "phases.0.training.epochs=3" changes one of its phases.
 
     Raises:
         RecipeError: the file is missing or no YAML, a key is unknown (the nearest is suggested) or a value does not
             fit.
+        UnknownNameError: there is no such method.
 
     Example:
         >>> import flowprune as fp
@@ -268,7 +219,17 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         >>> recipe.name, recipe.training.epochs, recipe.methods
         ('digits', 3, ['ffr'])
     """
-    return read_sections(Recipe, path, overrides, short_keys=["network"])
+    if method is None:
+        return read_sections(Recipe, path, overrides, short_keys=["network"])
+    preset = PRESETS[method]
+    late = [one for one in overrides if one.lstrip().startswith("phases")]
+    content = short_form(preset) if path is None else read_content(path)
+    override(content, [one for one in overrides if one not in late])
+    if path is not None:
+        content = with_method(content, preset)
+    override(content, late)
+    where = f"the short form of {method}" if path is None else where_of(path)
+    return checked_sections(Recipe, content, where, short_keys=["network"])
 
 
 def dump_recipe(recipe: BaseModel, path: str | Path | None = None) -> str:

@@ -38,7 +38,23 @@ def read_sections(
         RecipeError: the file is missing or no YAML, a key is unknown (the nearest is suggested) or a value does not
             fit.
     """
-    where = "the embedded recipe" if path is None else str(path)
+    content = read_content(path, embedded=embedded)
+    override(content, overrides)
+    return checked_sections(schema, content, where_of(path), short_keys)
+
+
+def where_of(path: str | Path | None) -> str:
+    """What a file is called in messages."""
+    return "the embedded recipe" if path is None else str(path)
+
+
+def read_content(path: str | Path | None, *, embedded: str = "digits.yaml") -> dict[str, Any]:
+    """The sections of a YAML file as they stand there, or of the package's own ``recipes/EMBEDDED``.
+
+    Raises:
+        RecipeError: the file is missing, no YAML or no sections.
+    """
+    where = where_of(path)
     try:
         if path is None:
             text = (resources.files("flowprune.studies") / "recipes" / embedded).read_text(encoding="utf-8")
@@ -53,9 +69,17 @@ def read_sections(
         raise RecipeError(f"{where} is no valid YAML: {_one_line(error)}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{where} is no recipe: expected sections (network, data, training, ...)")
-    for override in overrides:
-        _override(content, override)
-    return checked_sections(schema, content, where, short_keys)
+    return content
+
+
+def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set values in place, "section.key=value" each; sections on the way that are missing or null are made.
+
+    Raises:
+        RecipeError: one is not of that form, or there is no such place.
+    """
+    for one in overrides:
+        _override(content, one)
 
 
 def checked_sections(schema: type[Sections], content: Any, where: str, short_keys: Sequence[str] = ()) -> Sections:
@@ -100,14 +124,39 @@ def _override(content: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, schema: type[BaseModel], short_keys: Sequence[str]) -> str:
     """The first complaint, in one line, with the full key."""
     first = error.errors(include_url=False)[0]
-    path = [part for part in first["loc"] if not _is_branch(part)]
+    path, known = _place(schema, first["loc"], short_keys)
     key = ".".join(str(part) for part in path)
     if first["type"] == "extra_forbidden":
         kind = f"key in {'.'.join(map(str, path[:-1]))}:" if len(path) > 1 else "key"
-        return str(UnknownNameError(kind, str(path[-1]), _fields(schema, path[:-1], short_keys)))
+        return str(UnknownNameError(kind, str(path[-1]), known))
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tag, expected = first["ctx"]["discriminator"], first["ctx"].get("expected_tags")
+        wrong = f"{first['ctx']['tag']!r} is none of {expected}" if expected else "is missing; it says what is done"
+        return f"{key}.{tag.strip(chr(39))}: {wrong}"
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
     shown = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _place(
+    schema: type[BaseModel], location: Sequence[str | int], short_keys: Sequence[str]
+) -> tuple[list[str | int], list[str]]:
+    """Pydantic's location as the keys of the file, and the keys that are known where its last one stands."""
+    path: list[str | int] = []
+    here: Any = schema
+    known = [*schema.model_fields, *short_keys]
+    for part in location:
+        sections = _sections_in(here)
+        tagged = [section for section in sections if len(sections) > 1 and _tag(section) == part]
+        if tagged:
+            here = tagged[0]
+        elif not _is_branch(part):
+            path.append(part)
+            known = [name for section in sections for name in section.model_fields]
+            known += short_keys if sections == [schema] else []
+            if isinstance(part, str):
+                here = _below(here, sections, part)
+    return path, known
 
 
 def _is_branch(part: object) -> bool:
@@ -115,23 +164,31 @@ def _is_branch(part: object) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("float", "str", "int"))
 
 
-def _fields(schema: type[BaseModel], path: Sequence[object], short_keys: Sequence[str]) -> list[str]:
-    """The keys that are known at a place in a file."""
-    section: Any = schema
-    for part in path:
-        if isinstance(part, int):
-            continue
-        section = _section_in(section.model_fields[str(part)].annotation)
-    known = list(section.model_fields)
-    return [*known, *short_keys] if section is schema else known
+def _below(annotation: Any, sections: Sequence[type[BaseModel]], key: str) -> Any:
+    """What may stand under a key."""
+    for alternative in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(alternative) is dict:
+            return typing.get_args(alternative)[1]
+    return next((section.model_fields[key].annotation for section in sections if key in section.model_fields), None)
 
 
-def _section_in(annotation: Any) -> Any:
-    """The section type within ``X``, ``X | None`` or ``list[X]``."""
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The section types within ``X``, ``X | None``, ``list[X]`` or ``X | Y``."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation
-    inner = [part for part in typing.get_args(annotation) if part is not type(None)]
-    return _section_in(inner[0])
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [section for part in typing.get_args(annotation) for section in _sections_in(part)]
+
+
+def _tag(section: type[BaseModel]) -> object:
+    """The one value of a key that tells a section from its alternatives."""
+    literal = (
+        typing.get_args(field.annotation) for field in section.model_fields.values() if _is_literal(field.annotation)
+    )
+    return next((values[0] for values in literal if len(values) == 1), None)
+
+
+def _is_literal(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is typing.Literal
 
 
 def _one_line(error: BaseException) -> str:

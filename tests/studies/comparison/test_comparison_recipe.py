@@ -10,7 +10,7 @@ from flowprune import models
 from flowprune.errors import RecipeError
 from flowprune.methods.importance import REGISTRY
 from flowprune.studies.comparison import load_comparison_recipe
-from flowprune.studies.pipeline.criteria import importance_from
+from flowprune.studies.phases.criteria import importance_from
 
 FOLDER = Path(__file__).parents[3] / "recipes"
 SMALL = """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import nn
 from flowprune.artifacts import read_header
 from flowprune.studies.comparison.comparison_recipe import CONTROL, DENSE, SCRATCH, ComparisonRecipe, MethodSection
 from flowprune.studies.comparison.scratch import from_scratch
+from flowprune.studies.phases import RecoverPhase
+from flowprune.studies.pipeline.course import course_of
 from flowprune.studies.pipeline.job import slug
 from flowprune.studies.pipeline.stages import Record, StageNames, Stages
 from flowprune.studies.recipe import BudgetSection, NetworkSection
@@ -73,11 +76,10 @@ def located(network: NetworkSection, data_dir: str | Path | None) -> NetworkSect
 def names_of_cell(recipe: ComparisonRecipe, seed: int, label: str) -> StageNames:
     """How a comparison names the stages of a cell; the dense model is that of its seed, shared by all methods."""
 
-    def name(stage: str, budget: BudgetSection | None) -> str:
+    def name(stage: str, budgets: str | None) -> str:
         if stage == "dense":
             return slug(DENSE, None if recipe.one_dense_model else f"seed{seed}")
-        suffix = "pruned" if stage == "pruned" else None
-        return slug(label, None if budget is None else str(budget), f"seed{seed}", suffix)
+        return slug(label, budgets, f"seed{seed}", None if stage == "finetuned" else stage)
 
     return name
 
@@ -94,25 +96,21 @@ def _from_new_weights(stages: Stages, seed: int, pruned: str) -> nn.Module:
 
 def carried_out(cell: Cell, stages: Stages, recipe: ComparisonRecipe) -> list[Record]:
     """The records of a cell's stages, done now or before."""
-    dense = stages.dense()
+    phases = stages.job.recipe.phases_of("plain")
     if cell.kind == "control":
         assert recipe.finetuning is not None
-        return _named([dense, stages.finetuned(None, _seeded(recipe.finetuning, cell.seed))], cell.label)
-    assert cell.budget is not None and cell.method is not None
-    if cell.kind == "scratch":
-        assert recipe.scratch is not None
-        settings = recipe.scratch.training or recipe.finetuning
-        assert settings is not None
-        pruned = names_of_cell(recipe, cell.seed, cell.method.name)("pruned", cell.budget)
-        done = stages.trained(
-            lambda: _from_new_weights(stages, cell.seed, pruned), cell.budget, _seeded(settings, cell.seed)
-        )
-        return _named([dense, done], cell.label)
-    budget = cell.method.scoped(cell.budget)
-    records = [dense, stages.pruned(budget)]
-    if recipe.finetuning is not None:
-        records.append(stages.finetuned(budget, _seeded(recipe.finetuning, cell.seed)))
-    return _named(records, cell.label)
+        control = RecoverPhase(training=_seeded(recipe.finetuning, cell.seed))
+        return _named([stages.done(stop) for stop in course_of([phases[0], control])], cell.label)
+    course = list(course_of(phases))
+    if cell.kind != "scratch":
+        return _named([stages.done(stop) for stop in course], cell.label)
+    assert recipe.scratch is not None and cell.method is not None
+    settings = recipe.scratch.training or recipe.finetuning
+    assert settings is not None
+    trained = replace(course[-1], phase=RecoverPhase(training=_seeded(settings, cell.seed)))
+    pruned = names_of_cell(recipe, cell.seed, cell.method.name)(course[1].stage, course[1].budgets)
+    start = partial(_from_new_weights, stages, cell.seed, pruned)
+    return _named([stages.done(course[0]), stages.done(trained, start)], cell.label)
 
 
 def _named(records: list[Record], label: str) -> list[Record]:

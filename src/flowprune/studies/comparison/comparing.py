@@ -18,8 +18,8 @@ from flowprune.studies.comparison.cells import Cell, carried_out, cells_of, loca
 from flowprune.studies.comparison.comparison_page import comparison_html
 from flowprune.studies.comparison.comparison_recipe import ComparisonRecipe, comparison_recipe, load_comparison_recipe
 from flowprune.studies.comparison.summary import summarised
+from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.pipeline.chosen_precision import as_begun, measured
-from flowprune.studies.pipeline.criteria import importance_from
 from flowprune.studies.pipeline.job import Job, data_of
 from flowprune.studies.pipeline.run import run_results, threads
 from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT, RunFolder

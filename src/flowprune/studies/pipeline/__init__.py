@@ -6,7 +6,7 @@ smaller parts and should not wait for the rest.
 
 from __future__ import annotations
 
-from flowprune.studies.pipeline.criteria import importance_from
+from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.pipeline.measurement import measured
 from flowprune.studies.pipeline.run_folder import RunFolder
 

@@ -15,6 +15,7 @@ from flowprune.training import Data, TrainingSettings
 from flowprune.training.precision import MeasuredPrecision, measured_precision
 
 Sections = TypeVar("Sections", bound=BaseModel)
+_Change = Callable[[TrainingSettings, tuple[str, ...]], TrainingSettings]
 
 
 def as_begun(recipe: Sections, folder: RunFolder) -> Sections:
@@ -27,7 +28,10 @@ def as_begun(recipe: Sections, folder: RunFolder) -> Sections:
     def kept(settings: TrainingSettings, path: tuple[str, ...]) -> TrainingSettings:
         place: Any = before
         for part in (*path, "precision"):
-            place = place.get(part) if isinstance(place, dict) else None
+            if isinstance(place, list):
+                place = place[int(part)] if int(part) < len(place) else None
+            else:
+                place = place.get(part) if isinstance(place, dict) else None
         known = settings.precision == "auto" and place in ("float32", "bfloat16")
         return settings.model_copy(update={"precision": place}) if known else settings
 
@@ -67,17 +71,20 @@ def measured(
     return _each_training(recipe, settled), found
 
 
-def _each_training(
-    section: Sections,
-    change: Callable[[TrainingSettings, tuple[str, ...]], TrainingSettings],
-    path: tuple[str, ...] = (),
-) -> Sections:
+def _each_training(section: Sections, change: _Change, path: tuple[str, ...] = ()) -> Sections:
     """The section with every training in it, at any depth, as ``change`` of it and its path."""
-    changed: dict[str, BaseModel] = {}
-    for name in type(section).model_fields:
-        held = getattr(section, name)
-        if isinstance(held, TrainingSettings):
-            changed[name] = change(held, (*path, name))
-        elif isinstance(held, BaseModel):
-            changed[name] = _each_training(held, change, (*path, name))
-    return section.model_copy(update=changed)
+    held = {name: getattr(section, name) for name in type(section).model_fields}
+    changed = {name: _changed(one, change, (*path, name)) for name, one in held.items()}
+    return section.model_copy(update={name: one for name, one in changed.items() if one is not held[name]})
+
+
+def _changed(held: Any, change: _Change, path: tuple[str, ...]) -> Any:
+    if isinstance(held, TrainingSettings):
+        return change(held, path)
+    if isinstance(held, BaseModel):
+        return _each_training(held, change, path)
+    if isinstance(held, list):
+        return [_changed(one, change, (*path, str(number))) for number, one in enumerate(held)]
+    if isinstance(held, dict):
+        return {name: _changed(one, change, (*path, str(name))) for name, one in held.items()}
+    return held

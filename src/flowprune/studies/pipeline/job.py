@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from flowprune.engine.measuring import check_finite
-from flowprune.engine.measuring.filter_scales import DEAD_BELOW
-from flowprune.engine.planning import Request
-from flowprune.engine.planning.falling_short import attempts
 from flowprune.errors import RecipeError
-from flowprune.methods.importance import Random
 from flowprune.models import create, takes_classes
-from flowprune.pruning import plan_as_asked
-from flowprune.studies.pipeline.criteria import importance_from
-from flowprune.studies.recipe import BudgetSection, DataSection, NetworkSection, PruningSection, Recipe
+from flowprune.studies.phases import CutPhase
+from flowprune.studies.phases.criteria import importance_from
+from flowprune.studies.recipe import NetworkSection, Recipe
+from flowprune.studies.sections import DataSection
 from flowprune.training import Data, load_data
 
 
@@ -44,49 +41,23 @@ class Job:
         """One image, on the device."""
         return self.data.example_input().to(self.device)
 
-    def request(self, section: PruningSection, budget: BudgetSection) -> Request:
-        """What ``plan`` is asked for: the section's request with, but for a threshold, the recipe's criterion with its images."""
-        request = section.request(budget)
-        if budget.kind == "threshold":
-            return request
-
-        def batches() -> list[tuple[Tensor, Tensor]]:
-            return list(
-                self.data.batches(
-                    "train", batch_size=section.batch_size, count=section.batches, seed=self.recipe.training.seed
-                )
-            )
-
-        criterion = importance_from(section.importance.name, section.importance.options, batches)
-        return replace(request, importance=criterion)
-
-    def macs_left(self, model: nn.Module) -> float:
-        """The share of the model's MACs that a cut of what is dead in it now would leave."""
-        section = self.recipe.pruning
-        dead = BudgetSection(threshold=DEAD_BELOW)
-        asked = dead if section is None else next((b for b in section.budgets if b.kind == "threshold"), dead)
-        request = Request.of(**dead.options()) if section is None else section.request(asked)
-        with attempts():
-            made = plan_as_asked(model, self.example(), request)
-        before, after = made.macs
-        return after / max(1, before)
-
     def check(self) -> None:
         """Find out now, not after hours of training, that something cannot work.
 
-        Builds every network once, runs it on an image, and plans a cut of it by chance to every budget: whether a budget can
-        be met is a matter of the architecture.
+        Builds every network once, runs it on an image, and checks every method's phases on it, up to the first that changes its
+        shapes: whether regularizers can act on it, and, by a cut of chance, whether every budget can be met.
 
         Raises:
             FlowpruneError: of the kind the run would have ended with.
         """
-        recipe = self.recipe
-        section = recipe.pruning
-        if section is not None:
-            importance_from(section.importance.name, section.importance.options, list)
-            for budget in section.budgets:
-                section.request(budget)
-        for network in recipe.networks:
+        courses = [self.recipe.phases_of(method) for method in self.recipe.methods]
+        for phase in (phase for phases in courses for phase in phases):
+            if isinstance(phase, CutPhase):
+                if not phase.by_outcome:
+                    importance_from(phase.importance.name, phase.importance.options, list)
+                for budget in phase.budgets:
+                    phase.request(budget)
+        for network in self.recipe.networks:
             model = self.build(network)
             check_finite(model)
             logits = _try_forward(model, self.example(), network.name)
@@ -95,12 +66,15 @@ class Job:
                     f"networks: {network.name} gives an output of shape {list(logits.shape)}, {self.data.name} needs "
                     f"[images, {self.data.classes}]; set its classes"
                 )
-            if recipe.flow is not None and recipe.flow.target_macs is not None:
-                self.macs_left(model)
-            for budget in section.budgets if section is not None else ():
-                if section is not None and budget.kind in ("macs", "params", "channels"):
-                    with attempts():
-                        plan_as_asked(model, self.example(), replace(section.request(budget), importance=Random()))
+            checked: list[object] = []
+            for phases in courses:
+                for number, phase in enumerate(phases):
+                    following = next((other for other in phases[number:] if isinstance(other, CutPhase)), None)
+                    if (phase, following) not in checked:
+                        phase.check(model, self.example(), following)
+                        checked.append((phase, following))
+                    if phase.changes_shape:
+                        break
 
 
 def data_of(section: DataSection, data_dir: str | Path | None, seed: int) -> Data:

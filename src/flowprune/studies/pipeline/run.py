@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from flowprune.artifacts.atomic_write import replacing
 from flowprune.reporting import environment, write_report
 from flowprune.studies.pipeline.chosen_precision import as_begun, measured
+from flowprune.studies.pipeline.course import course_of
 from flowprune.studies.pipeline.job import Job, data_of
 from flowprune.studies.pipeline.run_folder import MODEL, REPORT, RunFolder
 from flowprune.studies.pipeline.stages import Record, Stages, names_of_run
@@ -93,14 +94,9 @@ def run(
 
 def _stages_in_order(stages: Stages, recipe: Recipe, wait: Callable[[], None]) -> Iterator[Record]:
     wait()
-    yield stages.dense()
-    for budget in recipe.pruning.budgets if recipe.pruning is not None else ():
+    for stop in course_of(recipe.phases_of(stages.method)):
+        yield stages.done(stop)
         wait()
-        yield stages.pruned(budget)
-        if recipe.finetuning is not None:
-            wait()
-            yield stages.finetuned(budget, recipe.finetuning)
-    wait()
 
 
 def run_results(recipe: Recipe, records: Sequence[Record], seconds: float) -> dict[str, Any]:
@@ -133,11 +129,10 @@ def _best_known(recipe: Recipe) -> str:
     """
     method = "ffr" if "ffr" in recipe.methods else recipe.methods[0]
     name = names_of_run(recipe.networks[0], method)
-    if recipe.pruning is None:
-        return name("dense", None)
-    budgets = recipe.pruning.budgets
-    budget = next((budget for budget in budgets if budget.kind == "macs"), budgets[0])
-    return name("finetuned" if recipe.finetuning is not None else "pruned", budget)
+    course = list(course_of(recipe.phases_of(method)))
+    ends = [stop for stop in course if all(other.before is not stop for other in course)]
+    end = next((stop for stop in ends if "macs=" in (stop.budgets or "")), ends[0])
+    return name(end.stage, end.budgets)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from flowprune.artifacts.atomic_write import write_text
 from flowprune.errors import ArtifactError, OutputError
@@ -117,7 +117,7 @@ class RunFolder:
     def _check_same(self, recipe: BaseModel) -> None:
         file = self.path / RECIPE
         try:
-            before = yaml.safe_load(file.read_text(encoding="utf-8"))
+            before = _in_todays_words(yaml.safe_load(file.read_text(encoding="utf-8")), type(recipe))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise OutputError(f"cannot read {file}; start anew with --overwrite") from error
         now = yaml.safe_load(dump_recipe(recipe))
@@ -137,6 +137,14 @@ class RunFolder:
         for artifact in (self.path / _MODELS).glob("*.fp"):
             artifact.unlink()
         shutil.rmtree(self.path / _STAGES, ignore_errors=True)
+
+
+def _in_todays_words(content: Any, schema: type[BaseModel]) -> Any:
+    """A recipe as an earlier version wrote it, with the keys it did not know yet as they were meant."""
+    try:
+        return yaml.safe_load(dump_recipe(schema.model_validate(content)))
+    except ValidationError:
+        return content
 
 
 def _first_difference(before: Any, now: Any, key: str = "") -> str | None:

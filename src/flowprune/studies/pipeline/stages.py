@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from flowprune.artifacts import load, save
-from flowprune.methods.regularizers.feature_flow import FeatureFlow
-from flowprune.pruning import plan_as_asked, prune
-from flowprune.studies.pipeline.cuts_in_steps import prune_with_training
+from flowprune.engine.interfaces import Outcome
+from flowprune.studies.phases.outcome_file import read_outcome, write_outcome
+from flowprune.studies.phases.working import Done, Work
+from flowprune.studies.pipeline.course import Stop
 from flowprune.studies.pipeline.job import Job, slug
 from flowprune.studies.pipeline.measurement import flow_profile, measured
 from flowprune.studies.pipeline.run_folder import RunFolder
-from flowprune.studies.recipe import BudgetSection, NetworkSection
-from flowprune.training import TrainingSettings, evaluate, train
+from flowprune.studies.recipe import NetworkSection
 
 Record = dict[str, Any]
 Say = Callable[[str], None]
-StageNames = Callable[[str, BudgetSection | None], str]
-"""("dense", "pruned" or "finetuned", the budget or None) -> the name of the stage's files."""
+StageNames = Callable[[str, str | None], str]
+"""("dense", "pruned", "finetuned" or another stage, its budgets in words or None) -> the name of the stage's files."""
+
+_OUTCOME = "outcome.safetensors"
 
 
 def names_of_run(network: NetworkSection, method: str) -> StageNames:
     """How a run names the stages of one network trained by one method."""
 
-    def name(stage: str, budget: BudgetSection | None) -> str:
-        suffix = "pruned" if stage == "pruned" else None
-        return slug(network.name, method, str(budget) if budget is not None else "dense", suffix)
+    def name(stage: str, budgets: str | None) -> str:
+        suffix = None if stage == "finetuned" and budgets is not None else stage
+        return slug(network.name, method, budgets, suffix)
 
     return name
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one network trained by one method.
+    """The stages of one network under one method.
 
     ``name`` says under which names their files lie: stages that are named alike are one, done once.
 
@@ -54,130 +56,97 @@ class Stages:
     progress: bool
     say: Say
 
-    def dense(self) -> Record:
-        """Train from the seed's starting weights, with the flow penalty or without."""
-        return self._once("dense", None, self._train)
+    def done(self, stop: Stop, start: Callable[[], nn.Module] | None = None) -> Record:
+        """The record of a stage, done now or before.
 
-    def pruned(self, budget: BudgetSection) -> Record:
-        """Cut the trained network to a budget."""
-        return self._once("pruned", budget, lambda: self._prune(budget))
-
-    def finetuned(self, budget: BudgetSection | None, settings: TrainingSettings) -> Record:
-        """Train what was cut again, without any penalty; without a budget the dense model, as a control."""
-        stage = "dense" if budget is None else "pruned"
-        return self.trained(lambda: self._model_of(stage, budget), budget, settings)
-
-    def trained(
-        self, start: Callable[[], nn.Module], budget: BudgetSection | None, settings: TrainingSettings
-    ) -> Record:
-        """Train what ``start`` gives, without any penalty, in the place of what was cut."""
-        return self._once("finetuned", budget, lambda: self._trained(start(), budget, settings))
-
-    def _once(self, stage: str, budget: BudgetSection | None, work: Callable[[], tuple[nn.Module, Record]]) -> Record:
-        name = self.name(stage, budget)
-        title = f"{self.network.name} · {self.method} · {_VERBS[stage]}" + (f" ({budget})" if budget else "")
+        Args:
+            stop: which, of the method's course.
+            start: gives the model it begins with; what the stop before it left, or the network itself, if None.
+        """
+        name = self.name(stop.stage, stop.budgets)
+        title = f"{self.network.name} · {self.method} · {stop.phase.verb}"
+        title += f" ({stop.budgets})" if stop.budgets else ""
         record = self.folder.finished(name)
         if record is not None:
             self.say(f"{title}: done before")
             return record
         began = time.perf_counter()
-        model, found = work()
-        row = {
-            "network": self.network.name,
-            "method": self.method,
-            "stage": stage,
-            "budget": str(budget) if budget is not None else None,
-            "top1": found.pop("top1"),
-            **found.pop("extra", {}),
-            **measured(model, self.job.example()),
-        }
-        dense = self.folder.finished(self.name("dense", None)) if budget is not None else None
-        row["filters_removed"] = None if dense is None else dense["row"]["filters"] - row["filters"]
-        record = {"row": row, **found, "seconds": time.perf_counter() - began}
+        model = self.model_before(stop) if start is None else start()
+        done = stop.phase.carried_out(model, self._work(stop), stop.budget)
+        record = self._record(stop, done)
+        record["seconds"] = time.perf_counter() - began
+        row = record["row"]
         if self.folder.writes:
-            save(model, self.folder.model(name), notes=self._notes(row["top1"]))
+            save(done.model, self.folder.model(name), notes=self._notes(row["top1"]))
+            if done.outcome is not None:
+                self.folder.stage(name).mkdir(parents=True, exist_ok=True)
+                write_outcome(done.outcome, self.folder.stage(name) / _OUTCOME)
         self.folder.finish(name, record)
-        removed = f", {row['filters_removed']} filters removed" if budget is not None else ""
+        removed = f", {row['filters_removed']} filters removed" if row["filters_removed"] is not None else ""
         self.say(
             f"{title}: {row['top1']:.2f} % top-1, {row['dead_filters']} of {row['filters']} filters dead{removed} "
             f"({record['seconds']:.0f} s)"
         )
         return record
 
-    def _train(self) -> tuple[nn.Module, Record]:
-        recipe = self.job.recipe
-        model = self.job.build(self.network)
-        section = recipe.flow if self.method == "ffr" else None
-        flow_options = None if section is None else section.options(recipe.training.epochs)
-        by_macs = section is not None and section.target_macs is not None
-        with FeatureFlow(model, **flow_options) if flow_options is not None else nullcontext() as flow:
-            result = train(
-                model,
-                self.job.data,
-                recipe.training,
-                run_folder=self.folder.stage(self.name("dense", None)),
-                regularizer=flow,
-                macs_left=(lambda: self.job.macs_left(model)) if by_macs else None,
-                resume=True,
-                progress=self.progress,
-                title=f"{self.network.name} {self.method}",
-            )
-            coefficients = None if flow is None else flow.coefficients
-        return model, {
-            "top1": result.top1,
-            "extra": {"best_top1": result.best_top1},
-            "history": result.history,
-            "coefficients": coefficients,
-            "flow": flow_profile(model, self.job.data),
-        }
-
-    def _prune(self, budget: BudgetSection) -> tuple[nn.Module, Record]:
-        section = self.job.recipe.pruning
-        assert section is not None
-        model = self._model_of("dense", None)
-        request = self.job.request(section, budget)
-        if section.steps == 1:
-            made = plan_as_asked(model, self.job.example(), request)
-            small = prune(model, made)
-        else:
-            name = self.name("pruned", budget)
-            small, made = prune_with_training(
-                model,
-                self.job.example(),
-                request,
-                steps=section.steps,
-                settings=section.between or self.job.recipe.finetuning,
-                data=self.job.data,
-                run_folder=lambda step: self.folder.stage(f"{name}-step{step}"),
-                title=f"{self.network.name} {self.method} {budget}",
-                progress=self.progress,
-            )
-        return small, {
-            "top1": evaluate(small, self.job.data).top1,
-            "channels": [
-                {"layer": layer.layer, "dense": layer.channels[0], "kept": layer.channels[1]} for layer in made.layers
-            ],
-            "plan": made.summary(),
-        }
-
-    def _trained(
-        self, model: nn.Module, budget: BudgetSection | None, settings: TrainingSettings
-    ) -> tuple[nn.Module, Record]:
-        """Train a model without any penalty; the model and the record's beginning."""
-        result = train(
-            model,
-            self.job.data,
-            settings,
-            run_folder=self.folder.stage(self.name("finetuned", budget)),
-            resume=True,
-            progress=self.progress,
-            title=" ".join(filter(None, (self.network.name, self.method, str(budget or "")))),
-        )
-        return model, {"top1": result.top1, "extra": {"best_top1": result.best_top1}, "history": result.history}
-
-    def _model_of(self, stage: str, budget: BudgetSection | None) -> nn.Module:
-        path = self.folder.model(self.name(stage, budget))
+    def model_after(self, stop: Stop) -> nn.Module:
+        """The model that a stage left, on the job's device."""
+        path = self.folder.model(self.name(stop.stage, stop.budgets))
         return load(path, model=self.job.build(self.network)).to(self.job.device)
+
+    def model_before(self, stop: Stop) -> nn.Module:
+        """The model that a stage begins with: what the one before it left, or the network with the seed's starting weights."""
+        return self.job.build(self.network) if stop.before is None else self.model_after(stop.before)
+
+    def _work(self, stop: Stop) -> Work:
+        whole = stop.dense
+        return Work(
+            data=self.job.data,
+            device=self.job.device,
+            seed=self.job.recipe.training.seed,
+            folder=self.folder.stage(self.name(stop.stage, stop.budgets)),
+            title=" ".join(filter(None, (self.network.name, self.method, stop.budgets))),
+            progress=self.progress,
+            outcome=self._outcome_before(stop),
+            next_cut=stop.next_cut,
+            whole=None if whole is None else partial(self.model_after, whole),
+        )
+
+    def _outcome_before(self, stop: Stop) -> Outcome | None:
+        """What the last of the trainings before it decided, of weights that have the same shapes still."""
+        here = stop.before
+        while here is not None and not here.phase.changes_shape:
+            found = read_outcome(self.folder.stage(self.name(here.stage, here.budgets)) / _OUTCOME)
+            if found is not None:
+                return found
+            here = here.before
+        return None
+
+    def _record(self, stop: Stop, done: Done) -> Record:
+        found = dict(done.found)
+        row = {
+            "network": self.network.name,
+            "method": self.method,
+            "stage": stop.stage,
+            "budget": stop.budgets,
+            "top1": found.pop("top1"),
+            **found.pop("extra", {}),
+            **measured(done.model, self.job.example()),
+        }
+        row["filters_removed"] = self._filters_at_first(stop) - row["filters"] if stop.is_smaller else None
+        if stop.stage.startswith("dense"):
+            found["flow"] = flow_profile(done.model, self.job.data)
+        return {"row": row, **found}
+
+    def _filters_at_first(self, stop: Stop) -> int:
+        """The filters of the network before anything was cut."""
+        first = stop
+        while first.before is not None:
+            first = first.before
+        record = None if first.phase.changes_shape else self.folder.finished(self.name(first.stage, first.budgets))
+        if record is not None:
+            return int(record["row"]["filters"])
+        return int(measured(self.job.build(self.network), self.job.example())["filters"])
 
     def _notes(self, top1: float) -> Record:
         data = self.job.recipe.data
@@ -186,6 +155,3 @@ class Stages:
             "data": data.model_dump(mode="json", include={"name", "normalize", "size"}),
             "top1": top1,
         }
-
-
-_VERBS = {"dense": "train", "pruned": "prune", "finetuned": "fine-tune"}

@@ -15,7 +15,7 @@ from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.planning import CoupledModel
 from flowprune.methods.importance import REGISTRY
 from flowprune.pruning import plan, prune
-from flowprune.studies.pipeline.criteria import importance_from
+from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.toy.network import HIDDEN_LAYERS, accuracy, trained
 from flowprune.studies.toy.plane_points import NAMES, Points, points
 

@@ -1,0 +1,18 @@
+"""The phases a recipe is made of: one file each, its section of the recipe and how it is carried out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from flowprune.studies.phases.cut_phase import CutPhase
+from flowprune.studies.phases.recover_phase import RecoverPhase
+from flowprune.studies.phases.train_phase import TrainPhase
+
+Phase = TrainPhase | CutPhase | RecoverPhase
+
+AnyPhase = Annotated[Phase, Field(discriminator="phase")]
+"""A phase as a recipe has it; the key ``phase`` says which."""
+
+__all__ = ["AnyPhase", "CutPhase", "Phase", "RecoverPhase", "TrainPhase"]

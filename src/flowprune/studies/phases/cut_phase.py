@@ -1,0 +1,100 @@
+"""A phase that cuts channels out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from flowprune.engine.planning import Request
+from flowprune.engine.planning.falling_short import attempts
+from flowprune.errors import RecipeError
+from flowprune.methods.importance import Random
+from flowprune.pruning import plan_as_asked, prune
+from flowprune.studies.phases.criteria import importance_from
+from flowprune.studies.phases.cuts_in_steps import prune_with_training
+from flowprune.studies.phases.working import Done, Work
+from flowprune.studies.sections import BudgetSection, PruningSection
+from flowprune.training import evaluate
+
+OUTCOME = "outcome"
+"""As a criterion: what the training before has found its filters to be worth."""
+
+
+class CutPhase(PruningSection):
+    """Cut the network, to each budget by itself; the phases after it follow every one.
+
+    Attributes:
+        budgets: the targets; none, where the training before this phase decided what leaves.
+        importance: the criterion; "outcome" asks the training before this phase what its filters are worth.
+    """
+
+    budgets: list[BudgetSection] = Field(default_factory=list)
+    phase: Literal["cut"] = "cut"
+    stage: ClassVar[str] = "pruned"
+    verb: ClassVar[str] = "prune"
+    changes_shape: ClassVar[bool] = True
+
+    def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
+        """Plan a cut by chance to every budget: whether it can be met is a matter of the architecture."""
+        for budget in self.budgets:
+            if budget.kind in ("macs", "params", "channels"):
+                with attempts():
+                    plan_as_asked(model, example, replace(self.request(budget), importance=Random()))
+
+    @property
+    def by_outcome(self) -> bool:
+        """Whether it is the training before that says what leaves, or what it is worth."""
+        return not self.budgets or self.importance.name == OUTCOME
+
+    def asked(self, budget: BudgetSection | None, work: Work) -> Request:
+        """What ``plan`` is asked for: the section's request with, but for a threshold, its criterion with its images.
+
+        Raises:
+            RecipeError: a training was to decide what leaves, and did not.
+        """
+        if self.by_outcome:
+            if work.outcome is None:
+                raise RecipeError(
+                    f"{work.title}: no training before this cut decided what leaves; give it budgets and an importance, or the "
+                    "training a regularizer that decides"
+                )
+            return self.request(budget, work.outcome)
+        assert budget is not None
+        request = self.request(budget)
+        if budget.kind == "threshold":
+            return request
+
+        def batches() -> list[tuple[Tensor, Tensor]]:
+            drawn = work.data.batches("train", batch_size=self.batch_size, count=self.batches, seed=work.seed)
+            return list(drawn)
+
+        return replace(request, importance=importance_from(self.importance.name, self.importance.options, batches))
+
+    @property
+    def targets(self) -> tuple[BudgetSection | None, ...]:
+        """Each is carried out by itself, on the same model."""
+        return tuple(self.budgets) or (None,)
+
+    def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
+        """A smaller model; with several steps, trained between them."""
+        request = self.asked(budget, work)
+        if self.steps == 1:
+            made = plan_as_asked(model, work.example(), request)
+            small = prune(model, made)
+        else:
+            small, made = prune_with_training(
+                model,
+                work.example(),
+                request,
+                steps=self.steps,
+                settings=self.between,
+                data=work.data,
+                run_folder=lambda step: work.folder.with_name(f"{work.folder.name}-step{step}"),
+                title=work.title,
+                progress=work.progress,
+            )
+        kept = [{"layer": layer.layer, "dense": layer.channels[0], "kept": layer.channels[1]} for layer in made.layers]
+        return Done(small, {"top1": evaluate(small, work.data).top1, "channels": kept, "plan": made.summary()})

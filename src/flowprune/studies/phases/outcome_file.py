@@ -1,0 +1,45 @@
+"""What a training decided, as a file: the phases after it may come in another process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from flowprune.artifacts.atomic_write import replacing
+from flowprune.engine.interfaces import Outcome
+from flowprune.errors import ArtifactError
+
+_TENSORS = ("leaves", "scores", "masks", "bits", "weights")
+
+
+def write_outcome(outcome: Outcome, path: Path) -> None:
+    """Write ``outcome``: its tensors by kind and name, the replacements beside them."""
+    said = {kind: value for kind in _TENSORS if (value := getattr(outcome, kind)) is not None}
+    tensors = {f"{kind}/{name}": tensor.detach().cpu().clone() for kind in said for name, tensor in said[kind].items()}
+    named = {f"replacements/{name}": other for name, other in (outcome.replacements or {}).items()}
+    kinds = [*said, *(["replacements"] if outcome.replacements is not None else [])]
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"kinds": " ".join(kinds), **named})
+
+
+def read_outcome(path: Path) -> Outcome | None:
+    """The outcome in a file; None if there is no file.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, str] = file.metadata()
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            said: dict[str, dict[str, object]] = {kind: {} for kind in about["kinds"].split()}
+            for name, value in [*found.items(), *((name, about[name]) for name in about if name != "kinds")]:
+                kind, _, rest = name.partition("/")
+                said[kind][rest] = value
+            return Outcome(**said)  # type: ignore[arg-type]
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged; remove the folder it is in to do this stage again") from error

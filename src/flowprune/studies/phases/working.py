@@ -1,0 +1,57 @@
+"""What a phase is given to work with, and what it hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flowprune.engine.interfaces import Outcome
+from flowprune.studies.sections import PruningSection
+from flowprune.training import Data
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a phase is given besides the model that the phase before it left.
+
+    Attributes:
+        data: the recipe's images.
+        device: where the model lies.
+        seed: of the run; draws the images that criteria look at.
+        folder: where the phase keeps its state, from which it goes on after an interruption. The folders of trainings between the
+            cuts of one phase are named like it, with ``-step1`` and so on behind.
+        title: of progress bars.
+        progress: show them.
+        outcome: what the training before this phase decided, of a model of the same shape; None where nothing was.
+        next_cut: how a cut that follows is made, for what is steered by the MACs that it would leave.
+        whole: the network as it was before it was last cut, for recoveries that learn from it; None where it was not cut.
+    """
+
+    data: Data
+    device: torch.device
+    seed: int
+    folder: Path
+    title: str
+    progress: bool
+    outcome: Outcome | None = None
+    next_cut: PruningSection | None = None
+    whole: Callable[[], nn.Module] | None = None
+
+    def example(self) -> Tensor:
+        """One image, on the device."""
+        return self.data.example_input().to(self.device)
+
+
+class Done(NamedTuple):
+    """What a phase leaves."""
+
+    model: nn.Module
+    found: dict[str, Any]
+    """The beginning of its record: ``top1``, and what only this kind of phase has to say; ``extra`` goes into the row."""
+    outcome: Outcome | None = None
+    """What was decided here, for the phases after this one."""

@@ -1,0 +1,108 @@
+"""From a preset to a recipe: its short form on digits, or its published phases with a recipe's network, data and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowprune.errors import RecipeError
+from flowprune.methods.presets import Preset
+from flowprune.studies.recipe_file import read_content
+
+KEEP, CUT = "$keep", "$cut"
+"""Holes in a preset's options: the share that the budget keeps, and that it takes away."""
+
+
+def short_form(preset: Preset) -> dict[str, Any]:
+    """The content of a recipe that runs a preset on the embedded digits, in about a minute."""
+    content = {"name": preset.name, **read_content(None, embedded="short.yaml"), "methods": [preset.name]}
+    for key, value in preset.short.items():
+        content[key] = {**_section(content, key), **value} if isinstance(value, Mapping) else value
+    return content
+
+
+def with_method(content: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
+    """The content of a recipe with this method in the place of its own.
+
+    Raises:
+        RecipeError: as ``phases_from``.
+    """
+    return {**content, "methods": [preset.name], "phases": phases_from(preset, content)}
+
+
+def phases_from(preset: Preset, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The published phases of a preset, with what a recipe says in its sections.
+
+    Keys that the recipe writes count: those of ``training`` in the first training, of ``pruning`` in the cuts (but for the
+    criterion where the preset has one of its own), of ``finetuning`` in the recoveries; ``finetuning: null`` leaves these out.
+    What neither says is as in the recipe's ``training``. ``budgets: null`` in the preset stands for the recipe's budgets.
+
+    Args:
+        preset: the system.
+        content: of a recipe, as it was read.
+
+    Raises:
+        RecipeError: it says no budget, or one that the preset cannot be asked for, or several where the preset trains towards one.
+    """
+    budgets = _budgets(preset, content)
+    found: list[dict[str, Any]] = []
+    first = next(number for number, phase in enumerate(preset.phases) if phase.get("phase") == "train" or number == 0)
+    for number, phase in enumerate(preset.phases):
+        full = dict(phase)
+        if number == first and phase.get("phase") == "train":
+            full["training"] = {**phase.get("training", {}), **_section(content, "training")}
+        elif phase.get("phase") == "recover":
+            if "finetuning" in content and content["finetuning"] is None:
+                continue
+            full["training"] = {**phase.get("training", {}), **_section(content, "finetuning")}
+        elif phase.get("phase") == "cut":
+            own = {"importance", "budgets"} & set(phase)
+            full |= {key: value for key, value in _section(content, "pruning").items() if key not in own}
+        if full.get("budgets", ()) is None:
+            full["budgets"] = budgets
+        found.append(_filled(full, preset, budgets))
+    return found
+
+
+def _budgets(preset: Preset, content: Mapping[str, Any]) -> list[Any]:
+    """The budgets that the recipe's section ``pruning`` has; none where it has no such section."""
+    budgets = _section(content, "pruning").get("budgets")
+    needed = any(
+        (phase.get("phase") == "cut" and "budgets" not in phase) or phase.get("budgets", 0) is None
+        for phase in preset.phases
+    )
+    if not isinstance(budgets, list) or not budgets:
+        if needed:
+            example = {"weights": "{weights: 0.5}", "bytes": "{bytes: 0.1}"}.get(preset.takes[0], "{macs: 0.5}")
+            raise RecipeError(
+                f"the method {preset.name} must know what to keep: give the recipe a section pruning: {{budgets: [{example}]}}"
+            )
+        return []
+    for budget in budgets:
+        kinds = [kind for kind in budget if kind != "scope"] if isinstance(budget, Mapping) else []
+        wrong = next((kind for kind in kinds if kind not in preset.takes), None)
+        if wrong is not None:
+            can = f"only for {', '.join(preset.takes)}" if preset.takes else "for none: it keeps what it keeps"
+            raise RecipeError(f"the method {preset.name} cannot be asked for a budget of {wrong}, {can}")
+    return budgets
+
+
+def _filled(value: Any, preset: Preset, budgets: list[Any]) -> Any:
+    """A phase with numbers in its holes."""
+    if isinstance(value, dict):
+        return {key: _filled(one, preset, budgets) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, preset, budgets) for one in value]
+    if value not in (KEEP, CUT):
+        return value
+    shares = [share for budget in budgets for key, share in budget.items() if key != "scope"]
+    if len(shares) != 1 or not isinstance(shares[0], float):
+        raise RecipeError(
+            f"the method {preset.name} trains towards one budget, a share such as {{macs: 0.5}}; leave one such in pruning.budgets"
+        )
+    return shares[0] if value == KEEP else 1 - shares[0]
+
+
+def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name)
+    return dict(section) if isinstance(section, Mapping) else {}
