@@ -21,7 +21,7 @@ BUILDS_ON = {
     "engine": "errors old_paths",
     "methods": "errors old_paths registry engine",
     "models": "errors engine",
-    "artifacts": "errors old_paths engine models",
+    "artifacts": "errors registry old_paths engine methods models",
     "pruning": VERBS,
     "explanation": VERBS,
     "training": "errors engine methods artifacts",
