@@ -16,7 +16,7 @@ from flowprune.engine.interfaces import Allocator, Importance, Outcome
 from flowprune.engine.measuring import check_finite, filter_scales
 from flowprune.engine.planning import CoupledModel, Request, Selection, assemble, select
 from flowprune.engine.planning.exemptions import Frozen, Ignored
-from flowprune.engine.planning.falling_short import attempts, warn_if_short, why_it_stays
+from flowprune.engine.planning.falling_short import attempts, warn_if_short, what_stays_is_said
 from flowprune.engine.planning.garbage_collection import collector_paused
 from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
@@ -27,7 +27,7 @@ from flowprune.engine.signatures import Branches, Heads, Inputs, Scope
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.surgery import cut, cut_optimizer
 from flowprune.engine.surgery.beside_forward import follow_other_methods
-from flowprune.errors import BudgetError, CertificateError, UnreachableBudgetError
+from flowprune.errors import BudgetError, CertificateError
 from flowprune.methods.importance import Random
 
 Finetune = Callable[[nn.Module, int], nn.Module | None]
@@ -175,14 +175,11 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
             f"{coupled.last_refusal}"
         )
 
-    try:
-        if request.budget.kind == "latency":
-            found = within_latency(model, inputs, request.budget, planned, partial(cut, model), request.backend)
-        else:
-            found = planned(request.budget)
-    except UnreachableBudgetError as error:
-        stays = why_it_stays(coupled.coupling.frozen, bool(coupled.coupling.groups))
-        raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
+    with what_stays_is_said(coupled.coupling):
+        timed = partial(
+            within_latency, model, inputs, planned=planned, carried_out=partial(cut, model), backend=request.backend
+        )
+        found = (timed if request.budget.kind == "latency" else planned)(budget=request.budget)
     if request.budget.kind in ("threshold", "channels", "outcome"):  # the others are met, or have raised
         warn_if_short(found, request.budget)
     return follow_other_methods(model, inputs, found, coupled.graph, request.also)
