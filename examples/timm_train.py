@@ -10,6 +10,7 @@ scikit-learn's digits; put your own ``create_dataset`` and ``create_loader`` in 
 from __future__ import annotations
 
 import argparse
+import json  # flow
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -28,10 +29,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import flowprune as fp  # flow
+from flowprune.integrations.session import Session  # flow
 
 
 def parser() -> argparse.ArgumentParser:
-    """Options named as those of timm's own script, and four for the flow."""
+    """Options named as those of timm's own script, and those for the flow."""
     options = argparse.ArgumentParser(description="Train a timm model on digits with feature flow regularization.")
     options.add_argument("--model", default="test_resnet")
     options.add_argument("--epochs", type=int, default=10)
@@ -51,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--resume", type=Path, help="a checkpoint of this script")
     options.add_argument("--stop-after", type=int, help="leave after this many epochs, as if killed")
     options.add_argument("--flow", metavar="5%", help="strength: a share of the loss")  # flow
+    options.add_argument("--regularizers", type=json.loads, default={}, help='others: {"wgsef": {"keep": 0.5}}')  # flow
     options.add_argument("--target-dead", type=float, help="steer the strength to this share of dead filters")  # flow
     options.add_argument("--keep-macs", type=float, help="in the end, prune to this share of the MACs")  # flow
     return options
@@ -75,7 +78,7 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     loss_fn: nn.Module,
     args: argparse.Namespace,
-    flow: fp.FeatureFlow | None,  # flow
+    session: Session | None,  # flow
     loss_scaler: NativeScaler | None = None,
     model_ema: ModelEmaV3 | None = None,
     mixup_fn: Mixup | None = None,
@@ -94,8 +97,8 @@ def train_one_epoch(
         together = min(args.grad_accum_steps, len(loader) - index // args.grad_accum_steps * args.grad_accum_steps)
         with autocast(args):
             loss = loss_fn(model(images), target)
-            if flow is not None:  # flow
-                loss = loss + flow.penalty()  # flow
+            if session is not None:  # flow
+                loss = loss + session.penalty(loss.detach(), batch=(images, target))  # flow
         losses.update(loss.item(), images.shape[0])
         loss = loss / together
         if loss_scaler is not None:
@@ -140,22 +143,27 @@ def main(arguments: Sequence[str] | None = None) -> nn.Module:
     loss_scaler = NativeScaler(device=args.device) if args.amp == "float16" else None
     model_ema = ModelEmaV3(model, decay=0.99) if args.model_ema else None
 
-    flow = None  # flow
-    if args.flow is not None:  # flow
-        epochs = num_epochs if args.target_dead is not None else None  # flow
-        flow = fp.FeatureFlow(model, args.flow, target_dead=args.target_dead, epochs=epochs)  # flow
-
+    training = digits(training=True)
+    state = None  # flow
     start_epoch = 0
     if args.resume is not None:
         start_epoch = resume_checkpoint(model, str(args.resume), optimizer, loss_scaler) or 0
         checkpoint = torch.load(args.resume, map_location=args.device, weights_only=True)
         if model_ema is not None:
             model_ema.module.load_state_dict(checkpoint["state_dict_ema"])
-        if flow is not None:  # flow
-            flow.load_state_dict(checkpoint["flow"])  # flow
+        state = checkpoint.get("regularizers")  # flow
         lr_scheduler.step(start_epoch)
 
-    training = digits(training=True)
+    session = None  # flow
+    example = training[0][0][None].to(args.device)  # flow
+    methods = {name: {"inputs": example, **options} for name, options in args.regularizers.items()}  # flow
+    if args.flow is not None:  # flow
+        methods["ffr"] = {"gradient": args.flow, "target_dead": args.target_dead}  # flow
+    if methods:  # flow
+        session = Session(model, methods, epochs=num_epochs, state=state)  # flow
+        steps = -(-(len(training) // args.batch_size) // args.grad_accum_steps)  # flow
+        session.begin(optimizer, steps=steps)  # flow
+
     for epoch in range(start_epoch, num_epochs):
         random_seed(args.seed, epoch + 1)
         loader = DataLoader(training, batch_size=args.batch_size, shuffle=True, drop_last=True)
@@ -165,33 +173,35 @@ def main(arguments: Sequence[str] | None = None) -> nn.Module:
             optimizer,
             loss_fn,
             args,
-            flow=flow,  # flow
+            session=session,  # flow
             loss_scaler=loss_scaler,
             model_ema=model_ema,
             mixup_fn=mixup_fn,
         )
         lr_scheduler.step(epoch + 1)
+        if session is not None:  # flow
+            session.end_epoch(epoch + 1)  # flow
         report = f"epoch {epoch}: loss {loss:.4f}, top-1 {validate(model, args):.2f} %"
-        if flow is not None:  # flow
-            dead = flow.epoch_end().get("dead_share")  # flow
+        if session is not None:  # flow
+            dead = session.metrics.get("dead_share")  # flow
             report += "" if dead is None else f", {dead:.1%} of the filters are dead"  # flow
         print(report)
         if args.output is not None:
             args.output.mkdir(parents=True, exist_ok=True)
-            state = {"epoch": epoch, "version": 2, "arch": args.model, "state_dict": model.state_dict()}
-            state["optimizer"] = optimizer.state_dict()
+            saved = {"epoch": epoch, "version": 2, "arch": args.model, "state_dict": model.state_dict()}
+            saved["optimizer"] = optimizer.state_dict()
             if loss_scaler is not None:
-                state[loss_scaler.state_dict_key] = loss_scaler.state_dict()
+                saved[loss_scaler.state_dict_key] = loss_scaler.state_dict()
             if model_ema is not None:
-                state["state_dict_ema"] = model_ema.module.state_dict()
-            if flow is not None:  # flow
-                state["flow"] = flow.state_dict()  # flow
-            torch.save(state, args.output / f"checkpoint-{epoch}.pth.tar")
+                saved["state_dict_ema"] = model_ema.module.state_dict()
+            if session is not None:  # flow
+                saved["regularizers"] = session.state_dict()  # flow
+            torch.save(saved, args.output / f"checkpoint-{epoch}.pth.tar")
         if args.stop_after is not None and epoch + 1 >= args.stop_after:
             break
 
-    if flow is not None:  # flow
-        flow.close()  # flow
+    if session is not None:  # flow
+        session.close()  # flow
     if args.keep_macs is not None:  # flow
         plan = fp.plan(model, training[0][0][None], importance=fp.importance.L2(), macs=args.keep_macs)  # flow
         print(plan)  # flow

@@ -14,13 +14,26 @@ are the outer loop, so that whatever is there compares all criteria.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from run import (
+from torch import nn
+
+from flowprune.artifacts.atomic_write import write_text
+from flowprune.methods.recovery import BatchNorm, LeastSquares, recover
+from flowprune.pruning import plan, prune
+from flowprune.reporting import environment
+from flowprune.studies.phases.criteria import importance_from
+from flowprune.training import Data
+
+# The study's other files are found from the folder above; files of this one hide no library of the same name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from one_shot.run import (  # noqa: E402
     BATCH_SIZE,
     BATCHES,
     TEST_BATCHES,
@@ -32,14 +45,6 @@ from run import (
     test_batches,
     tested,
 )
-from torch import nn
-
-from flowprune.artifacts.atomic_write import write_text
-from flowprune.methods.recovery import BatchNorm, LeastSquares, recover
-from flowprune.pruning import plan, prune
-from flowprune.reporting import environment
-from flowprune.studies.phases.criteria import importance_from
-from flowprune.training import Data
 
 CRITERIA = ("l2", "nuclear_norm", "taylor", "fpgm", "random")
 KEPT = (0.8, 0.6, 0.4)

@@ -19,14 +19,15 @@ PAGE = "docs/integrations.md"
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     examples = blocks(PAGE, "python")
-    assert len(examples) == 3
-    variables = run(examples[:1], PAGE)
+    assert len(examples) == 5
+    variables = run([examples[0], examples[2], examples[3]], PAGE)
+    assert all(outcome.leaves for outcome in (*variables["callback"].outcomes, *variables["session"].outcomes))
     classifier, small, images = (variables[name] for name in ("classifier", "small", "images"))
     assert fp.measure(small, images[:2]).macs <= 0.5 * fp.measure(classifier.model, images[:2]).macs
     variables = run(examples[1:2], PAGE)
     model, small, example = (variables[name] for name in ("model", "small", "example"))
     assert fp.measure(small, example).macs <= 0.5 * fp.measure(model, example).macs
-    flow = run(examples[2:], PAGE)["flow"]
+    flow = run(examples[4:], PAGE)["flow"]
     assert isinstance(flow, fp.FeatureFlow) and flow.coefficients is not None
     assert all(torch.isfinite(torch.tensor(coefficient)) for coefficient in flow.coefficients.values())
 

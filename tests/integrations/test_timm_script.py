@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import flowprune as fp
+from flowprune.integrations.session import Session
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "timm_train.py"
 STEPS = 5
@@ -59,11 +60,14 @@ def test_training_equals_the_loop_by_hand(script: ModuleType, accumulated: int, 
     by_hand = copy.deepcopy(model)
     args = argparse.Namespace(grad_accum_steps=accumulated, amp=amp, device="cpu", clip_grad=None)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with fp.FeatureFlow(model, "50%", across="project") as flow:
-        scaler = NativeScaler(device="cpu") if amp == "float16" else None
-        for _ in range(3):
-            script.train_one_epoch(model, batches(dtype), optimizer, nn.CrossEntropyLoss(), args, flow, scaler)
-        coefficients = flow.coefficients
+    session = Session(model, {"ffr": {"gradient": "50%", "across": "project"}})
+    scaler = NativeScaler(device="cpu") if amp == "float16" else None
+    for _ in range(3):
+        script.train_one_epoch(model, batches(dtype), optimizer, nn.CrossEntropyLoss(), args, session, scaler)
+    (flow,) = session.regularizers
+    assert isinstance(flow, fp.FeatureFlow)
+    coefficients = flow.coefficients
+    session.close()
 
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.01)
     scale = 65536.0 if amp == "float16" else 1.0
@@ -92,7 +96,18 @@ def test_training_equals_the_loop_by_hand(script: ModuleType, accumulated: int, 
 
 def test_resumed_training_equals_the_uninterrupted_one(script: ModuleType, tmp_path: Path) -> None:
     options = ["--epochs", "4", "--mixup", "0.2", "--amp", "bfloat16", "--model-ema", "--flow", "50%"]
-    options += ["--target-dead", "0.3", "--device", "cpu", "--batch-size", "20", "--grad-accum-steps", "3"]
+    options += [
+        "--target-dead",
+        "0.3",
+        "--regularizers",
+        '{"wgsef": {"keep": 0.6, "strength": 0.05}}',
+        "--device",
+        "cpu",
+        "--batch-size",
+        "20",
+        "--grad-accum-steps",
+        "3",
+    ]
     whole = script.main([*options, "--output", str(tmp_path / "whole")])
     script.main([*options, "--output", str(tmp_path / "killed"), "--stop-after", "2"])
     assert not (tmp_path / "killed" / "checkpoint-2.pth.tar").exists()
@@ -103,8 +118,10 @@ def test_resumed_training_equals_the_uninterrupted_one(script: ModuleType, tmp_p
     states = [
         torch.load(tmp_path / folder / "checkpoint-3.pth.tar", weights_only=True) for folder in ("whole", "resumed")
     ]
-    assert states[0]["flow"] == states[1]["flow"] and states[0]["flow"]["control"]["epoch"] == 4
-    assert states[0]["flow"]["control"]["strength"] != 1  # the controller has had something to do
+    (envelope, flow), (again, flow_again) = (state["regularizers"]["states"] for state in states)
+    assert flow == flow_again and flow["control"]["epoch"] == 4
+    assert flow["control"]["strength"] != 1  # the controller has had something to do
+    assert envelope == again and envelope["control"]["epoch"] == 4
     assert all(map(torch.equal, states[0]["state_dict_ema"].values(), states[1]["state_dict_ema"].values()))
 
 

@@ -132,7 +132,7 @@ def test_a_stopped_training_goes_on_bit_for_bit_with_all_of_them(tmp_path: Path,
 
 
 def test_a_state_of_another_number_of_regularizers_is_refused() -> None:
-    from flowprune.training.regularizing import Regularizers
+    from flowprune.methods.regularizers.together.regularizers import Regularizers
 
     with pytest.raises(ArtifactError, match="2 regularizers, this one has 0"):
         Regularizers(None, {}).load_state_dict([{}, {}])

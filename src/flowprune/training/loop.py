@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from flowprune.engine.interfaces import Outcome, Training
 from flowprune.errors import ModelError, OutputError
+from flowprune.methods.regularizers.together.regularizers import Given, Regularizers
 from flowprune.training.augmentation import augment, draws
 from flowprune.training.checkpoint import (
     CHECKPOINT,
@@ -31,7 +32,7 @@ from flowprune.training.optimizer import optimizer_of
 from flowprune.training.precision import settled_precision
 from flowprune.training.processes import agree_on_buffers
 from flowprune.training.progress import TrainingProgress
-from flowprune.training.regularizing import Given, Regularizers, usual_measures
+from flowprune.training.regularizing import KNOWN_MEASURES, usual_measures
 from flowprune.training.schedule import learning_rate
 from flowprune.training.settings import TrainingSettings
 from flowprune.training.training_result import TrainingResult
@@ -185,7 +186,8 @@ class _Run:
         if not torch.isfinite(torch.tensor(task_loss + penalty)):
             raise ModelError(f"the loss is no number any more in epoch {number}; lower lr or the penalty's strength")
         last = number == self.settings.epochs
-        said = self.regularizers.epoch_end()  # before the checkpoint, which carries what it changed
+        # Before the checkpoint, which carries what it changes.
+        said: dict[str, Any] = {**dict.fromkeys(KNOWN_MEASURES), **self.regularizers.epoch_end()}
         if last:
             self.outcomes = self.regularizers.finish()
         evaluated = self.evaluate() if last or number % self.settings.evaluate_every == 0 else {}

@@ -3,6 +3,8 @@
 from flowprune.engine.interfaces import Recovery
 from flowprune.methods.recovery.batch_norm import BatchNorm
 from flowprune.methods.recovery.distillation import Distillation
+from flowprune.methods.recovery.entropic_regression import EntropicRegression
+from flowprune.methods.recovery.entropic_sparsification import sparsify_entropically
 from flowprune.methods.recovery.filter_sketch import FilterSketch
 from flowprune.methods.recovery.frequent_directions import frequent_directions
 from flowprune.methods.recovery.least_squares import LeastSquares
@@ -14,10 +16,12 @@ __all__ = [
     "REGISTRY",
     "BatchNorm",
     "Distillation",
+    "EntropicRegression",
     "FilterSketch",
     "LeastSquares",
     "Recovery",
     "frequent_directions",
     "recover",
     "similarity_preserving_loss",
+    "sparsify_entropically",
 ]

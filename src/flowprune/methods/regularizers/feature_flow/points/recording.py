@@ -65,7 +65,7 @@ def _inert(*arguments: Any) -> None:
 _inert.flowprune_transient = True  # type: ignore[attr-defined]
 
 
-class _Hook:
+class TransientHook:
     """Copied or pickled with a model, a hook becomes one that does nothing."""
 
     flowprune_transient = True
@@ -78,7 +78,7 @@ def _inert_hook() -> Callable[..., None]:
     return _inert
 
 
-class _Input(_Hook):
+class _Input(TransientHook):
     def __init__(self, tape: Tape, position: int, copied: bool) -> None:
         self.tape, self.position, self.copied = tape, position, copied
         self.seen: tuple[Any, ...] = ()
@@ -88,7 +88,7 @@ class _Input(_Hook):
             self.seen = (*self.seen, _tensor([*arguments, *keywords.values()], self.position, self.copied))
 
 
-class _Output(_Hook):
+class _Output(TransientHook):
     def __init__(self, tape: Tape, position: int, copied: bool) -> None:
         self.tape, self.position, self.copied = tape, position, copied
         self.seen: tuple[Any, ...] = ()
@@ -108,7 +108,7 @@ def _tensor(structure: Any, position: int, copied: bool) -> Tensor:
     return tensor.clone() if copied else tensor
 
 
-class _Before(_Hook):
+class _Before(TransientHook):
     def __init__(self, begin: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
         self.begin = begin
 
@@ -116,7 +116,7 @@ class _Before(_Hook):
         self.begin(arguments, keywords)
 
 
-class _After(_Hook):
+class _After(TransientHook):
     def __init__(self, end: Callable[[], None]) -> None:
         self.end = end
 
