@@ -132,10 +132,8 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
         from flowprune.engine.planning.decided import with_decided_scores
 
         request = with_decided_scores(request)
-    elif request.budget.kind != "threshold" and request.importance is None:
-        raise BudgetError(
-            f"a budget of {request.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
-        )
+    else:
+        request.check_criterion()
     check_finite(model)
     choose: Callable[..., Selection] = select
     if request.allocator is not None:
@@ -176,10 +174,9 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
         )
 
     with what_stays_is_said(coupled.coupling):
-        timed = partial(
-            within_latency, model, inputs, planned=planned, carried_out=partial(cut, model), backend=request.backend
-        )
-        found = (timed if request.budget.kind == "latency" else planned)(budget=request.budget)
+        search = partial(within_latency, model, inputs, backend=request.backend)
+        by_time, small = request.budget.kind == "latency", partial(cut, model)
+        found = search(request.budget, planned, small) if by_time else planned(request.budget)
     if request.budget.kind in ("threshold", "channels", "outcome"):  # the others are met, or have raised
         warn_if_short(found, request.budget)
     return follow_other_methods(model, inputs, found, coupled.graph, request.also)

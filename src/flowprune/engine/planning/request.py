@@ -74,6 +74,13 @@ class Request:
         """Whether a layer that can be no such multiple takes smaller ones."""
         return isinstance(self.round_to, str)
 
+    def check_criterion(self) -> None:
+        """Raise a ``BudgetError`` where something must rank the channels and nothing does."""
+        if self.budget.kind != "threshold" and self.importance is None:
+            raise BudgetError(
+                f"a budget of {self.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
+            )
+
     def _check_shared_out(self) -> None:
         budget, others = self.budget, {"branches=": self.branches, 'heads="both"': self.heads == "both"}
         besides = [name for name, given in others.items() if given] + ['scope="local"'] * (budget.scope == "local")
