@@ -75,9 +75,8 @@ def plan(
             ``threshold``).
         largest_cut: at most this share of a coupled group, and so of any layer, leaves (not for ``threshold``, where what is dead
             leaves); or a mapping of layers to shares, 0.9 for the rest.
-        round_to: the width of every layer that loses channels becomes a multiple of this: the nearest to what the budget asks for,
-            and under a budget of MACs, parameters or time never above it; ``plan.rounded`` says what was asked and reached. "auto"
-            takes what this machine likes, smaller multiples where a layer or the budget needs them; ``plan.asked`` says what.
+        round_to: the width of every layer that loses channels becomes a multiple of this ("auto": of what this machine likes), the
+            nearest to what the budget asks for, and but under ``channels`` never above it; ``plan.rounded`` says what was reached.
         fold_tolerance: largest change that folding a constant channel into a padded consumer may make to the consumer's output, in
             standard deviations of that output (absolute, where no batch norm follows). Beyond it a dead filter stays.
         heads: what attention loses: "whole" heads, the same number of channels "inside" each, or "both". Inside, the widths of
