@@ -35,19 +35,36 @@ ADDED: dict[str, tuple[str, ...]] = {
         "methods/presets/*",
         "methods/quantizers/*",
         "methods/recovery/*",
-        "methods/regularizers/greg.py",
-        "methods/regularizers/strength/coupled_channels.py",
-        "methods/regularizers/strength/growing.py",
-        "methods/regularizers/tpp.py",
-        "methods/regularizers/wgsef.py",
+        "methods/regularizers/*",
         "methods/replacements/*",
         "masking.py",
     ),
+    "recipes of phases": ("studies/phases/*", "studies/preset_phases.py", "studies/sections.py"),
     "training": ("training/*", "studies/pipeline/chosen_precision.py"),
+    "other people's loops": ("integrations/*",),
     "the command line": ("commands/*", "cli.py"),
     "old import paths": ("old_paths.py",),
 }
 """What was added, by what for; the first group that a file fits counts it."""
+
+STOOD = (
+    "methods/regularizers/feature_flow/*",
+    "methods/regularizers/ffr.py",
+    "methods/regularizers/registry.py",
+    *(
+        f"methods/regularizers/strength/{name}.py"
+        for name in [
+            "control",
+            "dead_share",
+            "given_strength",
+            "observed_loss",
+            "percentages",
+            "saved_state",
+            "steering",
+        ]
+    ),
+)
+"""What the patterns would fit, too, and was there before, under another name."""
 
 SOUNDNESS = "eb1960c..0bdf5ae"
 """The revisions between which issue 13 was carried out, before any file was moved. It stands in files of its own and in many older
@@ -61,7 +78,9 @@ REPLACED = {
         "regularizers/interface.py",
         "importance/protocol.py",
     ),
+    "recipes of phases": ("pipeline/between.py", "pipeline/criteria.py"),
     "training": ("training/*",),
+    "other people's loops": ("integrations/*",),
     "the command line": ("commands/*", "cli.py"),
 }
 """The older checkout's files that those of a group stand in the place of."""
@@ -116,7 +135,9 @@ def soundness() -> dict[str, int]:
 
 
 def group_of(file: str, groups: dict[str, tuple[str, ...]]) -> str:
-    """The first group with a pattern that fits a file; "" for none."""
+    """The first group with a pattern that fits a file; "" for none, and for what stood there before."""
+    if any(fnmatch(file, pattern) for pattern in STOOD):
+        return ""
     return next((name for name, patterns in groups.items() if any(fnmatch(file, p) for p in patterns)), "")
 
 
