@@ -21,10 +21,10 @@ INDEX, FOLDER, RESULTS = ROOT / "docs/methods.md", ROOT / "docs/methods", ROOT /
 
 
 HOW = """
-A recipe is a list of phases, in order: `train`, `mask`, `replace`, `quantize`, `cut` and `recover`, each with settings of its own. What is
-done to a budget is done to each one by itself, and all that follows it once for every budget. The sections `training`, `flow`, `pruning`
-and `finetuning` are the short form of `train`, `cut`, `recover`; where phases are listed, `training` (in recoveries `finetuning`) is what
-their own `training` leaves out. A killed run goes on within its phase.
+A recipe is a list of phases, in order: `train`, `mask`, `replace`, `quantize`, `cut` and `recover`, each with settings of its own.
+What is done to a budget is done to each one by itself, and all that follows it once for every budget. The sections `training`, `flow`,
+`pruning` and `finetuning` are the short form of `train`, `cut`, `recover`; where phases are listed, `training` (in recoveries
+`finetuning`) is what their own `training` leaves out. A killed run goes on within its phase.
 
 ```yaml
 network: {name: resnet8, options: {in_channels: 1}}
@@ -38,8 +38,8 @@ phases:
   - {phase: recover, training: {epochs: 5, lr: 0.01}, recoveries: [distillation]}
 ```
 
-A new system is a file beside those, and at most one new file in each room of methods that it needs. One of another package is an entry
-point of the group `flowprune.presets`: a mapping like such a file, or the path of one.
+A new system is a file beside those, and at most one new file in each room of methods that it needs. One of another package is an
+entry point of the group `flowprune.presets`: a mapping like such a file, or the path of one.
 """
 
 
