@@ -162,7 +162,7 @@ class PruningSection(Section):
     budgets: list[BudgetSection] = Field(min_length=1)
     importance: ImportanceSection = ImportanceSection()
     largest_cut: Share | dict[str, Share] = LARGEST_CUT
-    round_to: int = Field(default=Request.round_to, ge=1)
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     fold_tolerance: float = Field(default=Request.fold_tolerance, ge=0)
     heads: Heads = "whole"
     ignore: list[str] = []
