@@ -23,8 +23,8 @@ INDEX, FOLDER, RESULTS = ROOT / "docs/methods.md", ROOT / "docs/methods", ROOT /
 HOW = """
 A recipe is a list of phases, in order: `train`, `mask`, `replace`, `quantize`, `cut` and `recover`, each with settings of its own.
 What is done to a budget is done to each one by itself, and all that follows it once for every budget. The sections `training`,
-`flow`, `pruning` and `finetuning` are the short form of `train`, `cut`, `recover`; where phases are listed, `training` (in recoveries
-`finetuning`) is what their own `training` leaves out. A killed run goes on within its phase.
+`flow`, `pruning` and `finetuning` are the short form of `train`, `cut`, `recover`; where phases are listed, `training` (in
+recoveries `finetuning`) is what their own `training` leaves out. A killed run goes on within its phase.
 
 ```yaml
 network: {name: resnet8, options: {in_channels: 1}}
