@@ -38,7 +38,7 @@ FLOORS = {
     "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
     "| branches",
     "methods/presets": "preset | *",
-    "methods": "importance allocators codecs | masks | regularizers quantizers replacements recovery | presets",
+    "methods": "importance allocators codecs | masks | regularizers quantizers replacements | recovery | presets",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
     "methods/allocators": "_levels | _distortion | *",
     "methods/masks": "kept_weights | fixed_pattern | *",
@@ -48,7 +48,7 @@ FLOORS = {
     "methods/regularizers": "strength together | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
     "studies/phases": "working criteria cuts_in_steps outcome_file named_regularizers | training_phase | *",
-    "studies": "recipe_file sections flow_paths sensitivity | preset_phases phases | recipe | pipeline | comparison toy",
+    "studies": "recipe_file sections flow_paths sensitivity speed | preset_phases phases | recipe | pipeline | comparison toy",
 }
 """Folder -> its rooms from the ground up. A room may import rooms of lower floors only; a star is every file that is not named."""
 

@@ -37,7 +37,25 @@ def recovery_table(folder: Path) -> str | None:
         f"({chosen['layers']}) and the ridge ({chosen['ridge']:g}) for L2 at 40 % fewer MACs ({tried}). `{choice['command']}`, "
         f"`results/one-shot/recoveries/{choice['network']}/`; what is still missing is said by `--list`.",
     ]
+    if (folder / "norms.json").exists():
+        lines += ["", *_norms(json.loads((folder / "norms.json").read_text(encoding="utf-8")))]
     return "\n".join(lines)
+
+
+def _norms(alone: dict[str, Any]) -> list[str]:
+    """What batch norms estimated anew do by themselves."""
+    names = {"dense": "dense", "least_squares": "L2, 40 % fewer MACs, refitted"}
+    kinds = list(alone["dense"])
+    return [
+        "Batch norms estimated anew by themselves, on the images that choose (`norms.json`):",
+        "",
+        "| network | " + " | ".join(kinds) + " |",
+        "| --- |" + " ---: |" * len(kinds),
+        *(
+            f"| {name} | " + " | ".join(f"{alone[key][kind]:.2f}" for kind in kinds) + " |"
+            for key, name in names.items()
+        ),
+    ]
 
 
 def _best(cell: dict[str, Any]) -> float:

@@ -140,3 +140,6 @@ def test_the_table_of_recoveries_says_what_is_missing(tmp_path: Path) -> None:
     assert lines[2] == "| l2 | none | 52.00 ± 2.83 (2) | 40.00 (1) |"
     assert lines[5] == "|  | least_squares+batch_norm | 52.00 ± 2.83 (2) | 40.00 (1) |"
     assert "images 50 to 99" in lines[-1] and "consumers 0.1: 60.00" in lines[-1]
+    alone = {"dense": {"none": 90.0, "padded crops": 89.5}, "least_squares": {"none": 80.0, "padded crops": 81.0}}
+    (tmp_path / "norms.json").write_text(json.dumps(alone))
+    assert (recovery_table(tmp_path) or "").splitlines()[-2] == "| dense | 90.00 | 89.50 |"

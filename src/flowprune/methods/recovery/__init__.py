@@ -8,6 +8,7 @@ from flowprune.methods.recovery.entropic_sparsification import sparsify_entropic
 from flowprune.methods.recovery.filter_sketch import FilterSketch
 from flowprune.methods.recovery.frequent_directions import frequent_directions
 from flowprune.methods.recovery.least_squares import LeastSquares
+from flowprune.methods.recovery.over_parameterization import OverParameterization
 from flowprune.methods.recovery.recover import recover
 from flowprune.methods.recovery.registry import REGISTRY
 from flowprune.methods.recovery.similarity_preserving import similarity_preserving_loss
@@ -19,6 +20,7 @@ __all__ = [
     "EntropicRegression",
     "FilterSketch",
     "LeastSquares",
+    "OverParameterization",
     "Recovery",
     "frequent_directions",
     "recover",
