@@ -57,10 +57,7 @@ class WeightClusters:
         if len(different) <= checked_values(values, 1):
             codebook = different
         else:
-            from sklearn.cluster import (  # here: it takes a second, and every artifact imports this room
-                KMeans,
-                MiniBatchKMeans,
-            )
+            from sklearn.cluster import KMeans, MiniBatchKMeans  # of the extra flowprune[run]
 
             points = line.numpy()[:, None]
             if len(line) <= MANY:
