@@ -20,6 +20,29 @@ ROOT = Path(__file__).resolve().parents[2]
 INDEX, FOLDER, RESULTS = ROOT / "docs/methods.md", ROOT / "docs/methods", ROOT / "results/presets"
 
 
+HOW = """
+A recipe is a list of phases, in order: `train`, `mask`, `replace`, `quantize`, `cut` and `recover`, each with settings of its own.
+What is done to a budget is done to each one by itself, and all that follows it once for every budget. The sections `training`,
+`flow`, `pruning` and `finetuning` are the short form of `train`, `cut`, `recover`; where phases are listed, `training` (in
+recoveries `finetuning`) is what their own `training` leaves out. A killed run goes on within its phase.
+
+```yaml
+network: {name: resnet8, options: {in_channels: 1}}
+data: {name: digits}
+methods: [pushed]
+training: {batch_size: 32, augmentation: null}
+phases:
+  - {phase: train, training: {epochs: 20}}
+  - {phase: train, training: {epochs: 10, lr: 0.001}, regularizers: [{name: tpp, options: {ratio: 0.5}}]}
+  - {phase: cut}                                     # no budget: what the training before decided leaves
+  - {phase: recover, training: {epochs: 5, lr: 0.01}, recoveries: [distillation]}
+```
+
+A new system is a file beside those, and at most one new file in each room of methods that it needs. One of another package is an
+entry point of the group `flowprune.presets`: a mapping like such a file, or the path of one.
+"""
+
+
 def results_of(name: str) -> list[dict[str, Any]]:
     """What the short forms came to, seed by seed."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{name}-seed*.json"))]
@@ -98,6 +121,7 @@ def index() -> str:
         "Each is a preset: the phases it is made of, with its published settings, in one file of `src/flowprune/methods/presets/`.",
         "`flowprune methods` lists them, `flowprune run --method NAME` runs one. `benchmarks/presets/page.py` writes the pages.",
     ]
+    lines += ["", *HOW.strip().splitlines()]
     for kind in KINDS:
         presets = [REGISTRY[name] for name in REGISTRY if REGISTRY[name].kind == kind]
         if presets:

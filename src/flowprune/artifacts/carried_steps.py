@@ -15,8 +15,6 @@ from flowprune.engine.steps import Step
 from flowprune.engine.surgery import cut
 from flowprune.errors import ArtifactError, FlowpruneError
 from flowprune.methods.codecs import REGISTRY as CODECS
-from flowprune.methods.masks import REGISTRY as MASKS
-from flowprune.methods.quantizers import REGISTRY as QUANTIZERS
 from flowprune.methods.replacements import REGISTRY as REPLACEMENTS
 from flowprune.methods.replacements import replace_modules, restore_modules
 from flowprune.registry import Registry
@@ -95,12 +93,18 @@ def _replaced(model: nn.Module, step: Step) -> nn.Module:
 
 def _methods(step: Step) -> Iterator[tuple[Registry[Any], str, bool]]:
     """The methods that a step names: their registry, their name, and whether loading runs them."""
-    named: dict[str, tuple[tuple[str, Registry[Any], bool], ...]] = {
-        "mask": (("mask", MASKS, False),),
-        "replace": (("replacement", REPLACEMENTS, True),),
-        "quantize": (("quantizer", QUANTIZERS, False), ("codec", CODECS, True)),
-    }
-    for key, registry, is_run in named.get(step.kind, ()):
+    named: tuple[tuple[str, Registry[Any], bool], ...] = ()
+    if step.kind == "mask":
+        from flowprune.methods.masks import REGISTRY as MASKS  # here: most artifacts have none, and it takes a moment
+
+        named = (("mask", MASKS, False),)
+    elif step.kind == "replace":
+        named = (("replacement", REPLACEMENTS, True),)
+    elif step.kind == "quantize":
+        from flowprune.methods.quantizers import REGISTRY as QUANTIZERS
+
+        named = (("quantizer", QUANTIZERS, False), ("codec", CODECS, True))
+    for key, registry, is_run in named:
         name = step.data.get(key)
         if name is not None:
             yield registry, str(name), is_run

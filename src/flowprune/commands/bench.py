@@ -9,7 +9,7 @@ import typer
 
 from flowprune.commands.cut_options import BACKENDS
 from flowprune.commands.known_names import complete_models, refuse_unknown
-from flowprune.commands.options import AsJson, Input, ModelName, ModelOption, image_shape, key_values
+from flowprune.commands.options import Allow, AsJson, Input, ModelName, ModelOption, image_shape, key_values
 from flowprune.errors import RecipeError, checked_name
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def bench(
     ] = False,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     input_shape: Input = None,
     as_json: AsJson = False,
 ) -> None:

@@ -56,6 +56,11 @@ def refuse_unknown(
             raise UnknownNameError("data option", key, DATA_OPTIONS)
 
 
+def refuse_unknown_method(kind: str, room: str, name: str) -> None:
+    """Raise an ``UnknownNameError`` for a name that no method of a room of ``flowprune.methods`` has."""
+    checked_name(kind, name, names_before_import(room))
+
+
 def _refuse_unknown_model(name: str) -> None:
     if ":" not in name and name not in OWN_NAMES:
         raise UnknownModelError(name)

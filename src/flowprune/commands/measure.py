@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from flowprune.commands.known_names import refuse_unknown
-from flowprune.commands.options import AsJson, Input, ModelArgument, ModelName, ModelOption, Weights, key_values
+from flowprune.commands.options import Allow, AsJson, Input, ModelArgument, ModelName, ModelOption, Weights, key_values
 
 
 def measure(
@@ -13,6 +13,7 @@ def measure(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     input_shape: Input = None,
     as_json: AsJson = False,
 ) -> None:

@@ -33,6 +33,7 @@ from flowprune.commands.cut_options import (
 from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
     OUTPUT,
+    Allow,
     AsJson,
     Batches,
     BatchSize,
@@ -91,6 +92,7 @@ def prune(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     data: DataName = None,
     data_option: DataOption = None,
     data_dir: DataDir = None,

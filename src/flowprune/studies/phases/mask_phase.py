@@ -8,7 +8,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from flowprune.engine.interfaces import Allocator
 from flowprune.engine.steps.lineage import lineage_of
+from flowprune.methods.allocators import REGISTRY as ALLOCATORS
 from flowprune.methods.masks import mask
 from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection, Section
@@ -24,6 +26,7 @@ class MaskPhase(Section):
         budgets: of ``weights``; none for a fixed pattern, which keeps what it keeps.
         score: what single weights are worth, by its registered name.
         allocator: how the budget is shared out among the tensors, by its registered name; the mask's own way if None.
+        allocator_options: of the allocator's constructor.
         ignore: modules, dotted names or patterns whose weights stay whole and are not counted.
         batches, batch_size: how many training images data-driven scores and allocators see.
     """
@@ -34,6 +37,7 @@ class MaskPhase(Section):
     budgets: list[BudgetSection] = Field(default_factory=list)
     score: str = "magnitude"
     allocator: str | None = None
+    allocator_options: dict[str, Any] = Field(default_factory=dict)
     ignore: list[str] = Field(default_factory=list)
     batches: int = Field(default=5, ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -57,6 +61,8 @@ class MaskPhase(Section):
         """Mask the untrained model by chance, whose budgets can be met alike."""
         if self.mask == "outcome":
             return
+        if self.allocator is not None:
+            self._allocator([])
         for budget in self.targets:
             mask(
                 model,
@@ -74,14 +80,16 @@ class MaskPhase(Section):
         if self.mask == "outcome":
             sparse = mask(model, example, mask=work.decided("masks", "the masks"))
         else:
+            images = work.batches(self.batches, self.batch_size)
+            shared = None if self.allocator is None else self._allocator(images)
             sparse = mask(
                 model,
                 example,
                 mask=self.mask,
                 weights=_weights(budget),
                 score=self.score,
-                allocator=self.allocator,
-                batches=work.batches(self.batches, self.batch_size),
+                allocator=shared,
+                batches=images,
                 ignore=self.ignore,
                 **self.options,
             )
@@ -91,6 +99,11 @@ class MaskPhase(Section):
             "of": sum(one.numel() for one in held.values()),
         }
         return Done(sparse, {"top1": evaluate(sparse, work.data).top1, "extra": {"masked": kept}})
+
+    def _allocator(self, images: list[Any]) -> Allocator:
+        assert self.allocator is not None
+        built: Allocator = ALLOCATORS.built(self.allocator, self.allocator_options, lambda: images)
+        return built
 
 
 def _weights(budget: BudgetSection | None) -> float | str | dict[str, float] | None:
