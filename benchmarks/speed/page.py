@@ -18,7 +18,8 @@ HEAD = """# How much faster half of the MACs is
 
 Every network cut by L2 to {share:.0%} of its multiply-accumulates, its widths any (`round_to=1`), multiples of 8, or what the
 machine likes (`round_to="auto"`), and timed in turns with the dense one: the small model's time as a share of the dense one's, the
-middle of {turns} turns. Written by `python benchmarks/pages.py speed` from `results/speed/speed.json`, which `python benchmarks/speed/run.py` leaves.
+middle of {turns} turns. Written by `python benchmarks/pages.py speed` from `results/speed/speed.json`, which
+`python benchmarks/speed/run.py` leaves.
 
 Processor: {cpu}.
 """
