@@ -5,13 +5,14 @@
 
 A pretrained network is cut to each budget by each criterion and recovered in each way: not at all, by batch norms estimated anew,
 by least squares, and by both in turn. A draw is 5 batches of 128 training images: criteria that look at data and all recoveries
-see these; chance draws its channels by its number. The weights have seen all training images, so test images 0 to 1,999 choose the
-ridge and which layers are refitted (once a network, L2 at 40 % fewer MACs), and the other 8,000 report. Every cell is a file
-of results/one-shot/recoveries/NETWORK; an interrupted study goes on where it stopped, ``--list`` says what is missing. The draws
-are the outer loop, and the budgets the next one, so that whatever is there compares all criteria.
+see these (batch norms as padded crops, like the training of the weights); chance draws its channels by its number. The weights
+have seen all training images, so test images 0 to 1,999 choose the ridge and which layers are refitted (once a network, L2 at
+40 % fewer MACs), and the other 8,000 report. Every cell is a file of results/one-shot/recoveries/NETWORK; an interrupted study goes
+on where it stopped, and ``--list`` says what is missing. The draws are the outer loop, and the budgets the next one, so that
+whatever is there compares all criteria.
 
-What batch norms do by themselves is measured on the choosing images, too (norms.json): with statistics of the calibration images
-as they are, and of crops of these as in the training that the weights come from (black borders of 4 pixels, mirrored by chance).
+Why crops: what batch norms do by themselves is measured on the choosing images, too (norms.json), with statistics of the
+calibration images as they are, and of crops of these as in that training (black borders of 4 pixels, mirrored by chance).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import copy
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from flowprune.training.settings import Augmentation
 # The study's other files are found from the folder above; files of this one hide no library of the same name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from one_shot.recovery_tables import WAYS  # noqa: E402
 from one_shot.run import (  # noqa: E402
     BATCH_SIZE,
     BATCHES,
@@ -72,6 +74,12 @@ def file_of(folder: Path, cell: Cell) -> Path:
     """Where a cell's result is."""
     criterion, kept, draw = cell
     return folder / f"{criterion}-{round(100 * (1 - kept))}-draw{draw}.json"
+
+
+def known(folder: Path, cell: Cell) -> dict[str, float]:
+    """Top-1 by the way to recover, as far as a cell was measured."""
+    file = file_of(folder, cell)
+    return dict(json.loads(file.read_text(encoding="utf-8"))["top1"]) if file.exists() else {}
 
 
 def calibration(data: Data, draw: int) -> list[Any]:
@@ -132,27 +140,37 @@ def choice(model: nn.Module, data: Data, tests: Batches, settings: dict[str, Any
 
 
 def measured(
-    model: nn.Module, data: Data, tests: Batches, criterion: Remembered, cell: Cell, options: dict[str, Any]
+    model: nn.Module,
+    data: Data,
+    tests: Batches,
+    criterion: Remembered,
+    cell: Cell,
+    options: dict[str, Any],
+    known: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """One cell: top-1 of the cut as it is, and recovered in three ways."""
+    """One cell: top-1 of the cut as it is, and recovered in three ways; what is ``known`` of it already is not tested again."""
     _, kept, draw = cell
     began = time.process_time()
     made = plan(model, data.example_input(), importance=criterion, macs=kept)
-    small, images = prune(model, made).eval(), calibration(data, draw)
+    small, images, cropped = prune(model, made).eval(), calibration(data, draw), crops(data, draw)
     refit = LeastSquares(**options)
     refitted = recover(small, model, made, images, recovery=refit)
     found = {
         "none": small,
-        "batch_norm": recover(small, model, made, images, recovery=BatchNorm()),
+        "batch_norm": recover(small, model, made, cropped, recovery=BatchNorm()),
         "least_squares": refitted,
-        "least_squares+batch_norm": recover(refitted, model, made, images, recovery=BatchNorm()),
+        "least_squares+batch_norm": recover(refitted, model, made, cropped, recovery=BatchNorm()),
     }
     assert not refit.left, refit.left
+    top1 = dict(known or {})
     return {
         "asked": kept,
         "macs": made.macs[1],
         "params": made.params[1],
-        "top1": {name: tested(network.eval(), tests) for name, network in found.items()},
+        "top1": {
+            **top1,
+            **{name: tested(network.eval(), tests) for name, network in found.items() if name not in top1},
+        },
         "errors": {name: [errors.before, errors.after] for name, errors in refit.refits.items()},
         "cpu_seconds": round(time.process_time() - began, 1),
     }
@@ -167,7 +185,7 @@ def main() -> None:
     missing = [
         cell
         for cell in cells(given.draws)
-        if not file_of(folder, cell).exists() and (not given.only or cell[0] in given.only)
+        if not set(WAYS) <= set(known(folder, cell)) and (not given.only or cell[0] in given.only)
     ]
     if given.list:
         print("\n".join(file_of(folder, cell).stem for cell in missing) or "nothing is missing")
@@ -207,7 +225,7 @@ def main() -> None:
     for cell in missing:
         name, _, draw = cell
         criterion = asked.setdefault((name, draw), criterion_of(name, data, draw))
-        found = measured(model, data, reporting, criterion, cell, options)
+        found = measured(model, data, reporting, criterion, cell, options, known(folder, cell))
         record = {**settings, "criterion": name, "draw": draw, "test_images": [CHOOSING, len(data.test)], **found}
         write_text(file_of(folder, cell), json.dumps({**record, "least_squares": options}, indent=1) + "\n")
         shown = ", ".join(f"{way} {top1:.2f}" for way, top1 in found["top1"].items())

@@ -23,7 +23,8 @@ def recovery_table(folder: Path) -> str | None:
         "| --- | --- |" + " ---: |" * len(asked),
     ]
     for criterion in criteria:
-        for way in WAYS:
+        ways = list(dict.fromkeys([*WAYS, *(w for c in cells if c["criterion"] == criterion for w in c["top1"])]))
+        for way in ways:
             columns = [_shown(cells, criterion, way, kept) for kept in asked]
             lines.append(f"| {criterion if way == WAYS[0] else ''} | {way} | {' | '.join(columns)} |")
     chosen, dense = choice["chosen"], choice["dense"]
@@ -63,7 +64,8 @@ def _best(cell: dict[str, Any]) -> float:
 
 
 def _shown(cells: list[dict[str, Any]], criterion: str, way: str, kept: float) -> str:
-    found = [cell["top1"][way] for cell in cells if cell["criterion"] == criterion and cell["asked"] == kept]
+    alike = (cell["top1"] for cell in cells if cell["criterion"] == criterion and cell["asked"] == kept)
+    found = [top1[way] for top1 in alike if way in top1]
     if not found:
         return "-"
     spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""

@@ -227,6 +227,16 @@ def test_what_cannot_be_refitted_is_left_alone_and_named():
     assert list(method.left) == ["2"] and list(method.refits) == ["4"]
 
 
+def test_a_masked_weight_keeps_its_zeros():
+    model, x = network(), images()
+    plan, small = halved(model, x)
+    small = fp.mask(small, x[:2], mask={"conv2.weight": small.conv2.weight > 0})
+    method = LeastSquares()
+    again = fp.recover(small, model, plan, [x], recovery=[method, "filter_sketch"])
+    assert "mask" in method.left["conv2"] and torch.equal(again.conv2.weight, small.conv2.weight)
+    assert "head" in method.refits
+
+
 def test_what_is_wrong_is_one_line():
     model, x = network(), images(4)
     plan, small = halved(model, x)

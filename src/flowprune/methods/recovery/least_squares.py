@@ -45,8 +45,7 @@ class LeastSquares(Recovery):
 
     Linear layers and convolutions of any dimension, stride, padding, dilation and groups (each group by itself, so each
     channel of a depthwise layer) are refitted. Transposed convolutions, subclasses, layers that run more than once or share
-    their weight, and computed weights are left alone: ``left`` says which and why. A weight that a mask holds at zero is
-    refitted like any other; carry the mask out again.
+    their weight, computed, masked and quantized weights are left alone: ``left`` says which and why.
 
     Sums of products are kept for one layer at a time. Beside them a forward is held for each of ``at_once`` batches, in both
     networks; of further batches it is run anew for every layer, so memory does not grow with their number, but time does.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import CutSlices
+from flowprune.engine.steps.lineage import lineage_of
 from flowprune.engine.tracing.filter_layers import FilterLayer, filter_layers
 
 REFITTED: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -63,6 +64,7 @@ def consumers(small: nn.Module, dense: nn.Module, cut: CutSlices, example: Any, 
     traced = {layer.name: layer for layer in filter_layers(small, example)}
     shared = Counter(id(parameter) for module in small.modules() for parameter in module._parameters.values())
     norms = Counter(layer.norm.running_mean for layer in traced.values() if layer.norm is not None)
+    kept_so = held_by_steps(small)
     modules, before = dict(small.named_modules()), dict(dense.named_modules())
     found: dict[str, Consumer] = {}
     left: dict[str, str] = {}
@@ -73,7 +75,7 @@ def consumers(small: nn.Module, dense: nn.Module, cut: CutSlices, example: Any, 
         if not every_layer and _reads(mine) == _reads(theirs):
             continue
         kept = _kept(theirs, cut.removed.get(layer.weight, {}).get(0, ()))
-        reason = _objection(mine, theirs, layer, kept, shared)
+        reason = kept_so.get(layer.weight) or _objection(mine, theirs, layer, kept, shared)
         if reason is not None:
             left[name] = reason
             continue
@@ -85,6 +87,18 @@ def consumers(small: nn.Module, dense: nn.Module, cut: CutSlices, example: Any, 
         assert constant is None or isinstance(constant, Tensor)
         found[name] = Consumer(name, mine, theirs, kept, layer.weight, constant_name, constant, subtracted)
     return Consumers(found, left)
+
+
+def held_by_steps(model: nn.Module) -> dict[str, str]:
+    """Name of a parameter -> why its values must stay such as they are: what was done to the model says so."""
+    lineage = lineage_of(model)
+    held = dict.fromkeys(lineage.masks, "a mask holds weights of it at zero")
+    for step in lineage.steps:
+        if step.kind == "quantize":
+            held |= dict.fromkeys(
+                step.data.get("parameters", ()), "its weights have few values; recover before it is quantized"
+            )
+    return held
 
 
 def _reads(module: nn.Module) -> tuple[Any, ...]:
