@@ -59,7 +59,8 @@ def run(
         overwrite=overwrite,
         quiet=quiet,
         as_json=as_json,
-        left="results.json, report.html, model.fp, recipe.yaml, models/",
+        left="report.html to look at, results.json with every number, model.fp the pruned network, recipe.yaml to repeat it, "
+        "models/ of every stage",
         show=lambda results: wide_console(140).print(results_table(results)),
     )
 
