@@ -123,6 +123,30 @@ def test_a_mask_that_zeros_do_not_show_is_stored_in_bits(tmp_path: Path) -> None
     assert same_masks(fp.load(tmp_path / "bits.fp"), sparse)
 
 
+def test_a_mask_that_nobody_held_is_lost_and_said_so_but_never_the_weights(tmp_path: Path) -> None:
+    sparse = fp.mask(small_resnet(), IMAGES, weights=0.5)
+    with torch.no_grad():
+        sparse.conv1.weight.add_(1.0)
+    with pytest.warns(fp.FlowpruneWarning, match="conv1.weight has weights where it was masked"):
+        fp.save(sparse, tmp_path / "loose.fp")
+    loaded = fp.load(tmp_path / "loose.fp")
+    assert same_bits(loaded, sparse)
+    assert set(lineage_of(sparse).masks) - set(lineage_of(loaded).masks) == {"conv1.weight"}
+
+
+def test_a_recovery_leaves_the_masks(tmp_path: Path) -> None:
+    sparse = fp.mask(small_resnet(), IMAGES, mask="n_m", weights=0.5)
+    plan = fp.plan(sparse, IMAGES, importance=fp.importance.L2(), macs=0.5)
+    small = fp.prune(sparse, plan)
+    images = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    refitted = fp.recover(small, sparse, plan, [images], recovery="least_squares")
+    parameters, moved = dict(refitted.named_parameters()), False
+    for name, mask in lineage_of(small).masks.items():
+        assert not bool(parameters[name][~mask].any())
+        moved |= not torch.equal(parameters[name], dict(small.named_parameters())[name])
+    assert moved
+
+
 def test_an_expanded_network_comes_back_expanded_and_a_restored_one_as_if_it_never_was(tmp_path: Path) -> None:
     model = small_resnet()
     wide = fp.replace(model, IMAGES, replacement="linear_expansion", expansion=2, seed=3)

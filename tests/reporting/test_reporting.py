@@ -225,7 +225,7 @@ def test_names_cannot_become_markup(tmp_path):
     assert not any(
         "alert" in text
         for attributes, text in page.scripts
-        if attributes.get("type") != "application/json" and "plotly.js v" not in text
+        if attributes.get("type") != "application/json" and "plotly.js (" not in text
     )
     assert all(text.strip() for attributes, text in page.scripts)
     assert HOSTILE in page.text  # as text, in full

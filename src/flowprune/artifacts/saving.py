@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flowprune.artifacts.header import Header
 from flowprune.engine.steps.lineage import lineage_of
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
+from flowprune.errors import FlowpruneWarning
 from flowprune.methods.codecs.stored_model import stored_model
 
 
@@ -34,6 +36,9 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
         path: of the file, usually ending in ``.fp``.
         notes: JSON-able additions for whoever reads the header (``read_header(path).notes``).
 
+    Warns:
+        FlowpruneWarning: masked weights are not zero any more; they are saved as they are, without their mask.
+
     Raises:
         ArtifactError: the model's state holds something else than dense tensors with data, a replacement is not registered, or
             the notes are no JSON.
@@ -50,6 +55,13 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
     check_sizes_known(model)
     check_rebuildable(lineage.steps)
     stored = stored_model(model)
+    lost = sorted(set(lineage.masks) - set(stored.masks))
+    if lost:
+        warnings.warn(
+            f"{len(lost)} masks are saved no more: {lost[0]} has weights where it was masked; fp.hold keeps zeros in a training",
+            FlowpruneWarning,
+            stacklevel=2,
+        )
     header = Header(
         architecture=type(model).__name__,
         builder=lineage.builder,

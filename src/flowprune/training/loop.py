@@ -178,6 +178,7 @@ class _Run:
         self.regularizers.begin(Training(self.optimizer, self.settings.epochs, self.steps))
         if self.history and len(self.history) == self.settings.epochs:
             self.outcomes = self.regularizers.finish()
+            self.masks.apply()
 
     def epoch(self, bar: TrainingProgress) -> None:
         """Train once over the training images, evaluate, and write everything down."""
@@ -193,6 +194,7 @@ class _Run:
         said: dict[str, Any] = {**dict.fromkeys(KNOWN_MEASURES), **self.regularizers.epoch_end()}
         if last:
             self.outcomes = self.regularizers.finish()
+            self.masks.apply()
         evaluated = self.evaluate() if last or number % self.settings.evaluate_every == 0 else {}
         record = {
             "epoch": number,

@@ -95,7 +95,8 @@ class Stages:
     def model_after(self, stop: Stop) -> nn.Module:
         """The model that a stage left, on the job's device."""
         path = self.folder.model(self.name(stop.stage, stop.budgets))
-        return load(path, model=self.job.build(self.network)).to(self.job.device)
+        dense = self.job.build(self.network)
+        return load(path, model=dense, allow=stop.named_steps).to(self.job.device)
 
     def model_before(self, stop: Stop) -> nn.Module:
         """The model that a stage begins with: what the one before it left, or the network with the seed's starting weights."""
