@@ -147,15 +147,42 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path):
     drawn = {
         attributes["data-figure"]: json.loads(text) for attributes, text in page.scripts if "data-figure" in attributes
     }
-    assert len(drawn) == 5  # accuracy of two networks, flow, channels, curves
+    assert len(drawn) == 4  # accuracy of the network that was cut, flow, channels, curves
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert set(drawn) <= ids
     targets = {a["href"][1:] for tag, a in page.tags if tag == "a"}
     assert targets <= ids and len(targets) == 7
-    assert sum("plotly.js v" in text for _, text in page.scripts) == 1
-    for expected in ("90.88", "20.28M (50%)", "epochs: 3", "2.15.0", "Seed 7", "1.2", "flowprune"):
+    assert sum("plotly.js (basic" in text for _, text in page.scripts) == 1
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+    for expected in ("90.88", "20.28M (50%)", "epochs: 3", "2.15.0", "seed 7", "1.2", "flowprune"):
         assert expected in page.text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_first_screen_says_what_was_gained(tmp_path):
+    page_of(results(), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "<h1>flowprune: resnet20, plain on digits</h1>" in text
+    assert (
+        "resnet20 became 2.0 times smaller (270 k to 135 k parameters) and needs 2.0 times less arithmetic for an image "
+        "(40.6 M to 20.3 M multiply-accumulates). It names 91.2 % of the test images rightly before the cut, 60.0 % right "
+        "after it and 90.5 % after training on."
+    ) in text
+    assert text.index("became 2.0 times smaller") < text.index('id="results"')
+    assert re.search(r"<details><summary>[^<]*</summary><pre>.*epochs: 3", text, re.DOTALL)
+
+
+def test_nothing_is_drawn_of_a_single_dot():
+    content = results()
+    one = [{"epoch": 1, "task_loss": 1.0, "test_accuracy": 80.0}]
+    content["histories"] = {"resnet20/plain/dense": one, "plain/plain/dense": one}
+    content["flow_profiles"] = {"resnet20/plain": [{"name": "stem", "gradient": 1.0}]}
+    content["rows"] = content["rows"][:1]
+    assert [section for section, _, _ in figures(checked_results(content))] == ["channels"]
+    several = [{"epoch": n, "task_loss": 1 / n, "test_accuracy": 80.0 if n == 3 else None} for n in (1, 2, 3)]
+    content["histories"] = {"resnet20/plain/dense": several}
+    (curves,) = (figure for section, _, figure in figures(checked_results(content)) if section == "curves")
+    assert [len(trace.x) for trace in curves.data] == [3]  # the loss; an accuracy of one epoch is no curve
 
 
 def test_figures_show_the_numbers_of_the_results():
@@ -198,7 +225,7 @@ def test_names_cannot_become_markup(tmp_path):
     assert not any(
         "alert" in text
         for attributes, text in page.scripts
-        if attributes.get("type") != "application/json" and "plotly.js v" not in text
+        if attributes.get("type") != "application/json" and "plotly.js (" not in text
     )
     assert all(text.strip() for attributes, text in page.scripts)
     assert HOSTILE in page.text  # as text, in full

@@ -1,4 +1,4 @@
-"""Where a command computes: read before torch is imported, so that everything obeys it, our loop by way of Accelerate."""
+"""Where a command computes, and with whose code: read before torch is imported, so that everything obeys it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 import sys
 
 from flowprune.errors import RecipeError
+
+ALLOWED: list[str] = []
+"""Names of methods of third parties that artifacts may ask for in this process."""
 
 
 def use_device(name: str | None) -> str | None:
@@ -21,6 +24,12 @@ def use_device(name: str | None) -> str | None:
         raise RecipeError(f"--device {name!r} is not known; use cpu, cuda, cuda:1 or mps")
     os.environ["ACCELERATE_TORCH_DEVICE"] = name
     return name
+
+
+def use_methods_of_others(names: list[str] | None) -> list[str] | None:
+    """Have every artifact that is loaded use these methods of third parties, where its steps name them."""
+    ALLOWED[:] = names or ()
+    return names
 
 
 def use_threads(count: int | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
+    Allow,
     AsJson,
     DataDir,
     DataName,
@@ -23,6 +24,7 @@ def evaluate(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     data: DataName = None,
     data_option: DataOption = None,
     data_dir: DataDir = None,

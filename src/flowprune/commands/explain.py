@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flowprune.commands.known_names import refuse_unknown
-from flowprune.commands.options import AsJson, Input, ModelArgument, ModelName, ModelOption, Weights, key_values
+from flowprune.commands.options import Allow, AsJson, Input, ModelArgument, ModelName, ModelOption, Weights, key_values
 
 
 def explain(
@@ -15,6 +15,7 @@ def explain(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     input_shape: Input = None,
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", help="Module or pattern that stays as it is.", show_default=False)

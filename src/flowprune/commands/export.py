@@ -10,6 +10,7 @@ import typer
 from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
     OUTPUT,
+    Allow,
     AsJson,
     Input,
     ModelArgument,
@@ -26,6 +27,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.", rich_help_panel=OUTPUT)],
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     input_shape: Input = None,
     fixed_batch: Annotated[bool, typer.Option("--fixed-batch", help="For a batch of one image only.")] = False,
     overwrite: Overwrite = False,

@@ -11,6 +11,7 @@ from flowprune.commands.interruption import can_go_on_by_resume
 from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
     OUTPUT,
+    Allow,
     AsJson,
     DataDir,
     DataName,
@@ -64,6 +65,7 @@ def finetune(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     data: DataName = None,
     data_option: DataOption = None,
     data_dir: DataDir = None,

@@ -11,6 +11,7 @@ from flowprune.commands.known_names import is_artifact, refuse_unknown
 from flowprune.commands.options import (
     DATA,
     OUTPUT,
+    Allow,
     AsJson,
     DataDir,
     DataName,
@@ -68,6 +69,7 @@ def flow(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     data: DataName = None,
     data_option: DataOption = None,
     data_dir: DataDir = None,

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from flowprune.artifacts import load, read_header
+from flowprune.commands.device import ALLOWED
 from flowprune.commands.known_names import DATA_OPTIONS, is_artifact
 from flowprune.commands.options import image_shape
 from flowprune.commands.usual_input import usual_input
@@ -163,7 +164,7 @@ def subject(
         dense = create(builder, classes=classes, **given) if builder is not None else None
         if dense is None and (given or classes is not None):
             raise ModelError(f"--model-option is for a model given by name; {reference} knows its own options")
-        found = Subject(load(path, model=dense), notes)
+        found = Subject(load(path, model=dense, allow=ALLOWED), notes)
     else:
         if builder is not None:
             raise ArtifactError(f"--builder is for artifacts; {reference!r} is a model's name already")

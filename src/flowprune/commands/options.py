@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 
-from flowprune.commands.device import use_device, use_threads
+from flowprune.commands.device import use_device, use_methods_of_others, use_threads
 from flowprune.commands.known_names import complete_data_sets, complete_importances, complete_models
 from flowprune.errors import BudgetError, OutputError, RecipeError
 
@@ -97,6 +97,17 @@ ModelOption = Annotated[
         help="Option of the model's builder, such as width=8; may be repeated.",
         show_default=False,
         rich_help_panel=MODEL,
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="NAME",
+        help="An artifact may ask for this method of a third party; may be repeated.",
+        show_default=False,
+        rich_help_panel=MODEL,
+        callback=use_methods_of_others,
     ),
 ]
 Weights = Annotated[

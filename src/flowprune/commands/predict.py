@@ -10,6 +10,7 @@ import typer
 
 from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
+    Allow,
     AsJson,
     Device,
     Input,
@@ -42,6 +43,7 @@ def predict(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     input_shape: Input = None,
     device: Device = None,
     threads: Threads = None,

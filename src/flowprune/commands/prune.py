@@ -10,6 +10,7 @@ import typer
 from flowprune.commands.cut_options import (
     AllocatorName,
     AllocatorOption,
+    Backend,
     Branches,
     Channels,
     ChannelsOf,
@@ -32,6 +33,7 @@ from flowprune.commands.cut_options import (
 from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
     OUTPUT,
+    Allow,
     AsJson,
     Batches,
     BatchSize,
@@ -74,7 +76,8 @@ def prune(
     scope: Scope = "global",
     largest_cut: LargestCut = "0.9",
     largest_cut_of: LargestCutOf = None,
-    round_to: RoundTo = 1,
+    round_to: RoundTo = "1",
+    backend: Backend = "pytorch",
     heads: Heads = "whole",
     ignore: Ignore = None,
     freeze: Freeze = None,
@@ -89,6 +92,7 @@ def prune(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     data: DataName = None,
     data_option: DataOption = None,
     data_dir: DataDir = None,
@@ -111,7 +115,8 @@ def prune(
         "latency": share_or_count(latency),
         "scope": scope,
         "largest_cut": _by_layer(share(largest_cut, "--largest-cut"), largest_cut_of, "largest-cut"),
-        "round_to": round_to,
+        "round_to": int(round_to) if round_to.isdecimal() else round_to,
+        "backend": backend,
         "heads": heads,
         "ignore": ignore or (),
         "freeze": key_values(freeze, "--freeze"),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
+from flowprune.commands.known_names import refuse_unknown_in
 from flowprune.commands.options import AsJson, DataDir, Device, Threads
 from flowprune.commands.terminal import wide_console
 from flowprune.errors import checked_name
@@ -40,6 +41,8 @@ def run(
     check_folder(out, resume, overwrite)
     if method is not None:
         checked_name("method", method, names_before_import("presets"))
+    if recipe is not None or method is None:
+        refuse_unknown_in(recipe, changes or ())
     from flowprune.studies.recipe import load_recipe
 
     read = load_recipe(recipe, changes or (), method)
@@ -59,7 +62,8 @@ def run(
         overwrite=overwrite,
         quiet=quiet,
         as_json=as_json,
-        left="results.json, report.html, model.fp, recipe.yaml, models/",
+        left="report.html to look at, results.json with every number, model.fp the pruned network, recipe.yaml to repeat it, "
+        "models/ of every stage",
         show=lambda results: wide_console(140).print(results_table(results)),
     )
 

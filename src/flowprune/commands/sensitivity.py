@@ -11,6 +11,7 @@ from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
     DATA,
     OUTPUT,
+    Allow,
     AsJson,
     Batches,
     BatchSize,
@@ -65,6 +66,7 @@ def sensitivity(
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
+    allow: Allow = None,
     data: DataName = None,
     data_option: DataOption = None,
     data_dir: DataDir = None,

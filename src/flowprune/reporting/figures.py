@@ -17,6 +17,7 @@ METHOD_COLORS = {"plain": "#7a869a", "ffr": "#0f9d8a"}
 _OTHER_COLORS = ("#c2571a", "#7b5cd6", "#b8860b", "#c23b6b")
 _DASHES = ("solid", "dot", "dash", "dashdot")
 _STAGES = ("dense", "pruned", "finetuned")
+_SYMBOLS = {"dense": "circle", "pruned": "x", "finetuned": "diamond"}
 
 
 def networks(results: RunResults) -> list[str]:
@@ -35,8 +36,9 @@ def accuracy_figure(results: RunResults, network: str) -> go.Figure:
             (budget, [*dense, *(row for row in rows if row.method == method and row.budget == budget)])
             for budget in budgets
         ]
-        for budget, path in paths or [(None, dense)]:
-            path = sorted(path, key=lambda row: _STAGES.index(row.stage))
+        for budget, path in paths or [(None, [row for row in rows if row.method == method])]:
+            if all(row.stage in _STAGES for row in path):
+                path = sorted(path, key=lambda row: _STAGES.index(row.stage))
             figure.add_scatter(
                 x=[row.macs / 1e6 for row in path],
                 y=[row.top1 for row in path],
@@ -45,7 +47,7 @@ def accuracy_figure(results: RunResults, network: str) -> go.Figure:
                 line={"color": method_color(method), "dash": _dash(budgets, budget), "width": 1.5},
                 marker={
                     "size": 10,
-                    "symbol": [{"dense": "circle", "pruned": "x", "finetuned": "diamond"}[r.stage] for r in path],
+                    "symbol": [_SYMBOLS.get(row.stage.partition("-")[0], "square") for row in path],
                 },
                 text=[row.stage for row in path],
                 hovertemplate="%{text}<br>%{x:.2f}M MACs<br>%{y:.2f} %<extra>%{fullData.name}</extra>",
@@ -146,10 +148,12 @@ def curves_figure(histories: Mapping[tuple[str, str, str | None], Sequence[Mappi
         for row, field in enumerate(("task_loss", "test_accuracy"), start=1):
             points = [(epoch.get("epoch", n), epoch.get(field)) for n, epoch in enumerate(epochs, start=1)]
             seen = [(number, value) for number, value in points if value is not None]
+            if len(seen) < 2:  # one dot is no curve
+                continue
             figure.add_scatter(
                 x=[number for number, _ in seen],
                 y=[value for _, value in seen],
-                mode="lines" if len(seen) > 1 else "markers",
+                mode="lines",
                 name=plain_text(" · ".join(filter(None, (method, budget if stage != "dense" else "training")))),
                 legendgroup=f"{method}/{stage}/{budget}",
                 showlegend=row == 1,
@@ -173,16 +177,21 @@ def figures(results: RunResults) -> list[tuple[str, str, go.Figure]]:
     """Every figure of the page: (section, caption, figure), by section in reading order."""
     found: list[tuple[str, str, go.Figure]] = []
     for network in networks(results):
-        found.append(("accuracy", network, accuracy_figure(results, network)))
+        if sum(row.network == network for row in results.rows) > 1:  # one dot shows nothing
+            found.append(("accuracy", network, accuracy_figure(results, network)))
     for network, profiles in by_network(results.flow_profiles, 2).items():
-        by_method = {parts[0] or "": points for parts, points in profiles}
+        by_method = {parts[0] or "": points for parts, points in profiles if len(points) > 1}
+        if not by_method:
+            continue
         found.append(("flow", network, flow_figure(by_method)))
     for network, cuts in by_network(results.channels, 3).items():
         for budget in dict.fromkeys(parts[1] for parts, _ in cuts):
             layers = {parts[0] or "": rows for parts, rows in cuts if parts[1] == budget}
             found.append(("channels", " · ".join(filter(None, (network, budget))), channels_figure(layers)))
     for network, runs in by_network(results.histories, 4).items():
-        curves = {(parts[0] or "", parts[1] or "dense", parts[2]): epochs for parts, epochs in runs}
+        curves = {(parts[0] or "", parts[1] or "dense", parts[2]): epochs for parts, epochs in runs if len(epochs) > 1}
+        if not curves:
+            continue
         found.append(("curves", network, curves_figure(curves)))
     return found
 

@@ -48,6 +48,11 @@ class ResultRow(Record):
     dead_filters: int
     filters_removed: int | None = None
 
+    @property
+    def budget_is_of_macs(self) -> bool:
+        """Whether what was asked for is a share or count of the MACs."""
+        return (self.budget or "").startswith("macs")
+
 
 class PointRow(Record):
     """One point of a flow profile: means over images, channels and positions; None where no pair (triple) of points enters.

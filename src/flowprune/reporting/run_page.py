@@ -8,6 +8,7 @@ from typing import Any
 
 from flowprune.reporting.figures import figures, networks
 from flowprune.reporting.flow_figures import CHORDS_NOTE, PATHS_NOTE, run_paths
+from flowprune.reporting.gains import data_name, gains
 from flowprune.reporting.results import ResultRow, RunResults, checked_results
 from flowprune.reporting.table import HEADERS, TEXT_COLUMNS, table_cells
 from flowprune.reporting.template import PageFigures, flat, page_sections, recipe_text, render, write_page
@@ -59,6 +60,8 @@ def report_html(results: RunResults) -> str:
     return render(
         "report.html.jinja",
         networks=networks(results),
+        data=data_name(results),
+        gains=gains(results),
         seed=results.seed,
         headers=HEADERS,
         text_columns=TEXT_COLUMNS,

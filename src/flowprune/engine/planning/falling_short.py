@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from flowprune.engine.allocation import Budget, Plan, Shares, share_of_layer
-from flowprune.errors import FlowpruneWarning
+from flowprune.engine.coupling import Coupling
+from flowprune.errors import FlowpruneWarning, UnreachableBudgetError
 
 REASONS = 3
 """How many reasons a message gives at most."""
@@ -78,6 +79,12 @@ def shortfall(made: Plan, budget: Budget) -> str | None:
     if kept <= 2 * asked:
         return None
     return _message(f"{budget} keeps {kept} of {whole} filters, more than twice what was asked for", made, True)
+
+
+def with_reasons(error: UnreachableBudgetError, coupling: Coupling) -> UnreachableBudgetError:
+    """The error of a budget that cannot be met, and what stays, and why."""
+    stays = why_it_stays(coupling.frozen, bool(coupling.groups))
+    return UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest)
 
 
 def why_it_stays(frozen: Mapping[str, str], something_may_leave: bool) -> str:

@@ -47,7 +47,7 @@ def stored_model(model: nn.Module) -> StoredModel:
 
     A quantized tensor is stored by the codec of its last quantization, and takes ``ceil(bits(parts) / 8)`` bytes; as it is where
     that is no less, for small tensors, or such as were trained on and have as many values as weights again. A mask takes a bit a
-    weight, and nothing where it is exactly where the weights are zero.
+    weight, and nothing where it is exactly where the weights are zero; one that nobody held in a training is none any more.
 
     Raises:
         ArtifactError: the model's state holds something else than dense tensors with data.
@@ -55,7 +55,7 @@ def stored_model(model: nn.Module) -> StoredModel:
     """
     tensors, shared = own_tensors(model)
     lineage = lineage_of(model)
-    masks = {name: mask for name, mask in lineage.masks.items() if name in tensors}
+    masks = {name: mask for name, mask in lineage.masks.items() if name in tensors and is_held(tensors[name], mask)}
     kinds = {name: "zeros" if torch.equal(tensors[name] != 0, mask) else "bits" for name, mask in masks.items()}
     coded: dict[str, Mapping[str, Any]] = {}
     stored: dict[str, Tensor] = {}
@@ -100,9 +100,14 @@ def restored_tensors(
     except KeyError as error:
         raise ArtifactError(f"the tensor {error.args[0]} is missing") from error
     for name, mask in masks.items():
-        if bool((tensors[name] != 0)[~mask].any()):
+        if not is_held(tensors[name], mask):
             raise ArtifactError(f"{name} has a weight where its mask says there is none")
     return tensors, masks
+
+
+def is_held(tensor: Tensor, mask: Tensor) -> bool:
+    """Whether a parameter is zero wherever its mask says so."""
+    return not bool((tensor.detach().cpu() != 0)[~mask].any())
 
 
 def encoded(tensor: Tensor, codec: Codec) -> Parts | None:

@@ -8,6 +8,8 @@ from flowprune.methods.masks.masking import mask
 from flowprune.methods.masks.n_m import NM
 from flowprune.methods.masks.predefined_sparsity import PredefinedSparsity
 from flowprune.methods.masks.registry import REGISTRY
+from flowprune.methods.masks.rgp import RGP
+from flowprune.methods.masks.ssc import SSC
 from flowprune.methods.masks.weight import Weight
 
-__all__ = ["NM", "REGISTRY", "HetConv", "Mask", "PredefinedSparsity", "Weight", "density", "mask"]
+__all__ = ["NM", "REGISTRY", "RGP", "SSC", "HetConv", "Mask", "PredefinedSparsity", "Weight", "density", "mask"]

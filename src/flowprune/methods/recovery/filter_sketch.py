@@ -16,6 +16,7 @@ from flowprune.engine.interfaces import CutSlices, Recovery
 from flowprune.engine.planning import CoupledModel
 from flowprune.engine.tracing.filter_layers import filter_layers
 from flowprune.errors import checked_name
+from flowprune.methods.recovery._calibration.consumers import held_by_steps
 from flowprune.methods.recovery._calibration.in_step import calibration_inputs
 from flowprune.methods.recovery.frequent_directions import Tail, frequent_directions
 from flowprune.methods.recovery.registry import REGISTRY
@@ -42,8 +43,8 @@ class FilterSketch(Recovery):
     instead of transposing it, so that a row mixes channels: ``along="memory"``. Agrees with their results (fixtures).
 
     Linear layers and convolutions without groups are sketched; grouped and depthwise ones, whose filters read different
-    channels, and transposed ones keep the weights that the cut left: ``left`` names them. The first batch is only an example
-    input.
+    channels, transposed ones, and masked or quantized weights stay as the cut left them: ``left`` names them. The first batch
+    is only an example input.
 
     Args:
         form: "aligned" or "original".
@@ -65,6 +66,7 @@ class FilterSketch(Recovery):
         self.normalize = normalize
         self.sketched: tuple[str, ...] = ()
         self.left: dict[str, str] = {}
+        self._held: dict[str, str] = {}
 
     def prepare(self, small: nn.Module, dense: nn.Module, plan: CutSlices, batches: Iterable[Any]) -> nn.Module:
         """Put the sketches into ``small`` and return it.
@@ -75,6 +77,7 @@ class FilterSketch(Recovery):
         """
         example = calibration_inputs(dense, batches)[0]
         self.sketched, self.left = (), {}
+        self._held = held_by_steps(small)
         with torch.no_grad():
             if self.form == "aligned":
                 for group in CoupledModel.of(dense, example).coupling.groups:
@@ -95,7 +98,7 @@ class FilterSketch(Recovery):
             gone = np.isin(member.indices, removed.get(0, ()))
             if not gone.any():
                 continue
-            reason = _objection(dense.get_submodule(name))
+            reason = self._held.get(member.name) or _objection(dense.get_submodule(name))
             if reason is not None or not (gone.all(1) | ~gone.any(1)).all():
                 self.left[name] = reason or "parts of its channels have left"
                 continue
@@ -128,7 +131,7 @@ class FilterSketch(Recovery):
             path, _, last = name.rpartition(".")
             if last != "weight" or not isinstance(dense.get_submodule(path), (*SKETCHED, nn.ConvTranspose2d)):
                 continue
-            if (reason := _objection(dense.get_submodule(path))) is not None:
+            if (reason := self._held.get(name) or _objection(dense.get_submodule(path))) is not None:
                 self.left[path] = reason
                 continue
             weight = dense.get_parameter(name).detach()

@@ -45,8 +45,7 @@ class LeastSquares(Recovery):
 
     Linear layers and convolutions of any dimension, stride, padding, dilation and groups (each group by itself, so each
     channel of a depthwise layer) are refitted. Transposed convolutions, subclasses, layers that run more than once or share
-    their weight, and computed weights are left alone: ``left`` says which and why. A weight that a mask holds at zero is
-    refitted like any other; carry the mask out again.
+    their weight, computed, masked and quantized weights are left alone: ``left`` says which and why.
 
     Sums of products are kept for one layer at a time. Beside them a forward is held for each of ``at_once`` batches, in both
     networks; of further batches it is run anew for every layer, so memory does not grow with their number, but time does.
@@ -93,11 +92,25 @@ class LeastSquares(Recovery):
             pairs = {name: (layer.small, layer.dense) for name, layer in found.layers.items()}
             for name, seen in walk(small, dense, pairs, inputs, self.at_once) if pairs else ():
                 self.refits[name] = refit(found.layers[name], seen, self.ridge)
+            unseen = pairs.keys() - self.refits.keys()
+            self.left |= dict.fromkeys(sorted(unseen), "its weight is read without the layer being called")
         return super().prepare(small, dense, plan, ())
 
 
 def refit(layer: Consumer, seen: Pairs, ridge: float) -> Refit:
     """Solve for one layer's weight and constant, and put them there."""
+    equations = gathered(layer, seen)
+    change, constant = equations.solve(ridge, layer.constant is not None)
+    put(layer, weight_matrix(layer.small) + change, constant)
+    return Refit(equations.missing, equations.error(change, constant))
+
+
+def gathered(layer: Consumer, seen: Pairs) -> NormalEquations:
+    """The sums over all batches: what a layer reads, and what it lacks as it is.
+
+    Raises:
+        ModelError: an input or output is NaN or infinite.
+    """
     equations = NormalEquations()
     weight = weight_matrix(layer.small)
     own = _own_constant(layer).to(weight.dtype).reshape(weight.shape[0], -1, 1)
@@ -107,14 +120,18 @@ def refit(layer: Consumer, seen: Pairs, ridge: float) -> Refit:
             wanted = outputs.index_select(dimension, layer.filters)
             for patches, columns in as_matrices(layer.small, inputs, wanted):
                 equations.add(patches, columns - own - weight @ patches)
-        if not equations.count or not math.isfinite(equations.missing):
-            raise ModelError(f"{layer.name}: what it reads or says of the calibration images is NaN or infinite")
-        change, constant = equations.solve(ridge, layer.constant is not None)
-        layer.small.weight += change.reshape(layer.small.weight.shape).to(layer.small.weight.dtype)
+    if not equations.count or not math.isfinite(equations.missing):
+        raise ModelError(f"{layer.name}: what it reads or says of the calibration images is NaN or infinite")
+    return equations
+
+
+def put(layer: Consumer, weight: Tensor, constant: Tensor) -> None:
+    """Give a layer a weight ``[groups, filters, d]``, and add a constant ``[groups, filters]`` to what it says."""
+    with torch.no_grad():
+        layer.small.weight.copy_(weight.reshape(layer.small.weight.shape))
         if layer.constant is not None:
             moved = constant.flatten().to(layer.constant.dtype)
             layer.constant.add_(moved, alpha=-1 if layer.subtracted else 1)
-    return Refit(equations.missing, equations.error(change, constant))
 
 
 def _own_constant(layer: Consumer) -> Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 
 from flowprune.engine.allocation import Plan
 from flowprune.engine.interfaces import Recovery
+from flowprune.engine.steps import HeldMasks
 from flowprune.errors import DataError, FlowpruneError, ModelError
 from flowprune.methods.recovery.registry import REGISTRY
 
@@ -23,7 +24,7 @@ def recover(
     plan: Plan,
     batches: Iterable[Any] = (),
     *,
-    recovery: Asked | Sequence[Asked] = ("least_squares", "batch_norm"),
+    recovery: Asked | Sequence[Asked] = "least_squares",
 ) -> nn.Module:
     """A copy of ``small`` that is nearer to ``dense``, by calibration images and without training.
 
@@ -69,6 +70,7 @@ def recover(
         one.prepare(small, dense, plan, seen)
         small = one.restored()
         one.close()
+    HeldMasks(small).apply()  # a refit moves every weight
     return small
 
 

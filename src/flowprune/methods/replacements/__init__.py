@@ -1,7 +1,7 @@
 """Another module in a module's place: one kind a file."""
 
 from flowprune.engine.interfaces import Replacement
-from flowprune.methods.replacements.in_model import replace_modules, restore_modules
+from flowprune.methods.replacements.in_model import replace_modules, restorable, restore_modules
 from flowprune.methods.replacements.layer_contraction import contract
 from flowprune.methods.replacements.linear_expansion import ExpandedLayer, LinearExpansion
 from flowprune.methods.replacements.registry import REGISTRY
@@ -15,6 +15,7 @@ __all__ = [
     "contract",
     "replace",
     "replace_modules",
+    "restorable",
     "restore",
     "restore_modules",
 ]

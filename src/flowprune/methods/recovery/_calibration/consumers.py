@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import CutSlices
+from flowprune.engine.steps.lineage import lineage_of
 from flowprune.engine.tracing.filter_layers import FilterLayer, filter_layers
 
 REFITTED: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -24,6 +25,8 @@ class Consumer:
         name: dotted path in both networks.
         small, dense: the layer in each.
         filters: which of the dense layer's filters the small one has, int64, on the layer's device.
+        weight_name: of its weight in both.
+        constant_name: of what takes a constant.
         constant: what takes a constant: the layer's own bias, the running mean of the batch norm that alone reads the layer
             (which subtracts it), or None.
         subtracted: whether it is that running mean.
@@ -33,6 +36,8 @@ class Consumer:
     small: Any
     dense: Any
     filters: Tensor
+    weight_name: str
+    constant_name: str | None
     constant: Tensor | None
     subtracted: bool
 
@@ -59,6 +64,7 @@ def consumers(small: nn.Module, dense: nn.Module, cut: CutSlices, example: Any, 
     traced = {layer.name: layer for layer in filter_layers(small, example)}
     shared = Counter(id(parameter) for module in small.modules() for parameter in module._parameters.values())
     norms = Counter(layer.norm.running_mean for layer in traced.values() if layer.norm is not None)
+    kept_so = held_by_steps(small)
     modules, before = dict(small.named_modules()), dict(dense.named_modules())
     found: dict[str, Consumer] = {}
     left: dict[str, str] = {}
@@ -69,16 +75,30 @@ def consumers(small: nn.Module, dense: nn.Module, cut: CutSlices, example: Any, 
         if not every_layer and _reads(mine) == _reads(theirs):
             continue
         kept = _kept(theirs, cut.removed.get(layer.weight, {}).get(0, ()))
-        reason = _objection(mine, theirs, layer, kept, shared)
+        reason = kept_so.get(layer.weight) or _objection(mine, theirs, layer, kept, shared)
         if reason is not None:
             left[name] = reason
             continue
         constant, subtracted = mine.bias, False
+        constant_name = None if constant is None else f"{name}.bias" if name else "bias"
         if constant is None and layer.norm is not None and norms[layer.norm.running_mean] == 1:
-            constant, subtracted = small.get_buffer(layer.norm.running_mean), True
+            constant_name, subtracted = layer.norm.running_mean, True
+            constant = small.get_buffer(constant_name)
         assert constant is None or isinstance(constant, Tensor)
-        found[name] = Consumer(name, mine, theirs, kept, constant, subtracted)
+        found[name] = Consumer(name, mine, theirs, kept, layer.weight, constant_name, constant, subtracted)
     return Consumers(found, left)
+
+
+def held_by_steps(model: nn.Module) -> dict[str, str]:
+    """Name of a parameter -> why its values must stay such as they are: what was done to the model says so."""
+    lineage = lineage_of(model)
+    held = dict.fromkeys(lineage.masks, "a mask holds weights of it at zero")
+    for step in lineage.steps:
+        if step.kind == "quantize":
+            held |= dict.fromkeys(
+                step.data.get("parameters", ()), "its weights have few values; recover before it is quantized"
+            )
+    return held
 
 
 def _reads(module: nn.Module) -> tuple[Any, ...]:

@@ -239,8 +239,7 @@ class FeatureFlow(Followed):
         """
         self._check_open()
         found = {"strength": self.strength}
-        if macs is None and measured is not None:
-            macs = measured.get("macs_left")
+        macs = (measured or {}).get("macs_left") if macs is None else macs
         share = self._steering.epoch_end(self._root, macs)
         if self._steering.by_macs and macs is not None:
             return {**found, "macs_left": macs}
@@ -262,11 +261,7 @@ class FeatureFlow(Followed):
         return {**state_of(self._calibration, self._control), **self._by_steps.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a calibration and a controller.
-
-        Raises:
-            ArtifactError: if it is no such state, or one of other strengths.
-        """
+        """Take over a calibration and a controller; an ``ArtifactError`` if it is no such state, or one of other strengths."""
         take_over(state, self._calibration, self._control)
         self._by_steps.load_state_dict(dict(state))
 

@@ -1,0 +1,118 @@
+"""Options of the commands that mask, replace and quantize: which method, its own options, and what is kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flowprune.commands.known_names import complete_allocators
+from flowprune.commands.options import RANKING
+
+METHOD, BUDGET = "Method", "Budget"
+"""The groups of these options in a command's help."""
+
+MaskName = Annotated[
+    str, typer.Option("--mask", help="Which weights are zero (`flowprune methods`).", rich_help_panel=METHOD)
+]
+MaskOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask-option",
+        metavar="KEY=VALUE",
+        help="Option of the mask, such as m=4; may be repeated.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        help="Keep this share (0.5 or 50%) or count (1.2M) of the weights; a fixed pattern needs none.",
+        show_default=False,
+        rich_help_panel=BUDGET,
+    ),
+]
+ScoreName = Annotated[
+    str, typer.Option("--score", help="What a single weight is worth: magnitude, random.", rich_help_panel=RANKING)
+]
+WeightAllocator = Annotated[
+    str | None,
+    typer.Option(
+        "--allocator",
+        help="Who shares --keep out among the layers; the mask's own way if left out.",
+        show_default=False,
+        rich_help_panel=RANKING,
+        autocompletion=complete_allocators,
+    ),
+]
+LeftWhole = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="LAYER",
+        help="Layer or pattern whose weights stay as they are; may be repeated.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+ReplacementName = Annotated[
+    str, typer.Option("--replacement", help="What takes a module's place.", rich_help_panel=METHOD)
+]
+ReplacementOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--replacement-option",
+        metavar="KEY=VALUE",
+        help="Option of the replacement, such as expansion=4; may be repeated.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--module",
+        metavar="NAME",
+        help="Replace this module; every one that fits if left out. May be repeated.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+QuantizerName = Annotated[
+    str, typer.Option("--quantizer", help="Which few values the weights become.", rich_help_panel=METHOD)
+]
+QuantizerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quantizer-option",
+        metavar="KEY=VALUE",
+        help="Option of the quantizer, such as values=16; may be repeated.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+CodecName = Annotated[
+    str,
+    typer.Option("--codec", help="How they are stored: huffman, sparse_huffman, packed_bits.", rich_help_panel=METHOD),
+]
+CodecOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--codec-option",
+        metavar="KEY=VALUE",
+        help="Option of the codec, such as table_bits=0; may be repeated.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+Bytes = Annotated[
+    str | None,
+    typer.Option(
+        "--bytes",
+        help="Keep this share (10%) or size (120KB) of what the tensors take in a file.",
+        show_default=False,
+        rich_help_panel=BUDGET,
+    ),
+]
