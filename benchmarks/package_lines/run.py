@@ -45,7 +45,7 @@ ADDED: dict[str, tuple[str, ...]] = {
     "speed, measured": (
         *(
             f"engine/measuring/{name}.py"
-            for name in "backends layer_times live_memory onnx_program preferred_widths zero_products".split()
+            for name in ["backends", "layer_times", "live_memory", "onnx_program", "preferred_widths", "zero_products"]
         ),
         "studies/speed/*",
     ),
