@@ -163,7 +163,7 @@ def pushed_scales(trajectory: Trajectory, root: nn.Module) -> dict[str, Tensor]:
         ModelError: there are none.
     """
     parameters = dict(root.named_parameters())
-    found = {
+    found: dict[str, Tensor] = {
         name: parameters[name]
         for index, makers in enumerate(trajectory.makers)
         for name in makers

@@ -64,13 +64,13 @@ def stream_penalty(
                     sums.take(f"gradient {index}", FIRST * _squares(ready), ready)
                     sums.take(f"stream {index}", _size(ready, form), ready)
     means = sums.means()
-    parts = []
+    parts: list[Tensor] = []
     for name, coefficient in coefficients.items():
         own = [index for index in range(len(trajectory.points)) if f"{name} {index}" in means]
         if not any(not trajectory.begins(index) for index in own):
             raise ModelError(nothing_to_compare(name, trajectory))
         if name == "curvature" and form.curvature_form == "angle":
-            parts.append(coefficient * sum(means[f"{name} {index}"] for index in own))
+            parts.append(coefficient * torch.stack([means[f"{name} {index}"] for index in own]).sum())
             continue
         scaled = {index: means[f"{name} {index}"] / _divisor(means[f"stream {index}"], form) for index in own}
         shapes = {index: sums.shapes[f"{name} {index}"] for index in own}
