@@ -21,9 +21,9 @@ from flowprune.methods.regularizers.feature_flow.form import Form, Norm, PushedS
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import Reduction, accumulated
 from flowprune.methods.regularizers.feature_flow.maps.trajectory import Trajectory
 from flowprune.methods.regularizers.feature_flow.penalty.nothing_to_penalize import nothing_recorded
-from flowprune.methods.regularizers.feature_flow.penalty.stream_penalty import stream_penalty
 from flowprune.methods.regularizers.feature_flow.penalty.terms import CurvatureForm, flow_penalty
 from flowprune.methods.regularizers.feature_flow.points.recording import Forward
+from flowprune.methods.regularizers.feature_flow.stream_penalty import stream_penalty
 from flowprune.methods.regularizers.feature_flow.unwrapping import unwrapped
 from flowprune.methods.regularizers.feature_flow.ways import Ways, ways_of
 from flowprune.methods.regularizers.strength.control import SCHEDULES, Schedule
