@@ -28,9 +28,10 @@ test-all: test test-presets
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
+	@echo "Making the environment in $(VENV), once; torch is large, so this takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --progress-bar on --editable '.[dev]'
 	touch $(STAMP)
 
 clean:

@@ -19,6 +19,7 @@ from one_shot.recovery_tables import recovery_table
 from written_pages import filled
 
 NETWORKS = ("resnet20", "resnet56")
+NOTHING_YET = "Nothing is measured yet; `python benchmarks/one_shot/recoveries.py {} --list` names the cells."
 COLORS = (
     *("#0f9d8a", "#c2571a", "#7b5cd6", "#b8860b", "#c23b6b", "#3f7fd0", "#5f8f2f", "#a0522d"),
     *("#d0703f", "#2f8fa5", "#8a8a00", "#555f70", "#9b2fae", "#1f6f4a", "#e0559a", "#7a869a", "#3d3d9e"),
@@ -152,8 +153,7 @@ def main() -> int:
             )
             files[page_file] = put(files[page_file], f"stability-{network}", content)
         recovered = recovery_table(folder / "recoveries" / network)
-        if recovered is not None:
-            files[page_file] = put(files[page_file], f"recoveries-{network}", recovered)
+        files[page_file] = put(files[page_file], f"recoveries-{network}", recovered or NOTHING_YET.format(network))
     stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -241,4 +244,27 @@ def test_a_folder_that_hugging_face_saved(tmp_path: Path) -> None:
         for image, target in zip(images, targets, strict=True):
             assert image.mean((1, 2)).tolist() == ([0, 0, 1] if target == 0 else [1, 0, 0])
     with warnings.catch_warnings(), pytest.raises(DataError, match="no folder written by datasets"):
+        load_data("huggingface", data_dir=tmp_path)
+
+
+class Saved(list[dict[str, object]]):
+    """A split as the library hands it out: entries by position, and what is known of its columns."""
+
+    features: ClassVar = {"image": SimpleNamespace(), "label": SimpleNamespace(names=["blue", "red"])}
+
+
+def test_what_the_library_loads_becomes_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the library, which few have: splits are mappings' values, pictures Pillow's."""
+    entries = Saved({"image": Image.new("RGB", (20, 10), COLOURS[name]), "label": n} for n, name in enumerate(COLOURS))
+    whole = {"train": Saved(entries * 3), "validation": entries}
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_from_disk=lambda folder: whole))
+    data = load_data("huggingface", data_dir=tmp_path, size=8, normalize="none")
+    assert (len(data.train), len(data.test), data.classes, data.names) == (6, 2, 2, ("blue", "red"))
+    ((images, targets),) = data.batches("test")
+    assert [image.mean((1, 2)).tolist() for image in images] == [[0, 0, 1], [1, 0, 0]] and targets.tolist() == [0, 1]
+    whole.pop("validation")
+    with pytest.raises(DataError, match="has the splits train; needed are train, and test or validation"):
+        load_data("huggingface", data_dir=tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(fp.FlowpruneError, match="needs datasets: pip install datasets"):
         load_data("huggingface", data_dir=tmp_path)

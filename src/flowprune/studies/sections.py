@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -159,6 +159,7 @@ class PruningSection(Section):
         batches, batch_size: how many training images data-driven criteria see.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = KINDS
     budgets: list[BudgetSection] = Field(min_length=1)
     importance: ImportanceSection = ImportanceSection()
     largest_cut: Share | dict[str, Share] = LARGEST_CUT
@@ -179,9 +180,9 @@ class PruningSection(Section):
             checked_shares(self.largest_cut, "largest_cut")
         except BudgetError as error:
             raise ValueError(str(error)) from error
-        other = next((budget for budget in self.budgets if budget.kind not in KINDS), None)
+        other = next((budget for budget in self.budgets if budget.kind not in self.kinds), None)
         if other is not None:
-            raise ValueError(f"{other} is no budget of a cut, which is one of {', '.join(KINDS)}")
+            raise ValueError(f"{other} is no budget of a cut, which is one of {', '.join(self.kinds)}")
         in_one = [str(budget) for budget in self.budgets if budget.kind in ("threshold", "latency")]
         if self.steps > 1 and in_one:
             raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")

@@ -26,8 +26,8 @@ class BatchNorm(Recovery):
 
         mean = sum n_b mean_b / N,     var = (sum n_b (var_b + mean_b^2) / N - mean^2) N / (N - 1)
 
-    The images have to be changed by chance as those of the training were. Pretrained CIFAR ResNets (padded crops) lose 3 points
-    to statistics of plain images, without any cut, and nothing to those of crops (docs/one-shot.md).
+    The images have to be changed by chance as those of the training were. The pretrained ResNet-20 (padded crops) loses 3 points
+    to statistics of plain images, without any cut, and none to those of crops (docs/one-shot.md).
 
     n_b counts the numbers of a channel in batch b, N those in all; var_b divides by n_b, and var by N - 1, as torch's running
     variance does. Weights, gamma, beta, momentum and ``num_batches_tracked`` stay. Batch norms without running statistics, or

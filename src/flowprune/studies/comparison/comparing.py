@@ -11,10 +11,11 @@ from typing import Any
 from accelerate import Accelerator
 
 from flowprune.artifacts.atomic_write import write_text
+from flowprune.engine.allocation import KINDS
 from flowprune.errors import OutputError
 from flowprune.reporting import environment
 from flowprune.reporting.template import write_page
-from flowprune.studies.comparison.cells import Cell, carried_out, cells_of, located, names_of_cell
+from flowprune.studies.comparison.cells import Cell, carried_out, cells_of, left_out, located, names_of_cell
 from flowprune.studies.comparison.comparison_page import comparison_html
 from flowprune.studies.comparison.comparison_recipe import ComparisonRecipe, comparison_recipe, load_comparison_recipe
 from flowprune.studies.comparison.summary import summarised
@@ -104,18 +105,22 @@ def compare(
                 say(str(precision))
         state.wait_for_everyone()
         finished = []
+        absent = left_out(recipe)
+        for line in absent if state.is_main_process else ():
+            say(f"left out: {line}")
         about = {
             "format": COMPARISON_FORMAT,
             "name": recipe.name,
             "environment": environment(),
             "recipe": recipe.model_dump(mode="json"),
+            "left_out": absent,
         }
         for number, cell in enumerate(cells, start=1):
             heard = _counted(
                 say if state.is_main_process else lambda line: None, f"[{number}/{len(cells)}, seed {cell.seed}] "
             )
             run = recipe.run_recipe(cell.seed, cell.method, cell.budget)
-            names = names_of_cell(recipe, cell.seed, cell.label)
+            names = names_of_cell(recipe, cell.seed, cell.label, cell.method, cell.budget)
             stages = Stages(Job(run, data, state.device), folder, network, cell.label, names, progress, heard)
             records = carried_out(cell, stages, recipe)
             results = run_results(run, records, sum(record["seconds"] for record in records))
@@ -155,14 +160,21 @@ def load_comparison(folder: str | Path) -> dict[str, Any]:
 def _check(recipe: ComparisonRecipe, data: Data, device: Any, data_dir: str | Path | None) -> None:
     """Find out before any training what cannot work: every criterion's options, and every budget, by a cut of chance."""
     seed = recipe.seeds[0]
-    for method in recipe.methods:
+    networks = [located(recipe.network, data_dir)]
+    criteria = [method for method in recipe.methods if method.preset is None]
+    for method in criteria:
         section = method.criterion(seed)
         importance_from(section.name, section.options, list)
-    whole = recipe.run_recipe(seed, recipe.methods[0], recipe.pruning.budgets[0])
-    assert whole.pruning is not None
-    every = whole.pruning.model_copy(update={"budgets": recipe.pruning.budgets})
-    networks = [located(recipe.network, data_dir)]
-    Job(whole.model_copy(update={"pruning": every, "networks": networks}), data, device).check()
+    cuts = [budget for budget in recipe.pruning.budgets if budget.kind in KINDS]
+    whole = recipe.run_recipe(seed, criteria[0], cuts[0]) if criteria and cuts else recipe.run_recipe(seed, None, None)
+    if whole.pruning is not None:
+        whole = whole.model_copy(update={"pruning": whole.pruning.model_copy(update={"budgets": cuts})})
+    runs = [whole]
+    for cell in cells_of(recipe):
+        if cell.seed == seed and cell.method is not None and cell.method.preset is not None:
+            runs.append(recipe.run_recipe(seed, cell.method, cell.budget))
+    for run in runs:
+        Job(run.model_copy(update={"networks": networks}), data, device).check()
 
 
 def _counted(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:
@@ -170,10 +182,14 @@ def _counted(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:
 
 
 def _described(cell: Cell) -> dict[str, Any]:
+    criterion = None
+    if cell.method is not None and cell.method.preset is None:
+        criterion = cell.method.criterion(cell.seed).model_dump(mode="json")
     return {
         "kind": cell.kind,
         "method": cell.label,
         "budget": None if cell.budget is None else str(cell.budget),
-        "criterion": None if cell.method is None else cell.method.criterion(cell.seed).model_dump(mode="json"),
+        "criterion": criterion,
+        "preset": None if cell.method is None else cell.method.preset,
         "seed": cell.seed,
     }

@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import yaml
 from pydantic import Field, model_validator
 
+from flowprune.engine.allocation import KINDS
 from flowprune.engine.signatures import Scope
 from flowprune.methods.importance import REGISTRY
+from flowprune.methods.presets import REGISTRY as PRESETS
 from flowprune.studies.pipeline.job import slug
+from flowprune.studies.preset_phases import phases_from
 from flowprune.studies.recipe import (
     BudgetSection,
     DataSection,
@@ -21,29 +25,45 @@ from flowprune.studies.recipe import (
     Recipe,
     Section,
 )
-from flowprune.studies.recipe_file import checked_sections, read_sections
+from flowprune.studies.recipe_file import checked_sections, override, read_sections
+from flowprune.studies.sections import BUDGETS
 from flowprune.training.settings import TrainingSettings
 
 CONTROL, SCRATCH, DENSE = "control", "scratch", "dense"
 
 
 class MethodSection(Section):
-    """A criterion under the name it has in the tables. In the file, the name of a criterion alone may stand for it.
+    """A criterion, or a preset, under the name it has in the tables. In the file, the name alone may stand for it; where both have
+    it, the criterion's.
 
     Attributes:
-        name: in tables, figures and file names; the criterion's if left out.
+        name: in tables, figures and file names; the criterion's or preset's if left out.
         importance: the criterion's registered name.
         options: keyword arguments of its constructor.
         scope: ranks globally or takes the same share everywhere, whatever the budgets say; None leaves it to them.
+        preset: a system of the literature, which runs under budgets of its kind only, with the comparison's training and
+            fine-tuning where its phases are these, and its published settings elsewhere.
+        changes: of the preset's phases: {"1.training.epochs": 10}, the number of the phase first.
     """
 
     name: str
-    importance: str
+    importance: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     scope: Scope | None = None
+    preset: str | None = None
+    changes: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> MethodSection:
+        if (self.importance is None) == (self.preset is None):
+            raise ValueError(f"the method {self.name!r} is an importance or a preset; give one of them")
+        if self.preset is not None and (self.options or self.scope is not None):
+            raise ValueError(f"options and scope are of a criterion; write changes: for the preset {self.preset!r}")
+        return self
 
     def criterion(self, seed: int) -> ImportanceSection:
         """The criterion of one seed: where chance has a part in it, and the recipe does not fix it, it is this seed's."""
+        assert self.importance is not None
         takes_seed = "seed" in inspect.signature(REGISTRY[self.importance]).parameters
         drawn = {"seed": seed} if takes_seed and "seed" not in self.options else {}
         return ImportanceSection(name=self.importance, options={**self.options, **drawn})
@@ -51,6 +71,12 @@ class MethodSection(Section):
     def scoped(self, budget: BudgetSection) -> BudgetSection:
         """The budget in this method's scope, if it has one."""
         return budget if self.scope is None else budget.model_copy(update={"scope": self.scope})
+
+
+class ComparedPruning(PruningSection):
+    """How what a criterion chooses is cut; the budgets may also be of masks and quantizers, for presets of their kinds."""
+
+    kinds: ClassVar[tuple[str, ...]] = BUDGETS
 
 
 class ScratchSection(Section):
@@ -74,7 +100,7 @@ class ComparisonRecipe(Section):
             once for every seed, and all methods of a seed start from that.
         data: the one data set. A subset is drawn by the first seed and stays.
         training: of the dense model; its ``seed`` is the comparison's.
-        methods: the criteria.
+        methods: the criteria and presets.
         seeds: of the dense training, the calibration images, criteria of chance, and fine-tuning.
         pruning: the budgets and how everything is cut, as in a run's recipe but for ``importance``.
         finetuning: of everything that was cut, and of the control; None compares without.
@@ -89,7 +115,7 @@ class ComparisonRecipe(Section):
     training: TrainingSettings = TrainingSettings(epochs=0)
     methods: list[MethodSection] = Field(min_length=1)
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
-    pruning: PruningSection
+    pruning: ComparedPruning
     finetuning: TrainingSettings | None = None
     control: bool = True
     scratch: ScratchSection | None = ScratchSection()
@@ -143,26 +169,58 @@ class ComparisonRecipe(Section):
         """Those whose architectures are trained from new weights, too."""
         if self.scratch is None or self.finetuning is None:
             return []
-        of = self.scratch.of if self.scratch.of is not None else [self.methods[0].name]
-        return [method for method in self.methods if method.name in of]
+        criteria = [method for method in self.methods if method.preset is None]
+        of = self.scratch.of if self.scratch.of is not None else [method.name for method in criteria[:1]]
+        return [method for method in criteria if method.name in of]
 
     def run_recipe(self, seed: int, method: MethodSection | None, budget: BudgetSection | None) -> Recipe:
         """What one cell does, as the recipe of a run: the pipeline carries out both alike."""
-        pruning = None
-        if method is not None and budget is not None:
+        training = {**self.training.model_dump(), "seed": seed}
+        tuned = None if self.finetuning is None else {**self.finetuning.model_dump(), "seed": seed}
+        run: dict[str, Any] = {
+            "name": self.name,
+            "networks": [self.network],
+            "data": self.data,
+            "training": training,
+            "methods": ["plain"],
+            "finetuning": tuned,
+            "threads": self.threads,
+        }
+        if method is None:
+            return Recipe(**run)
+        if method.preset is not None:
+            own = {"phases": self._phases_of(method.preset, run, budget)}
+            override(own, [f"phases.{key}={yaml.safe_dump(value)}" for key, value in method.changes.items()])
+            return Recipe(**{**run, "methods": [method.name], "phases": {method.name: own["phases"]}})
+        if budget is not None:
             chosen = {"budgets": [method.scoped(budget)], "importance": method.criterion(seed)}
-            pruning = self.pruning.model_copy(update=chosen)
-        tuned = None if self.finetuning is None else self.finetuning.model_copy(update={"seed": seed})
-        return Recipe(
-            name=self.name,
-            networks=[self.network],
-            data=self.data,
-            training=self.training.model_copy(update={"seed": seed}),
-            methods=["plain"],
-            pruning=pruning,
-            finetuning=tuned,
-            threads=self.threads,
-        )
+            run["pruning"] = PruningSection(**{**_said(self.pruning), **chosen})
+        return Recipe(**run)
+
+    def _phases_of(self, preset: str, run: Mapping[str, Any], budget: BudgetSection | None) -> list[dict[str, Any]]:
+        how = {key: value for key, value in _said(self.pruning).items() if key not in ("budgets", "importance")}
+        kept = [] if budget is None else [budget.model_dump(exclude_none=True)]
+        return phases_from(PRESETS[preset], {**run, "pruning": {**how, "budgets": kept}})
+
+    def why_left_out(self, method: MethodSection, budget: BudgetSection | None) -> str | None:
+        """Why a method does not run under a budget; None if it does. Without a budget, those run that cannot be asked for one."""
+        if method.preset is None:
+            if budget is None or budget.kind in KINDS:
+                return "a criterion needs a budget" if budget is None else None
+            return f"a criterion cuts channels, it keeps no {budget.kind}"
+        preset = PRESETS[method.preset]
+        first = next((phase for phase in preset.phases if phase["phase"] == "train"), {})
+        if self.one_dense_model and (first.get("regularizers") or preset.phases[0]["phase"] != "train"):
+            return "it acts while the network is trained from its start, and training.epochs is 0"
+        if budget is None:
+            return "it needs a budget" if preset.takes else None
+        if budget.kind in preset.takes:
+            return None
+        return f"it can be asked for {', '.join(preset.takes)}" if preset.takes else "it keeps what it keeps"
+
+
+def _said(pruning: PruningSection) -> dict[str, Any]:
+    return {name: getattr(pruning, name) for name in PruningSection.model_fields}
 
 
 def load_comparison_recipe(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonRecipe:
@@ -189,7 +247,9 @@ def comparison_recipe(content: Mapping[str, Any]) -> ComparisonRecipe:
 
 def _full_method(short: Any) -> Any:
     if isinstance(short, str):
-        return {"name": short, "importance": short}
+        return {"name": short, "preset" if short not in REGISTRY and short in PRESETS else "importance": short}
+    if isinstance(short, Mapping) and "preset" in short:
+        return {"name": short["preset"], **short}
     if isinstance(short, Mapping):
         known = {key: short[key] for key in ("name", "importance") if key in short}
         return {**dict.fromkeys(("name", "importance"), next(reversed(known.values()))), **short} if known else short

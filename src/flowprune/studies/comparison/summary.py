@@ -96,8 +96,8 @@ def summarised(finished: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Summa
     ]
     for (method, budget), members in grouped.items():
         last = [_last(results) for _, results in members]
-        tuned = [row for row in last if row["stage"] == "finetuned"]
-        pruned = [_row(results, "pruned") for _, results in members if _has(results, "pruned")]
+        tuned = [row for row in last if row["stage"] not in (DENSE, *_UNTRAINED)]
+        pruned = [row for _, results in members if (row := _untrained(results)) is not None]
         if method == CONTROL:
             pruned = [dense[seed] for seed, _ in members]
         paired = [(row, control.get(seed)) for (seed, _), row in zip(members, last, strict=True)]
@@ -113,7 +113,7 @@ def summarised(finished: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Summa
                 params_share=[row["params"] / one["params"] for row in last],
                 before=[row["top1"] for row in pruned] or None,
                 after=[row["top1"] for row in tuned] or None,
-                best=[row["best_top1"] for row in tuned] or None,
+                best=[row.get("best_top1", row["top1"]) for row in tuned] or None,
                 beside_control=differences if tuned and control else None,
             )
         )
@@ -174,8 +174,13 @@ def _spread(numbers: Sequence[float] | None, sign: str = "") -> str:
     return mean if len(numbers) < 2 else f"{mean} ± {statistics.stdev(numbers):.2f}"
 
 
-def _has(results: Mapping[str, Any], stage: str) -> bool:
-    return any(row["stage"] == stage for row in results["rows"])
+_UNTRAINED = ("pruned", "masked")
+"""Stages that change a network and leave its training to the next."""
+
+
+def _untrained(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row of the last such stage."""
+    return next((row for row in reversed(results["rows"]) if row["stage"] in _UNTRAINED), None)
 
 
 def _row(results: Mapping[str, Any], stage: str) -> Mapping[str, Any]:

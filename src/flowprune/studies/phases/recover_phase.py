@@ -48,17 +48,20 @@ class RecoverPhase(TrainingPhase):
         dense, plan = work.whole(model)
         images = work.batches(self.batches, self.batch_size)
         acting: list[Recovery] = []
+        rebuilding: list[Recovery] = []
         for method in methods:
-            model = method.prepare(model, dense, plan, images)
+            before, model = model, method.prepare(model, dense, plan, images)
             if method.trains:
                 acting.append(method)
+                rebuilding += [method] * (model is not before)
             else:
                 model = method.restored()
                 method.close()
         done = self.trained(model, work, acting)
         small = done.model
-        for method in reversed(acting):
+        for method in reversed(rebuilding):  # the others know the network only as it was before these
             small = method.restored()
+        for method in acting:
             method.close()
         return done._replace(model=small)
 
