@@ -42,6 +42,13 @@ ADDED: dict[str, tuple[str, ...]] = {
     "recipes of phases": ("studies/phases/*", "studies/preset_phases.py", "studies/sections.py"),
     "training": ("training/*", "studies/pipeline/chosen_precision.py"),
     "other people's loops": ("integrations/*",),
+    "speed, measured": (
+        *(
+            f"engine/measuring/{name}.py"
+            for name in ["backends", "layer_times", "live_memory", "onnx_program", "preferred_widths", "zero_products"]
+        ),
+        "studies/speed/*",
+    ),
     "the command line": ("commands/*", "cli.py"),
     "old import paths": ("old_paths.py",),
 }

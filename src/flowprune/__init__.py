@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flowprune import errors, models
     from flowprune.artifacts import export, load, save
     from flowprune.engine.allocation import Plan
+    from flowprune.engine.interfaces import Training
     from flowprune.engine.steps import hold
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
@@ -35,6 +36,7 @@ __all__ = [
     "FlowpruneError",
     "FlowpruneWarning",
     "Plan",
+    "Training",
     "TrainingSettings",
     "compare",
     "data_from",
@@ -71,6 +73,7 @@ _ROOMS = {
     "FlowpruneError": "flowprune.errors",
     "FlowpruneWarning": "flowprune.errors",
     "Plan": "flowprune.engine.allocation",
+    "Training": "flowprune.engine.interfaces",
     "TrainingSettings": "flowprune.training",
     "compare": "flowprune.studies.comparison",
     "data_from": "flowprune.training",

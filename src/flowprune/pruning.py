@@ -16,7 +16,7 @@ from flowprune.engine.interfaces import Allocator, Importance, Outcome
 from flowprune.engine.measuring import check_finite, filter_scales
 from flowprune.engine.planning import CoupledModel, Request, Selection, assemble, select
 from flowprune.engine.planning.exemptions import Frozen, Ignored
-from flowprune.engine.planning.falling_short import attempts, warn_if_short, what_stays_is_said
+from flowprune.engine.planning.falling_short import attempts, warn_if_short, with_reasons
 from flowprune.engine.planning.garbage_collection import collector_paused
 from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
@@ -27,7 +27,7 @@ from flowprune.engine.signatures import Branches, Heads, Inputs, Scope
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.surgery import cut, cut_optimizer
 from flowprune.engine.surgery.beside_forward import follow_other_methods
-from flowprune.errors import BudgetError, CertificateError
+from flowprune.errors import BudgetError, CertificateError, UnreachableBudgetError
 from flowprune.methods.importance import Random
 
 Finetune = Callable[[nn.Module, int], nn.Module | None]
@@ -168,14 +168,14 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
             if whole is not None:
                 return whole
         raise CertificateError(
-            f"no cut of {type(model).__name__} could be certified in {ATTEMPTS} attempts; the last refusal: "
-            f"{coupled.last_refusal}"
+            f"no cut of {type(model).__name__} could be certified in {ATTEMPTS} attempts; the last refusal: {coupled.last_refusal}"
         )
 
-    with what_stays_is_said(coupled.coupling):
-        search = partial(within_latency, model, inputs, backend=request.backend)
-        by_time, small = request.budget.kind == "latency", partial(cut, model)
-        found = search(request.budget, planned, small) if by_time else planned(request.budget)
+    by_time = partial(within_latency, model, inputs, request.budget, planned, partial(cut, model), request.backend)
+    try:
+        found = by_time() if request.budget.kind == "latency" else planned(request.budget)
+    except UnreachableBudgetError as error:
+        raise with_reasons(error, coupled.coupling) from None
     if request.budget.kind in ("threshold", "channels", "outcome"):  # the others are met, or have raised
         warn_if_short(found, request.budget)
     return follow_other_methods(model, inputs, found, coupled.graph, request.also)

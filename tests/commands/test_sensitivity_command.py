@@ -71,7 +71,7 @@ def test_the_scan_of_an_artifact_says_what_its_file_says(tmp_path: Path, capsys:
     ("more", "said"),
     [
         (["--shares", "0.5,1"], "--shares"),
-        (["--split", "both"], "train or test"),
+        (["--split", "both"], "'train', 'test'"),
         (["--drop", "-1"], "--drop"),
         (["--importance", "l22"], "did you mean 'l2'?"),
         (["--data", "digit"], "did you mean 'digits'?"),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
+from flowprune.commands.known_names import refuse_unknown_in
 from flowprune.commands.options import AsJson, DataDir, Device, Threads
 from flowprune.commands.terminal import wide_console
 
@@ -28,6 +29,7 @@ def compare(
 ) -> None:
     """Compare methods at equal budgets, data and training."""
     check_folder(out, resume, overwrite)
+    refuse_unknown_in(recipe, changes or ())
     from flowprune.studies.comparison.comparison_recipe import load_comparison_recipe
 
     read = load_comparison_recipe(recipe, changes or ())

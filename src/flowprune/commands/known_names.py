@@ -9,6 +9,7 @@ from pathlib import Path
 from flowprune.errors import ArtifactError, UnknownNameError, checked_name
 from flowprune.methods import names_before_import
 from flowprune.models.own_names import OWN_NAMES, UnknownModelError
+from flowprune.studies.recipe_file import override, read_content
 from flowprune.training.data_names import DATA_SETS
 
 DATA_OPTIONS = ("normalize", "size", "subset", "workers", "unreadable")
@@ -59,6 +60,25 @@ def refuse_unknown(
 def refuse_unknown_method(kind: str, room: str, name: str) -> None:
     """Raise an ``UnknownNameError`` for a name that no method of a room of ``flowprune.methods`` has."""
     checked_name(kind, name, names_before_import(room))
+
+
+def refuse_unknown_in(recipe: Path | None, changes: Sequence[str]) -> None:
+    """Look at a recipe's names of networks and data, as far as that needs no library; its form is checked by whoever reads it.
+
+    Raises:
+        RecipeError: the file is missing or no YAML, or a change is none.
+        UnknownNameError: a name is none of this package's, and of nobody else's.
+    """
+    content = read_content(recipe)
+    override(content, changes)
+    networks = content.get("networks", content.get("network"))
+    for network in networks if isinstance(networks, list) else [networks]:
+        name = network.get("name") if isinstance(network, dict) else network
+        if isinstance(name, str):
+            _refuse_unknown_model(name)
+    data = content.get("data")
+    if isinstance(data, dict) and isinstance(data.get("name"), str):
+        checked_name("data set", data["name"], DATA_SETS)
 
 
 def _refuse_unknown_model(name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
+from flowprune.commands.known_names import refuse_unknown_in
 from flowprune.commands.options import AsJson, DataDir, Device, Threads
 from flowprune.commands.terminal import wide_console
 from flowprune.errors import checked_name
@@ -40,6 +41,8 @@ def run(
     check_folder(out, resume, overwrite)
     if method is not None:
         checked_name("method", method, names_before_import("presets"))
+    if recipe is not None or method is None:
+        refuse_unknown_in(recipe, changes or ())
     from flowprune.studies.recipe import load_recipe
 
     read = load_recipe(recipe, changes or (), method)

@@ -21,6 +21,7 @@ from flowprune.methods.regularizers.feature_flow import FeatureFlow
 from flowprune.methods.regularizers.feature_flow.points.recording import TransientHook
 from flowprune.methods.regularizers.feature_flow.unwrapping import call_inputs
 from flowprune.methods.regularizers.strength.dead_share import dead_and_small_share, first_images
+from flowprune.methods.regularizers.strength.step_hooks import before_step
 from flowprune.methods.regularizers.together.regularizers import Regularizers
 
 
@@ -117,7 +118,7 @@ class Session:
                     "and use data whose length is known"
                 )
         if any(_overrides(one, "after_backward") for one in self.regularizers):
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(before_step(optimizer, self._before_step))
         if any(_overrides(one, "after_step") for one in self.regularizers):
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
@@ -185,25 +186,13 @@ class Session:
     def _names(self) -> list[str]:
         return [_name(one) for one in self.regularizers]
 
-    def _before_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def _before_step(self, optimizer: Any) -> None:
         if getattr(optimizer, "grad_scale", None) is not None:
             raise ModelError(
                 f"{', '.join(self._names())}: this fused optimizer takes scaled gradients, which nobody can edit; build it with "
                 "fused=False"
             )
-        closure = keywords.get("closure", arguments[1] if len(arguments) > 1 else None)
-        if closure is None:
-            self.regularizers.after_backward()
-            return None
-
-        def and_then() -> Any:
-            loss = closure()  # the backward pass is in here
-            self.regularizers.after_backward()
-            return loss
-
-        if "closure" in keywords:
-            return arguments, {**keywords, "closure": and_then}
-        return (arguments[0], and_then, *arguments[2:]), keywords
+        self.regularizers.after_backward()
 
     def _after_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         for one in self.regularizers:

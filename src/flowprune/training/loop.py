@@ -175,7 +175,8 @@ class _Run:
     def begin(self) -> None:
         """Tell the regularizers that the first step is next, or that the last one was made before."""
         self.masks.apply()
-        self.regularizers.begin(Training(self.optimizer, self.settings.epochs, self.steps))
+        rates = partial(learning_rate, self.settings, steps_per_epoch=self.steps)
+        self.regularizers.begin(Training(self.optimizer, self.settings.epochs, self.steps, rates))
         if self.history and len(self.history) == self.settings.epochs:
             self.outcomes = self.regularizers.finish()
             self.masks.apply()

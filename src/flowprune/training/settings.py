@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flowprune.errors import FlowpruneError
-from flowprune.training.optimizer_choice import arguments, checked
 
 
 class Augmentation(BaseModel):
@@ -83,6 +81,10 @@ class TrainingSettings(BaseModel):
         """Before anything is trained: a mistake in the settings of a last phase would be found out hours later."""
         if self.optimizer == "sgd" and not self.optimizer_options:
             return
+        import torch  # here: a slip in the settings of usual trainings is refused without waiting for it
+
+        from flowprune.training.optimizer_choice import arguments, checked
+
         own = {name: getattr(self, name) for name in ("lr", "momentum", "nesterov", "weight_decay")}
         try:
             given = arguments(self.optimizer, self.optimizer_options, **own)

@@ -185,5 +185,5 @@ def test_every_mask_is_known_by_name_and_says_what_it_is() -> None:
     for name in REGISTRY:
         assert (REGISTRY[name].__doc__ or "").strip()
         keep = 0.5 if name in ("weight", "n_m") else None
-        masks = REGISTRY[name]().select({"stem": torch.ones(4, 3, 3, 3), "inner": torch.rand(8, 8, 3, 3)}, keep)
+        masks = REGISTRY[name]().select({"stem": torch.ones(4, 3, 3, 3), "inner": torch.rand(64, 64, 3, 3)}, keep)
         assert all(mask.dtype == torch.bool for mask in masks.values())

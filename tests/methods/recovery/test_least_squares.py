@@ -227,6 +227,45 @@ def test_what_cannot_be_refitted_is_left_alone_and_named():
     assert list(method.left) == ["2"] and list(method.refits) == ["4"]
 
 
+class Transformer(nn.Module):
+    """Attention, and an MLP beside a residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(6, 16), nn.LayerNorm(16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.up, self.down, self.head = nn.Linear(16, 24), nn.Linear(24, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        y = self.norm(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return self.head((x + self.down(torch.relu(self.up(x)))).mean(1))
+
+
+class Uncalled(nn.Sequential):
+    """The weight of its second layer is read without the layer being called."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(torch.relu(self[0](x)), self[1].weight, self[1].bias)
+
+
+def test_a_transformer_is_refitted_where_its_layers_are_called():
+    torch.manual_seed(0)
+    model, x = Transformer().eval(), torch.randn(30, 5, 6)
+    plan = fp.plan(model, x[:2], importance=fp.importance.L2(), macs=0.6)
+    small, method = fp.prune(model, plan).eval(), LeastSquares()
+    with torch.no_grad():
+        again = fp.recover(small, model, plan, x.split(10), recovery=method)
+        lost = [float((network(x) - model(x)).square().mean()) for network in (small, again)]
+    assert lost[1] < 0.5 * lost[0] and {"up", "down", "head"} == set(method.refits)
+    assert list(method.left) == ["attention.out_proj"] and "NonDynamically" in method.left["attention.out_proj"]
+    model = Uncalled(nn.Linear(6, 8), nn.Linear(8, 2))
+    plan = fp.plan(model, x[:2], importance=fp.importance.L2(), channels=0.5)
+    method.prepare(fp.prune(model, plan), model, plan, [x])
+    assert not method.refits and "without the layer" in method.left["1"]
+
+
 def test_a_masked_weight_keeps_its_zeros():
     model, x = network(), images()
     plan, small = halved(model, x)

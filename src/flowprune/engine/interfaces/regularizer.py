@@ -15,15 +15,27 @@ from torch import Tensor
 class Training:
     """What a regularizer is told of the training it takes part in.
 
+    In a loop of one's own ``Training(optimizer, steps=len(loader) * epochs)`` says enough.
+
     Attributes:
         optimizer: the one that will step; its parameter groups hold the learning rate of the present step.
         epochs: passes over the training images, of the whole training.
         steps: steps of the optimizer in one of them.
+        rates: the learning rate of a step, from 0 and over all epochs; None where nobody says, and then it counts as that which
+            the parameter groups begin with.
+
+    Example:
+        >>> import torch, flowprune as fp
+        >>> model = fp.models.create("resnet8", width=4)
+        >>> training = fp.Training(torch.optim.SGD(model.parameters(), lr=0.1), steps=1000)
+        >>> training.total
+        1000
     """
 
     optimizer: torch.optim.Optimizer
-    epochs: int
-    steps: int
+    epochs: int = 1
+    steps: int = 1
+    rates: Callable[[int], float] | None = None
 
     @property
     def total(self) -> int:

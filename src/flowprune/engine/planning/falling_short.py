@@ -81,14 +81,10 @@ def shortfall(made: Plan, budget: Budget) -> str | None:
     return _message(f"{budget} keeps {kept} of {whole} filters, more than twice what was asked for", made, True)
 
 
-@contextmanager
-def what_stays_is_said(coupling: Coupling) -> Iterator[None]:
-    """A budget that cannot be met inside says what stays, and why."""
-    try:
-        yield
-    except UnreachableBudgetError as error:
-        stays = why_it_stays(coupling.frozen, bool(coupling.groups))
-        raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
+def with_reasons(error: UnreachableBudgetError, coupling: Coupling) -> UnreachableBudgetError:
+    """The error of a budget that cannot be met, and what stays, and why."""
+    stays = why_it_stays(coupling.frozen, bool(coupling.groups))
+    return UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest)
 
 
 def why_it_stays(frozen: Mapping[str, str], something_may_leave: bool) -> str:

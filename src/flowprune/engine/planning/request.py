@@ -62,7 +62,8 @@ class Request:
         liked = isinstance(self.round_to, str) and re.fullmatch(r"auto(:\d+)?", self.round_to)
         if not liked and not (type(self.round_to) is int and self.round_to >= 1):
             raise BudgetError(f'round_to={self.round_to!r} is not a width: use a whole number such as 8, or "auto"')
-        checked_name("backend", self.backend, BACKENDS)
+        if self.backend not in BACKENDS:
+            checked_name("backend", self.backend, BACKENDS)  # says which there are
 
     @property
     def width_multiple(self) -> int:

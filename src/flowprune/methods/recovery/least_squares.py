@@ -92,6 +92,8 @@ class LeastSquares(Recovery):
             pairs = {name: (layer.small, layer.dense) for name, layer in found.layers.items()}
             for name, seen in walk(small, dense, pairs, inputs, self.at_once) if pairs else ():
                 self.refits[name] = refit(found.layers[name], seen, self.ridge)
+            unseen = pairs.keys() - self.refits.keys()
+            self.left |= dict.fromkeys(sorted(unseen), "its weight is read without the layer being called")
         return super().prepare(small, dense, plan, ())
 
 

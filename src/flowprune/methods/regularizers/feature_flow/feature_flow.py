@@ -7,24 +7,25 @@ published; the equations below are this project's own choice.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from flowprune.engine.interfaces import Regularizer
-from flowprune.errors import ModelError, RecipeError, checked_name
-from flowprune.methods.regularizers.feature_flow.description import described
-from flowprune.methods.regularizers.feature_flow.finding import find_trajectory, finder, layout_or_names
+from flowprune.engine.interfaces import Training
+from flowprune.errors import ModelError, checked_name
+from flowprune.methods.regularizers.feature_flow.by_steps import BySteps
+from flowprune.methods.regularizers.feature_flow.followed import Followed
+from flowprune.methods.regularizers.feature_flow.form import Form, Norm, PushedScales, Size, Weights
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import Reduction, accumulated
 from flowprune.methods.regularizers.feature_flow.maps.trajectory import Trajectory
 from flowprune.methods.regularizers.feature_flow.penalty.nothing_to_penalize import nothing_recorded
-from flowprune.methods.regularizers.feature_flow.penalty.terms import CurvatureForm, flow_penalty, flow_terms
-from flowprune.methods.regularizers.feature_flow.points.points import Point
-from flowprune.methods.regularizers.feature_flow.points.recording import Forward, Recorder
-from flowprune.methods.regularizers.feature_flow.profile import FlowProfile, measure_flow
+from flowprune.methods.regularizers.feature_flow.penalty.terms import CurvatureForm, flow_penalty
+from flowprune.methods.regularizers.feature_flow.points.recording import Forward
+from flowprune.methods.regularizers.feature_flow.stream_penalty import stream_penalty
 from flowprune.methods.regularizers.feature_flow.unwrapping import unwrapped
+from flowprune.methods.regularizers.feature_flow.ways import Ways, ways_of
 from flowprune.methods.regularizers.strength.control import SCHEDULES, Schedule
 from flowprune.methods.regularizers.strength.given_strength import strength_of
 from flowprune.methods.regularizers.strength.observed_loss import zero_for
@@ -33,7 +34,7 @@ from flowprune.methods.regularizers.strength.saved_state import state_of, take_o
 from flowprune.methods.regularizers.strength.steering import Steering
 
 
-class FeatureFlow(Regularizer):
+class FeatureFlow(Followed):
     """The FFR penalty of a model, one line in a training loop.
 
     ::
@@ -56,6 +57,21 @@ class FeatureFlow(Regularizer):
 
     Dimension 1 counts as the channels, also of tokens [N, L, C]; to ``norm=1`` with ``"mean"`` that makes no difference.
 
+    **Channels as groups.** ``norm="group"`` takes the root mean square of a channel over all images and positions, so that channels
+    vanish and not entries. With ``norm="path"`` a channel's whole way is one group, which no longer stops at a stage::
+
+        sum over ways of  sqrt( 1/4 |Y_first|^2 + sum_l |d_l|^2 )         |.|^2: mean square over images and positions
+
+    where a way is a coupled channel of the engine (what ``plan`` lets leave as a whole), and first is every point that no link
+    arrives at. When it is 0 every layer on the stream gets narrower. Curvatures are grouped alike, without firsts. The sums
+    are over all processes of ``torch.distributed``. ``weights="macs"`` weighs a channel by the MACs that leave with it.
+
+    **Relative sizes.** ``size="relative"`` divides |d_l| and |c_l| by the mean size of Y_{l+1} (in that norm), through the
+    gradient: there is no reward for shrinking everything. ``"detached"`` divides without a gradient, as the control.
+
+    **Proximal.** ``pushed_scales="proximal"`` takes the penalty's gradient off the scales of the batch norms that the points end
+    in; after each step a soft threshold shrinks them by as much (``ProximalPush``). It needs ``begin`` and one more backward pass.
+
     ``curvature_form="angle"`` replaces |c_l| by the angle between successive differences, 2 atan2(|u - v|, |u + v|) with u, v the
     normalised P_l Y_l - P_l P_{l-1} Y_{l-1} and d_l of one image, mean over images; 0 where either norm is below 1e-8. It has no
     scale, so norm and reduction do not matter to it.
@@ -63,6 +79,10 @@ class FeatureFlow(Regularizer):
     **Strength.** A float is k1 (k2) itself. ``"5%"`` fixes it so that the term equals 5 % of the mean task loss over the first 10
     batches (calls of ``penalty()`` whose task loss is finite); until all percentages are calibrated the whole penalty is 0. Where
     ``torch.distributed`` runs, all processes share one calibration, so all must call ``penalty()`` equally often.
+
+    ``"0.5 pull"`` moves a scale of the narrowest stage by 0.5 over the training, against weight decay alone (SGD only). ``"0.5
+    pressure"`` presses it half as hard as the task holds the scales, measured over the first 100 steps or the first epoch.
+    Both, and proximal steps, need ``flow.begin(fp.Training(optimizer, steps=...))``; ``train`` and the integrations call it.
 
     With ``target_dead`` a controller takes over from there: call ``epoch_end()`` after every epoch, and the strength rises and
     falls until that share of the filters is dead at the end. It rises to 20 times what was given at most; there it warns.
@@ -91,13 +111,16 @@ class FeatureFlow(Regularizer):
     Args:
         model: any model with convolutions, or with the modules named in ``points``. It is given forward hooks, nothing else;
             ``close()``, the end of a ``with`` block, or dropping the flow removes them.
-        gradient: strength of the gradient term: a coefficient, a share of the task loss like "5%", or None (off).
+        gradient: strength of the gradient term: a coefficient, "5%" of the task loss, "0.5 pull", "0.5 pressure", or None (off).
         curvature: strength of the curvature term, likewise.
         points: "blocks", "layers" or names of modules.
-        norm: 1 or 2.
+        norm: 1, 2, "group" or "path".
         across: "skip", "project" or None.
         reduction: "mean", "channel" or "sum".
         curvature_form: "second-difference" or "angle".
+        size: "absolute", "relative" or "detached".
+        weights: "equal", or "macs" with channel groups and paths.
+        pushed_scales: "subgradient" or "proximal".
         schedule: "constant", "warm-up" (rises over the first tenth of the epochs) or "linear" (rises over all of them).
         target_dead: the share of dead filters to end with; ``gradient`` and ``curvature`` are then only what it starts with.
         target_macs: the share of the MACs that a cut of what is dead shall leave in the end, likewise.
@@ -127,39 +150,42 @@ class FeatureFlow(Regularizer):
         curvature: float | str | None = None,
         *,
         points: Literal["blocks", "layers"] | Sequence[str] = "blocks",
-        norm: Literal[1, 2] = 1,
+        norm: Norm = 1,
         across: Literal["skip", "project"] | None = None,
         reduction: Reduction = "mean",
         curvature_form: CurvatureForm = "second-difference",
+        size: Size = "absolute",
+        weights: Weights = "equal",
+        pushed_scales: PushedScales = "subgradient",
         schedule: Schedule = "constant",
         target_dead: float | None = None,
         target_macs: float | None = None,
         epochs: int | None = None,
         inputs: Any = None,
     ) -> None:
-        if norm not in (1, 2) or isinstance(norm, bool):
-            raise RecipeError(f"norm={norm!r} is none of 1 and 2")
         checked_name("across", across, ("skip", "project", None))
-        checked_name("reduction", reduction, get_args(Reduction))
-        checked_name("curvature_form", curvature_form, get_args(CurvatureForm))
         checked_name("schedule", schedule, SCHEDULES)
+        self._form = Form(norm, reduction, curvature_form, size, weights, pushed_scales)
         self._steering = Steering(schedule, epochs, target_dead, target_macs)
         self._control = self._steering.control
         self.wants = ("macs_left",) if self._steering.by_macs else ()
         if (target_dead is not None or target_macs is not None) and gradient is None and curvature is None:
             gradient = "5%"
-        self._root = unwrapped(model)
-        self._chosen = layout_or_names(points, self._root)
-        self._across, self._sized_by = across, (norm, reduction, curvature_form)
+        root = unwrapped(model)
         strengths = {"gradient": strength_of(gradient, "gradient"), "curvature": strength_of(curvature, "curvature")}
         self._calibration = Calibration(strengths)
-        self._trajectory: list[Trajectory] = []
-        # Before there are hooks, which would stay where it fails.
-        given = None if inputs is None else self._find(inputs)
-        self._recorder = Recorder(self._root, finder(self._root, weakref.WeakMethod(self._find)))
-        self._closing = weakref.finalize(self, self._recorder.close)
-        if given is not None:
-            self._recorder.place(given)
+        self._by_steps = BySteps(root, self._form, self._calibration)
+        weakref.finalize(self, self._by_steps.close)
+        self._ways: Ways | None = None
+        super().__init__(root, points, across, inputs)
+
+    def begin(self, training: Training) -> None:
+        """The first step is next: hang on the optimizer what a pull, a pressure or a proximal step needs of it.
+
+        Raises:
+            RecipeError: it is an optimizer that they are not defined for.
+        """
+        self._by_steps.begin(training)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def penalty(
@@ -187,16 +213,13 @@ class FeatureFlow(Regularizer):
         if not features:
             raise ModelError(nothing_recorded(forwards))
         like = accumulated(features[-1])
+        self._by_steps.tell(self._found())
         if self._calibration.ready(like.device) is None:
             return self._calibrating(forwards, task_loss, like)
         acting = {name: coefficient for name, coefficient in (self.coefficients or {}).items() if coefficient != 0}
         if not acting:
             return like.new_zeros(())
-        return flow_penalty(self._found(), forwards, acting, *self._sized_by)
-
-    def forget(self) -> None:
-        """Drop the forwards since the last ``penalty()``: the next one starts anew, whatever ran before."""
-        self._recorder.take()
+        return self._by_steps.taken_off(self._sum(forwards, acting))
 
     def epoch_end(self, measured: Mapping[str, float] | None = None, *, macs: float | None = None) -> dict[str, float]:
         """Tell the flow that an epoch of the training has ended; a schedule and a target go by it.
@@ -222,34 +245,6 @@ class FeatureFlow(Regularizer):
             return {**found, "macs_left": macs}
         return found if share is None else {**found, "dead_share": share}
 
-    def profile(self, batches: Iterable[Any]) -> FlowProfile:
-        """Measure the flow: per point |Y|, |d|, |d| / |Y|, curvature, angle and silent channels.
-
-        The model runs in evaluation mode without gradients and is put back as it was.
-
-        Args:
-            batches: inputs, or (input, target) pairs, or dictionaries of keyword arguments; read once.
-
-        Raises:
-            DataError: if there is no batch, or it holds no tensor.
-        """
-        self._check_open()
-        return measure_flow(self._root, self._recorder, self._trajectory, batches)
-
-    @property
-    def points(self) -> tuple[Point, ...]:
-        """The points, in order; a ``ModelError`` before the first forward, unless ``inputs`` were given."""
-        return self._found().points
-
-    def __str__(self) -> str:
-        """One line a point: its name, what it is, where it is taken down; and what does not enter. As ``points`` before that."""
-        return described(self._found())
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """What does not enter: "point -> point" (as of the last penalty or profile) or a point out of reach, and the reason."""
-        return dict(self._found().left_out)
-
     @property
     def strength(self) -> float:
         """What the schedule or the controller multiplies k1 and k2 with in the present epoch; 1 where there is neither."""
@@ -263,36 +258,37 @@ class FeatureFlow(Regularizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The calibration and the controller, as plain numbers and strings: what a resumed training needs to go on exactly."""
-        return state_of(self._calibration, self._control)
+        return {**state_of(self._calibration, self._control), **self._by_steps.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a calibration and a controller; an ``ArtifactError`` if it is no such state, or one of other strengths."""
         take_over(state, self._calibration, self._control)
+        self._by_steps.load_state_dict(dict(state))
 
     def close(self) -> None:
-        """Remove every hook from the model. Closing twice is fine."""
-        self._closing()
+        """Remove every hook, from the model and from the optimizer. Closing twice is fine."""
+        self._by_steps.close()
+        super().close()
 
     def _calibrating(self, forwards: Sequence[Forward], task_loss: Tensor | None, like: Tensor) -> Tensor:
         shares = [name for name, strength in self._calibration.strengths.items() if strength.share is not None]
-        terms = flow_terms(self._found(), forwards, shares, *self._sized_by)
+        if not shares:
+            return torch.zeros((), device=like.device, dtype=like.dtype, requires_grad=torch.is_grad_enabled())
+        with torch.no_grad():
+            terms = {name: self._sum(forwards, {name: 1.0}) for name in shares}
         zero, observation = zero_for(task_loss, like)
         self._calibration.expect(observation, terms)
         return zero
 
-    def _find(self, inputs: Any) -> Sequence[Point]:
+    def _sum(self, forwards: Sequence[Forward], coefficients: Mapping[str, float]) -> Tensor:
+        """The penalty with these coefficients."""
+        form = self._form
+        if not form.plain:
+            return stream_penalty(self._found(), forwards, coefficients, form, self._ways)
+        assert form.norm == 1 or form.norm == 2
+        return flow_penalty(self._found(), forwards, coefficients, form.norm, form.reduction, form.curvature_form)
+
+    def _met(self, trajectory: Trajectory, inputs: Any) -> None:
         self._steering.remember(inputs)
-        trajectory, points = find_trajectory(self._root, inputs, self._chosen, self._across)
-        self._trajectory[:] = [trajectory]
-        return points
-
-    def _found(self) -> Trajectory:
-        if not self._trajectory:
-            raise ModelError(
-                "the points of the feature flow are found in the model's first forward; run it once, or pass inputs= to FeatureFlow"
-            )
-        return self._trajectory[0]
-
-    def _check_open(self) -> None:
-        if not self._closing.alive:
-            raise ModelError("this feature flow was closed; build a new one")
+        if self._form.needs_ways:
+            self._ways = ways_of(trajectory, self._root, inputs)

@@ -32,7 +32,9 @@ class Calibration:
         self._pending: tuple[Observation, dict[str, Tensor]] | None = None
         self._unseen = False
         self.coefficients: dict[str, float] | None = None
-        if all(strength.share is None for strength in self.strengths.values()):
+        # Of the strengths in other units, as somebody else finds out what coefficients they are.
+        self.told: dict[str, float] = {}
+        if all(strength.share is None and not strength.by_steps for strength in self.strengths.values()):
             self.coefficients = {name: strength.coefficient or 0.0 for name, strength in self.strengths.items()}
 
     def expect(self, observation: Observation, terms: dict[str, Tensor]) -> None:
@@ -45,6 +47,8 @@ class Calibration:
             return
         (observation, terms), self._pending = self._pending, None
         observation.closed = True
+        if self.batches >= BATCHES:  # another strength is still looked for
+            return
         if observation.task_loss is None:
             self._unseen = True
             return
@@ -71,7 +75,9 @@ class Calibration:
                 'a strength like "5%" needs the task loss, and the last penalty was never added to one; '
                 "write flow.penalty(task_loss), or loss = task_loss + flow.penalty()"
             )
-        if self.batches >= BATCHES:
+        untold = [name for name, strength in self.strengths.items() if strength.by_steps and name not in self.told]
+        shares = any(strength.share is not None for strength in self.strengths.values())
+        if not untold and (self.batches >= BATCHES or not shares):
             self.coefficients = self._solve(device)
         return self.coefficients
 
@@ -88,7 +94,7 @@ class Calibration:
         found = {}
         for name, strength in self.strengths.items():
             if strength.share is None:
-                found[name] = strength.coefficient or 0.0
+                found[name] = self.told.get(name, strength.coefficient or 0.0)
             elif terms[name] == 0:
                 raise ModelError(
                     f"the {name} of the flow was 0 in all of the first {BATCHES} batches, so no coefficient makes it "
@@ -107,6 +113,7 @@ class Calibration:
             "task_loss": self._task,
             "terms": dict(self._terms),
             "coefficients": None if self.coefficients is None else dict(self.coefficients),
+            **({"told": dict(self.told)} if self.told else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -121,9 +128,10 @@ class Calibration:
             task, terms = float(state["task_loss"]), {name: float(state["terms"][name]) for name in own}
             given = state["coefficients"]
             coefficients = None if given is None else {name: float(given[name]) for name in own}
+            told = {str(name): float(number) for name, number in dict(state.get("told", {})).items()}
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"this is no state of a feature flow: {error!r} is missing or malformed") from None
         if strengths != own:
             raise ArtifactError(f"the state is of a feature flow with strengths {strengths}, this one has {own}")
-        self._pending, self._unseen = None, False
+        self._pending, self._unseen, self.told = None, False, told
         self.batches, self._task, self._terms, self.coefficients = batches, task, terms, coefficients

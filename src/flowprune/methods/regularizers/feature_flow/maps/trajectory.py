@@ -11,6 +11,7 @@ from torch import Tensor
 from flowprune.engine.tracing import Graph
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated
 from flowprune.methods.regularizers.feature_flow.maps.passage import Across, Passage, carried, find_passage
+from flowprune.methods.regularizers.feature_flow.points.makers import makers_at
 from flowprune.methods.regularizers.feature_flow.points.points import Point
 
 
@@ -57,6 +58,8 @@ class Trajectory:
         across: what happens where the shape changes.
         unplaced: points no module gives access to, name -> reason.
         left_out: those and every pair that did not enter the last time, name -> reason.
+        makers: by point, names of the weights that make its channels; () where the trace shows none.
+        channels: by point, how many; 0 where there is no trace.
     """
 
     points: tuple[Point, ...]
@@ -64,6 +67,8 @@ class Trajectory:
     across: Across
     unplaced: dict[str, str]
     left_out: dict[str, str] = field(default_factory=dict)
+    makers: tuple[tuple[str, ...], ...] = ()
+    channels: tuple[int, ...] = ()
 
     def steps(self, features: Sequence[Tensor | None]) -> Iterator[Step]:
         """Every step that enters, for the features of one forward ([N, C, ...] each; None for a point that did not run)."""
@@ -100,9 +105,12 @@ class Trajectory:
 def trajectory_of(points: Sequence[Point], graph: Graph | None, across: Across, unplaced: dict[str, str]) -> Trajectory:
     """Join the points to a trajectory, with the model's own paths between them where the trace shows one."""
     passages: list[Passage | None] = []
+    seen = [None if graph is None or point.value is None else (graph, point.value) for point in points]
+    makers = tuple(() if one is None else makers_at(*one) for one in seen)
+    channels = tuple(0 if one is None else int(one[0].values[one[1]].shape[1]) for one in seen)
     for source, target in pairwise(points):
         if graph is None or source.value is None or target.value is None:
             passages.append(None)
         else:
             passages.append(find_passage(graph, source.value, target.value))
-    return Trajectory(tuple(points), tuple(passages), across, dict(unplaced), dict(unplaced))
+    return Trajectory(tuple(points), tuple(passages), across, dict(unplaced), dict(unplaced), makers, channels)

@@ -24,27 +24,6 @@ CurvatureForm = Literal["second-difference", "angle"]
 Norm = Literal[1, 2]
 
 
-def flow_terms(
-    trajectory: Trajectory,
-    forwards: Sequence[Forward],
-    wanted: Sequence[str],
-    norm: Norm,
-    reduction: Reduction,
-    curvature_form: CurvatureForm,
-) -> dict[str, Tensor]:
-    """``sum_l |d_l|`` ("gradient") and ``sum_l |c_l|`` ("curvature") as far as wanted, without gradients.
-
-    Raises:
-        ModelError: if no pair (triple) of points enters a wanted term.
-    """
-    ones = dict.fromkeys(wanted, 1.0)
-    with torch.no_grad():
-        return {
-            name: flow_penalty(trajectory, forwards, {name: ones[name]}, norm, reduction, curvature_form)
-            for name in wanted
-        }
-
-
 def flow_penalty(
     trajectory: Trajectory,
     forwards: Sequence[Forward],
