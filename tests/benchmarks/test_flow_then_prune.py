@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import flowprune.studies.pipeline.stages as pipeline
+import flowprune.studies.phases.training_phase as training_phase
 from flowprune.studies.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def test_all_ways_have_the_same_macs_and_epochs_and_are_not_done_twice(
     def again(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(pipeline, "train", again)
+    monkeypatch.setattr(training_phase, "train", again)
     assert of_seed(tiny, 1, tmp_path, None, progress=False) == found
 
 
