@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: demo test install clean
+.PHONY: demo test test-presets test-all install clean
 
 demo: $(STAMP)
 	$(BIN)/flowprune run --out runs/demo --overwrite
@@ -17,6 +17,13 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src/flowprune
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# The short form of every preset, from the start to its last row, for three seeds; what results/presets/ holds already is not run again.
+test-presets: $(STAMP)
+	$(BIN)/python benchmarks/presets/run.py --seeds 0 1 2
+	$(BIN)/python benchmarks/pages.py presets --check
+
+test-all: test test-presets
 
 install: $(STAMP)
 

@@ -16,7 +16,7 @@ PAGE = "docs/budgets.md"
 
 def test_the_examples_run() -> None:
     examples = blocks(PAGE, "python")
-    assert len(examples) == 8
+    assert len(examples) == 9
     run(examples, PAGE)
 
 

@@ -12,7 +12,9 @@ from documents import ROOT, text_of
 from flowprune.cli import app
 
 PAGES = [
-    str(path.relative_to(ROOT)) for pattern in ("*.md", "docs/*.md") for path in sorted(ROOT.glob(pattern))
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "docs/methods/*.md")
+    for path in sorted(ROOT.glob(pattern))
 ]  # of this project, not of what lies in its virtual environment
 PACKAGE = ROOT / "src" / "flowprune"
 WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from one_shot.recovery_tables import recovery_table
 from written_pages import filled
 
 NETWORKS = ("resnet20", "resnet56")
@@ -150,6 +151,9 @@ def main() -> int:
                 f"Over all channels of the network at once:\n\n{everywhere}"
             )
             files[page_file] = put(files[page_file], f"stability-{network}", content)
+        recovered = recovery_table(folder / "recoveries" / network)
+        if recovered is not None:
+            files[page_file] = put(files[page_file], f"recoveries-{network}", recovered)
     stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

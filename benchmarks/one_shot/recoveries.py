@@ -8,19 +8,38 @@ by least squares, and by both in turn. A draw is 5 batches of 128 training image
 see these; chance draws its channels by its number. The weights have seen all training images, so test images 0 to 1,999 choose the
 ridge and which layers are refitted (once a network, L2 at 40 % fewer MACs), and the other 8,000 report. Every cell is a file
 of results/one-shot/recoveries/NETWORK; an interrupted study goes on where it stopped, ``--list`` says what is missing. The draws
-are the outer loop, so that whatever is there compares all criteria.
+are the outer loop, and the budgets the next one, so that whatever is there compares all criteria.
+
+What batch norms do by themselves is measured on the choosing images, too (norms.json): with statistics of the calibration images
+as they are, and of crops of these as in the training that the weights come from (black borders of 4 pixels, mirrored by chance).
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from run import (
+from torch import nn
+
+from flowprune.artifacts.atomic_write import write_text
+from flowprune.methods.recovery import BatchNorm, LeastSquares, recover
+from flowprune.pruning import plan, prune
+from flowprune.reporting import environment
+from flowprune.studies.phases.criteria import importance_from
+from flowprune.training import Data
+from flowprune.training.augmentation import augment, draws
+from flowprune.training.settings import Augmentation
+
+# The study's other files are found from the folder above; files of this one hide no library of the same name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from one_shot.run import (  # noqa: E402
     BATCH_SIZE,
     BATCHES,
     TEST_BATCHES,
@@ -32,17 +51,9 @@ from run import (
     test_batches,
     tested,
 )
-from torch import nn
-
-from flowprune.artifacts.atomic_write import write_text
-from flowprune.methods.recovery import BatchNorm, LeastSquares, recover
-from flowprune.pruning import plan, prune
-from flowprune.reporting import environment
-from flowprune.studies.phases.criteria import importance_from
-from flowprune.training import Data
 
 CRITERIA = ("l2", "nuclear_norm", "taylor", "fpgm", "random")
-KEPT = (0.8, 0.6, 0.4)
+KEPT = (0.6, 0.8, 0.4)
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 CHOOSING = 2000
 """Test images that choose; the others report."""
@@ -53,8 +64,8 @@ Cell = tuple[str, float, int]
 
 
 def cells(draws: int) -> Iterator[Cell]:
-    """All of them, those of a criterion's draw one after the other: they share its scores."""
-    return ((criterion, kept, draw) for draw in range(draws) for criterion in CRITERIA for kept in KEPT)
+    """All of them, in the order in which they are measured."""
+    return ((criterion, kept, draw) for draw in range(draws) for kept in KEPT for criterion in CRITERIA)
 
 
 def file_of(folder: Path, cell: Cell) -> Path:
@@ -66,6 +77,32 @@ def file_of(folder: Path, cell: Cell) -> Path:
 def calibration(data: Data, draw: int) -> list[Any]:
     """5 batches of 128 training images."""
     return list(data.batches("train", batch_size=BATCH_SIZE, count=BATCHES, seed=draw))
+
+
+def crops(data: Data, draw: int) -> list[Any]:
+    """The same images cropped and mirrored as those that the weights were trained on."""
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(draw))
+    chosen = list(order.split(BATCH_SIZE))[:BATCHES]
+    drawn = draws(Augmentation(crop=4, flip=True), chosen, torch.Generator().manual_seed(draw))
+    raw = data.train.batches(chosen, torch.device("cpu"))
+    return [
+        (data.normalize(augment(images, 4, how)), targets) for (images, targets), how in zip(raw, drawn, strict=True)
+    ]
+
+
+def norms_alone(model: nn.Module, data: Data, tests: Batches, options: dict[str, Any]) -> dict[str, Any]:
+    """Top-1 on the choosing images with batch norms estimated anew, of the dense network and of a cut behind its refit."""
+    name, kept, draw = CHOSEN_AT
+    made = plan(model, data.example_input(), importance=criterion_of(name, data, draw), macs=kept)
+    small, images = prune(model, made).eval(), calibration(data, draw)
+    refitted = recover(small, model, made, images, recovery=LeastSquares(**options))
+    found: dict[str, Any] = {"images": [0, CHOOSING], "cell": list(CHOSEN_AT)}
+    for label, network in (("dense", model), ("least_squares", refitted)):
+        found[label] = {"none": tested(network, tests)}
+        for kind, seen in (("images as they are", images), ("padded crops", crops(data, draw))):
+            anew = copy.deepcopy(network)
+            found[label][kind] = tested(BatchNorm().prepare(anew, model, made, seen).eval(), tests)
+    return found
 
 
 def criterion_of(name: str, data: Data, draw: int) -> Remembered:
@@ -162,11 +199,14 @@ def main() -> None:
     if chosen["precision"] != arguments.precision:
         raise SystemExit(f"{folder} was tested in {chosen['precision']}; go on with --precision {chosen['precision']}")
     options = {key: chosen["chosen"][key] for key in ("ridge", "layers")}
-    criterion, of = None, None
+    if not (folder / "norms.json").exists():
+        alone = {**settings, **norms_alone(model, data, choosing, options)}
+        write_text(folder / "norms.json", json.dumps(alone, indent=1) + "\n")
+        print(f"batch norms alone: {alone['dense']}, {alone['least_squares']}", flush=True)
+    asked: dict[tuple[str, int], Remembered] = {}
     for cell in missing:
         name, _, draw = cell
-        if criterion is None or of != (name, draw):
-            criterion, of = criterion_of(name, data, draw), (name, draw)
+        criterion = asked.setdefault((name, draw), criterion_of(name, data, draw))
         found = measured(model, data, reporting, criterion, cell, options)
         record = {**settings, "criterion": name, "draw": draw, "test_images": [CHOOSING, len(data.test)], **found}
         write_text(file_of(folder, cell), json.dumps({**record, "least_squares": options}, indent=1) + "\n")

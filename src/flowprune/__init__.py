@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from flowprune import errors, models
     from flowprune.artifacts import export, load, save
     from flowprune.engine.allocation import Plan
-    from flowprune.engine.measuring import measure
     from flowprune.engine.steps import hold
     from flowprune.errors import FlowpruneError, FlowpruneWarning
     from flowprune.explanation import explain
     from flowprune.methods import importance, list_methods
+    from flowprune.methods.codecs import measure
     from flowprune.methods.masks import mask
     from flowprune.methods.quantizers import quantize
     from flowprune.methods.recovery import recover
@@ -84,7 +84,7 @@ _ROOMS = {
     "load_data": "flowprune.training",
     "load_recipe": "flowprune.studies.recipe",
     "mask": "flowprune.methods.masks",
-    "measure": "flowprune.engine.measuring",
+    "measure": "flowprune.methods.codecs",
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.pruning",

@@ -24,6 +24,8 @@ from flowprune.errors import FlowpruneError, FlowpruneWarning
 
 EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 1, 130, 143
 TRACEBACK = "FLOWPRUNE_TRACEBACK"
+_OF_EXTRA = ("torchvision", "plotly", "sklearn", "PIL")
+"""What the extra ``flowprune[run]`` brings along."""
 
 app = typer.Typer(
     name="flowprune",
@@ -87,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shown = getattr(error, "format_message", None)
         if callable(shown):
             return _refused(f"{shown()} (flowprune --help shows what there is)")
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OF_EXTRA:
+            missing = str(error.name).partition(".")[0]
+            return _refused(f"this needs {missing}, which is not installed: pip install 'flowprune[run]'")
         if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
             return _refused(f"the memory is not enough: {error}"[:300])
         return _say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any, overload
 
 import torch
@@ -15,17 +16,18 @@ from flowprune.engine.interfaces import Allocator, Importance, Outcome
 from flowprune.engine.measuring import check_finite, filter_scales
 from flowprune.engine.planning import CoupledModel, Request, Selection, assemble, select
 from flowprune.engine.planning.exemptions import Frozen, Ignored
-from flowprune.engine.planning.falling_short import attempts, warn_if_short, why_it_stays
+from flowprune.engine.planning.falling_short import attempts, warn_if_short, what_stays_is_said
 from flowprune.engine.planning.garbage_collection import collector_paused
 from flowprune.engine.planning.heads import plan_both
 from flowprune.engine.planning.latency_budget import within_latency
+from flowprune.engine.planning.liked_widths import with_liked_widths
 from flowprune.engine.planning.request import LARGEST_CUT, AskedOnce
 from flowprune.engine.planning.widths import Widths
 from flowprune.engine.signatures import Branches, Heads, Inputs, Scope
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.surgery import cut, cut_optimizer
 from flowprune.engine.surgery.beside_forward import follow_other_methods
-from flowprune.errors import BudgetError, CertificateError, UnreachableBudgetError
+from flowprune.errors import BudgetError, CertificateError
 from flowprune.methods.importance import Random
 
 Finetune = Callable[[nn.Module, int], nn.Module | None]
@@ -45,7 +47,7 @@ def plan(
     latency: float | str | None = None,
     scope: Scope = "global",
     largest_cut: Shares = LARGEST_CUT,
-    round_to: int = 1,
+    round_to: int | str = 1,
     fold_tolerance: float = 0.05,
     heads: Heads = "whole",
     ignore: Ignored = (),
@@ -54,6 +56,7 @@ def plan(
     also: Collection[str] = (),
     outcome: Outcome | None = None,
     allocator: Allocator | str | None = None,
+    backend: str = "pytorch",
 ) -> Plan:
     """Decide what to cut, and certify it; ``model`` is not touched.
 
@@ -72,8 +75,8 @@ def plan(
             ``threshold``).
         largest_cut: at most this share of a coupled group, and so of any layer, leaves (not for ``threshold``, where what is dead
             leaves); or a mapping of layers to shares, 0.9 for the rest.
-        round_to: the width of every layer that loses channels becomes a multiple of this: the nearest to what the budget asks for,
-            and under a budget of MACs, parameters or time never above it; ``plan.rounded`` says what was asked and reached.
+        round_to: the width of every layer that loses channels becomes a multiple of this ("auto": of what this machine likes), the
+            nearest to what the budget asks for, and but under ``channels`` never above it; ``plan.rounded`` says what was reached.
         fold_tolerance: largest change that folding a constant channel into a padded consumer may make to the consumer's output, in
             standard deviations of that output (absolute, where no batch norm follows). Beyond it a dead filter stays.
         heads: what attention loses: "whole" heads, the same number of channels "inside" each, or "both". Inside, the widths of
@@ -93,6 +96,7 @@ def plan(
             ``plan.stays`` says why. Under a budget its ``scores`` stand in an importance's place.
         allocator: who says how many channels leave where under ``macs`` or ``params``, while the importance says which: one of
             ``flowprune.methods.allocators``, or the name of one that needs no data.
+        backend: what a budget of time is timed in, and "auto" widths are for: "pytorch", "compiled" or "onnxruntime".
 
     Warns:
         FlowpruneWarning: the plan is empty, keeps twice what ``channels`` asks for, or what an ``outcome`` says leaves; with why.
@@ -114,21 +118,21 @@ def plan(
     budget = budget_from(
         macs=macs, params=params, channels=channels, threshold=threshold, latency=latency, scope=scope, outcome=outcome
     )
-    others = (largest_cut, round_to, fold_tolerance, heads, ignore, freeze, branches, also, outcome, allocator)
+    others = (largest_cut, round_to, fold_tolerance, heads, ignore, freeze, branches, also, outcome, allocator, backend)
     return plan_as_asked(model, inputs, Request(budget, importance, *others))
 
 
 @collector_paused()
 def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
     """What ``plan`` does, for a request; it raises and warns alike."""
+    if request.round_to == "auto":
+        return with_liked_widths(request, partial(plan_as_asked, model, inputs))
     if request.outcome is not None:
         from flowprune.engine.planning.decided import with_decided_scores
 
         request = with_decided_scores(request)
-    elif request.budget.kind != "threshold" and request.importance is None:
-        raise BudgetError(
-            f"a budget of {request.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
-        )
+    else:
+        request.check_criterion()
     check_finite(model)
     choose: Callable[..., Selection] = select
     if request.allocator is not None:
@@ -168,14 +172,10 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
             f"{coupled.last_refusal}"
         )
 
-    try:
-        if request.budget.kind == "latency":
-            found = within_latency(model, inputs, request.budget, planned, lambda made: cut(model, made))
-        else:
-            found = planned(request.budget)
-    except UnreachableBudgetError as error:
-        stays = why_it_stays(coupled.coupling.frozen, bool(coupled.coupling.groups))
-        raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
+    with what_stays_is_said(coupled.coupling):
+        search = partial(within_latency, model, inputs, backend=request.backend)
+        by_time, small = request.budget.kind == "latency", partial(cut, model)
+        found = search(request.budget, planned, small) if by_time else planned(request.budget)
     if request.budget.kind in ("threshold", "channels", "outcome"):  # the others are met, or have raised
         warn_if_short(found, request.budget)
     return follow_other_methods(model, inputs, found, coupled.graph, request.also)

@@ -206,10 +206,22 @@ def hostile_headers() -> dict[str, object]:
         header["format"] = 99
 
     def no_plan(header: dict) -> None:
-        header["plans"] = [{"removed": 3}]
+        header["steps"] = [{"kind": "cut", "data": {"removed": 3}}]
 
-    def odd_plans(header: dict) -> None:
-        header["plans"] = "abc"
+    def odd_steps(header: dict) -> None:
+        header["steps"] = "abc"
+
+    def odd_kind(header: dict) -> None:
+        header["steps"][0]["kind"] = "hatch"
+
+    def odd_mask(header: dict) -> None:
+        header["masks"] = {"conv9.weight": "zeros"}
+
+    def odd_codes(header: dict) -> None:
+        header["coded"] = {"conv1.weight": {"parts": ["stream"]}}
+
+    def odd_replacement(header: dict) -> None:
+        header["steps"].append({"kind": "replace", "data": {"replacement": "linear_expansion", "modules": 3}})
 
     def no_builder(header: dict) -> None:
         header["builder"] = "resnet9"
@@ -221,8 +233,8 @@ def hostile_headers() -> dict[str, object]:
         header["builder"] = ["resnet8"]
 
     def far_index(header: dict) -> None:
-        name, dimensions = next(iter(header["plans"][0]["removed"].items()))
-        header["plans"][0]["removed"][name] = {key: [10**6] for key in dimensions}
+        name, dimensions = next(iter(header["steps"][0]["data"]["removed"].items()))
+        header["steps"][0]["data"]["removed"][name] = {key: [10**6] for key in dimensions}
 
     def other_key(header: dict) -> None:
         header["surprise"] = 1

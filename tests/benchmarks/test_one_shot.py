@@ -106,3 +106,40 @@ def test_the_table_holds_means_and_deviations_in_order() -> None:
     assert "90.00 % at 1,000 MACs, tested in bfloat16." in lines[-1]
     drawn = plot(results)
     assert drawn.count("<polyline") == 2 and "a&lt;b" in drawn
+
+
+def test_a_cell_recovers_one_cut_in_all_ways(digits: Data) -> None:
+    from one_shot.recoveries import cells, criterion_of, measured
+    from one_shot.recovery_tables import WAYS
+    from one_shot.run import test_batches as batches_of
+
+    assert len(set(cells(5))) == 75 and [cell[2] for cell in cells(2)] == 15 * [0] + 15 * [1]
+    model = disturbed()
+    found = measured(
+        model, digits, batches_of(digits)[:1], criterion_of("l2", digits, 0), ("l2", 0.6, 0), {"ridge": 1e-3}
+    )
+    assert tuple(found["top1"]) == WAYS and len(found["errors"]) > 3
+    assert all(after <= before for before, after in found["errors"].values())
+
+
+def test_the_table_of_recoveries_says_what_is_missing(tmp_path: Path) -> None:
+    import json
+
+    from one_shot.recovery_tables import WAYS, recovery_table
+
+    assert recovery_table(tmp_path) is None
+    tried = [{"layers": "consumers", "ridge": 0.1, "top1": 60.0}]
+    dense = {"top1": 90.0, "macs": 1000}
+    choice = {"precision": "float32", "command": "python x", "network": "tiny", "images": [0, 50], "dense": dense}
+    (tmp_path / "choice.json").write_text(json.dumps({**choice, "tried": tried, "chosen": tried[0]}))
+    for draw, kept, top1 in ((0, 0.8, 50.0), (1, 0.8, 54.0), (0, 0.6, 40.0)):
+        cell = {"criterion": "l2", "asked": kept, "test_images": [50, 100], "top1": dict.fromkeys(WAYS, top1)}
+        (tmp_path / f"l2-{kept}-draw{draw}.json").write_text(json.dumps(cell))
+    lines = (recovery_table(tmp_path) or "").splitlines()
+    assert lines[0] == "| criterion | recovery | 20 % fewer | 40 % fewer |"
+    assert lines[2] == "| l2 | none | 52.00 ± 2.83 (2) | 40.00 (1) |"
+    assert lines[5] == "|  | least_squares+batch_norm | 52.00 ± 2.83 (2) | 40.00 (1) |"
+    assert "images 50 to 99" in lines[-1] and "consumers 0.1: 60.00" in lines[-1]
+    alone = {"dense": {"none": 90.0, "padded crops": 89.5}, "least_squares": {"none": 80.0, "padded crops": 81.0}}
+    (tmp_path / "norms.json").write_text(json.dumps(alone))
+    assert (recovery_table(tmp_path) or "").splitlines()[-2] == "| dense | 90.00 | 89.50 |"

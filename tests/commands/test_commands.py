@@ -75,7 +75,14 @@ def test_measure_counts_and_export_writes_onnx(flowprune: Flowprune, trained: Pa
     dense, x = load(trained), torch.linspace(-1, 1, 3 * 256).view(3, 1, 16, 16)
     found = json.loads(succeeded(flowprune("measure", trained, "--json")))
     assert found["params"] == sum(parameter.numel() for parameter in dense.parameters())
-    assert found["macs"] == measure(dense, x).macs
+    cost = measure(dense, x)
+    assert {key: found[key] for key in ("macs", "effective_macs", "nonzero", "bytes", "stored_bytes")} == {
+        "macs": cost.macs,
+        "effective_macs": cost.effective_macs,
+        "nonzero": cost.nonzero,
+        "bytes": sum(tensor.nbytes for tensor in dense.state_dict().values()),
+        "stored_bytes": cost.bytes,
+    }
     done = flowprune("export", trained, "net.onnx")
     assert "ONNX Runtime differs" in succeeded(done) and done.stderr == ""
     session = onnxruntime.InferenceSession(tmp_path / "work" / "net.onnx", providers=["CPUExecutionProvider"])

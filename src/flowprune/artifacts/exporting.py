@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +15,12 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowprune.artifacts.atomic_write import replacing
 from flowprune.artifacts.onnx_session import NOTES_KEY
+from flowprune.engine.measuring.onnx_program import OPSET, onnx_program, quiet
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import call_model, first_tensor, model_of
 from flowprune.errors import ArtifactError, ModelError
 from flowprune.old_paths import formerly
 
-OPSET = 20
 TOLERANCE = 1e-4
 
 
@@ -97,7 +93,7 @@ def export(
             inputs = _with_batch(inputs, max(2, len(first_tensor(inputs))))
         _run(model, inputs)
         with replacing(path) as temporary:
-            with _quiet():
+            with quiet():
                 _write(model, inputs, temporary, dynamic_batch, notes)
                 # Without this limit ONNX Runtime reports its optimisations on standard error.
                 options = onnxruntime.SessionOptions()
@@ -114,31 +110,8 @@ def export(
 
 
 def _write(model: nn.Module, inputs: Any, target: Path, dynamic_batch: bool, notes: Mapping[str, Any] | None) -> None:
-    positional = (
-        () if isinstance(inputs, Mapping) else tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    )
-    keywords = dict(inputs) if isinstance(inputs, Mapping) else None
-    shapes: Any = None
-    if dynamic_batch:
-        size = len(first_tensor(inputs))
-        # AUTO, not DYNAMIC: the check with another batch size finds out whether it was kept open, and says so clearly.
-        shapes = tree_map_only(
-            Tensor,
-            lambda tensor: {0: torch.export.Dim.AUTO} if tensor.dim() and len(tensor) == size else None,
-            keywords if keywords is not None else positional,
-        )
     try:
-        program = torch.onnx.export(
-            model,
-            positional,
-            kwargs=keywords,
-            dynamo=True,
-            opset_version=OPSET,
-            external_data=False,
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
-        assert program is not None  # no file was named
+        program = onnx_program(model, inputs, dynamic_batch)
         if notes:
             program.model.metadata_props[NOTES_KEY] = json.dumps(dict(notes))
         program.save(target)
@@ -202,21 +175,3 @@ def _with_batch(inputs: Any, size: int) -> Any:
         return tensor[torch.arange(size, device=tensor.device) % before]
 
     return tree_map_only(Tensor, repeated, inputs)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Catch what the exporter prints, logs and warns about; raised errors say what matters."""
-    said = io.StringIO()
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(said),
-            contextlib.redirect_stderr(said),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -14,9 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowprune.engine.allocation import Plan
+from flowprune.engine.steps.lineage import KINDS, Step
 from flowprune.errors import ArtifactError
 
-FORMAT = 1
+FORMAT = 2
+FIRST_FORMAT = 1
+"""That of version 0.1: it knew cuts alone, and has their plans where there are steps now."""
 METADATA_KEY = "flowprune"
 
 
@@ -28,8 +31,10 @@ class Header:
         architecture: class of the model, for messages.
         builder: the name ``flowprune.models.create`` knows, or None for a model of the user's own.
         options: keyword arguments of the builder.
-        plans: every cut since, oldest first, as ``Plan.as_dict`` writes them.
+        steps: what was done since, oldest first.
         shared: name -> the name its tensor is stored under, for tensors that several modules share.
+        coded: name of a tensor that a codec stores -> the codec's header, its number type, and its parts.
+        masks: name of a parameter -> "zeros" where its mask is seen by its zeros, "bits" where it is stored.
         notes: what the writer added ({"input": [1, 16, 16], "data": "digits"}), JSON-able.
         versions: of flowprune and torch when it was written.
     """
@@ -37,10 +42,17 @@ class Header:
     architecture: str
     builder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    plans: tuple[Mapping[str, Any], ...] = ()
+    steps: tuple[Step, ...] = ()
     shared: Mapping[str, str] = field(default_factory=dict)
+    coded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    masks: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def plans(self) -> tuple[Mapping[str, Any], ...]:
+        """Every cut since, oldest first, as ``Plan.as_dict`` writes them."""
+        return tuple(step.data for step in self.steps if step.kind == "cut")
 
     def cuts(self) -> list[Plan]:
         """The plans, ready to be carried out again.
@@ -86,12 +98,16 @@ class Header:
         try:
             whole = json.loads(metadata[METADATA_KEY])
             check, content = whole["sha256"], whole["header"]
-            if content["format"] != FORMAT:
-                raise ArtifactError(f"{path} has artifact format {content['format']!r}; this version reads {FORMAT}")
+            if content["format"] not in (FIRST_FORMAT, FORMAT):
+                raise ArtifactError(
+                    f"{path} has artifact format {content['format']!r}; this version reads {FIRST_FORMAT} and {FORMAT}"
+                )
             if tensors is not None and digest(content, tensors) != check:
                 raise ArtifactError(f"{path} is damaged: it is not what was written (SHA-256 differs); copy it again")
             fields = {key: value for key, value in content.items() if key != "format"}
-            header = cls(**{**fields, "plans": tuple(fields["plans"])})
+            if content["format"] == FIRST_FORMAT:
+                fields["steps"] = [{"kind": "cut", "data": plan} for plan in fields.pop("plans")]
+            header = cls(**{**fields, "steps": tuple(Step(**step) for step in fields["steps"])})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise ArtifactError(
@@ -104,11 +120,15 @@ class Header:
     @property
     def is_well_formed(self) -> bool:
         """Whether every field has its type: a header is read from a file that anybody may have written."""
-        mappings = (self.options, self.shared, self.notes, self.versions, *self.plans)
+        data = [step.data for step in self.steps]
+        mappings = (self.options, self.shared, self.coded, self.masks, self.notes, self.versions, *data)
         return (
             isinstance(self.architecture, str)
             and isinstance(self.builder, str | None)
             and all(isinstance(one, dict) for one in mappings)
+            and all(step.kind in KINDS for step in self.steps)
+            and all(isinstance(entry, dict) for entry in self.coded.values())
+            and all(kind in ("zeros", "bits") for kind in self.masks.values())
             and all(isinstance(first, str) for first in self.shared.values())
         )
 

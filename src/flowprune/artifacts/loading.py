@@ -1,27 +1,30 @@
-"""Load an artifact: rebuild the dense architecture, cut it as it was cut, and fill in the weights."""
+"""Load an artifact: rebuild the dense architecture, change it as it was changed, and fill in the weights."""
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from flowprune.artifacts.carried_steps import carried_out, check_allowed, codec_called
 from flowprune.artifacts.header import Header, check_is_file, unreadable
-from flowprune.engine.steps.lineage import Lineage, Step, attach_lineage
-from flowprune.engine.surgery import cut
+from flowprune.engine.steps.carried_masks import held_where
+from flowprune.engine.steps.lineage import Lineage, attach_lineage
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
-from flowprune.errors import ArtifactError, ModelError, UnknownNameError
+from flowprune.errors import ArtifactError, FlowpruneError, ModelError, UnknownNameError
+from flowprune.methods.codecs.stored_model import StoredModel, restored_tensors
 from flowprune.models import create, runs_own_code
 
 _WHERE_WEIGHTS_COME_FROM = ("weights", "pretrained", "checkpoint")
 
 
-def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+def load(path: str | Path, model: nn.Module | None = None, *, allow: Collection[str] = ()) -> nn.Module:
     """The model that ``save`` wrote, on the CPU.
 
     No code is loaded: the file holds tensors and JSON. A builder's name is followed only to this package's, torchvision's
@@ -33,12 +36,14 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         model: a fresh dense instance, for a model that ``flowprune.models.create`` did not build. It is not touched, its
             weights do not matter; the result is in the mode it is in. Without it the result is in training mode, as
             ``create`` gives it.
+        allow: names of masks, replacements, quantizers and codecs of third parties that the file may ask for; steps of any
+            others are refused. A name is looked up among the installed entry points, never imported from a path.
 
     Returns:
         An ordinary, smaller module. It saves, loads and prunes again as before.
 
     Raises:
-        ArtifactError: the file is missing, damaged or foreign, needs ``model=``, or does not fit it.
+        ArtifactError: the file is missing, damaged or foreign, needs ``model=`` or ``allow=``, or does not fit the model.
 
     Example:
         >>> import torch, flowprune as fp
@@ -47,27 +52,31 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         Linear(in_features=4, out_features=2, bias=True)
     """
     file = Path(path)
-    header, stored = read_artifact(file)
+    header, stored, masks = read_artifact(file, allow)
     fits = "the architecture" if model is None else f"the {type(model).__name__} given as model="
     dense = _build(header, file) if model is None else _own_copy(model)
-    result = dense
     try:
-        for plan in header.cuts():
-            result = cut(result, plan)
+        result = carried_out(dense, header.steps)
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: {error}") from error
+    except FlowpruneError as error:
+        raise ArtifactError(f"{file} does not fit {fits}: {error}") from error
+    except (RuntimeError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ArtifactError(f"{file}: its steps cannot be carried out on {fits} ({_one_line(error)})") from error
+    fill(result, stored, header, f"{file} does not fit {fits}")
+    try:
+        masks = held_where(result, masks)
     except ModelError as error:
         raise ArtifactError(f"{file} does not fit {fits}: {error}") from error
-    except (RuntimeError, IndexError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{file}: its plan cannot be carried out on {fits} ({_one_line(error)})") from error
-    fill(result, stored, header, f"{file} does not fit {fits}")
-    attach_lineage(result, Lineage(header.builder, header.options, tuple(Step("cut", plan) for plan in header.plans)))
+    attach_lineage(result, Lineage(header.builder, header.options, header.steps, masks))
     return result
 
 
-def read_artifact(file: Path) -> tuple[Header, dict[str, Tensor]]:
-    """Header and tensors by every name they go by.
+def read_artifact(file: Path, allow: Collection[str] = ()) -> tuple[Header, dict[str, Tensor], dict[str, Tensor]]:
+    """Header, tensors by every name they go by, and masks.
 
     Raises:
-        ArtifactError: the file is missing, damaged or foreign.
+        ArtifactError: the file is missing, damaged or foreign, or has a step of a third party that ``allow`` does not name.
     """
     check_is_file(file)
     try:
@@ -76,11 +85,19 @@ def read_artifact(file: Path) -> tuple[Header, dict[str, Tensor]]:
             header = Header.from_metadata(content.metadata(), file, stored)
     except (SafetensorError, OSError, ValueError) as error:
         raise unreadable(file, error) from error
+    check_allowed(header.steps, allow, file)
+    whole = StoredModel(stored, header.shared, header.coded, header.masks)
+    try:
+        stored, masks = restored_tensors(whole, lambda name: codec_called(name, allow))
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: {error}; save it again") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise ArtifactError(f"{file}: its codes are damaged ({_one_line(error)}); save it again") from error
     for name, first in header.shared.items():
         if first not in stored:
             raise ArtifactError(f"{file}: {name} should share the tensor {first}, which is missing; save it again")
         stored[name] = stored[first]
-    return header, stored
+    return header, stored, masks
 
 
 def _build(header: Header, file: Path) -> nn.Module:

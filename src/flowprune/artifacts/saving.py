@@ -12,20 +12,22 @@ from torch import nn
 
 from flowprune import __version__
 from flowprune.artifacts.atomic_write import replacing
+from flowprune.artifacts.carried_steps import check_rebuildable
 from flowprune.artifacts.header import Header
 from flowprune.engine.steps.lineage import lineage_of
-from flowprune.engine.steps.own_tensors import own_tensors
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
+from flowprune.methods.codecs.stored_model import stored_model
 
 
 def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
     """Write ``model`` to one file: safetensors weights, and a JSON header that says how to rebuild the architecture.
 
     A file that is there is replaced, as by ``torch.save``; the old one stays whole until the new one is. What the header
-    records is the builder's name and options where ``flowprune.models.create`` made the model, and every plan that cut it
+    records is the builder's name and options where ``flowprune.models.create`` made the model, and every step that changed it
     since. Of the tensors, those of ``state_dict`` are written, each shared one once, in their own types. Hooks, the
-    training mode and ``requires_grad`` are not part of an artifact.
+    training mode and ``requires_grad`` are not part of an artifact. Weights that ``quantize`` left few values are written as codes
+    and tables by its codec, and come back bit for bit.
 
     Args:
         model: any module, pruned or not; it is not touched.
@@ -33,7 +35,8 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
         notes: JSON-able additions for whoever reads the header (``read_header(path).notes``).
 
     Raises:
-        ArtifactError: the model's state holds something else than dense tensors with data, or the notes are no JSON.
+        ArtifactError: the model's state holds something else than dense tensors with data, a replacement is not registered, or
+            the notes are no JSON.
         ModelError: the model is a wrapper (compiled, DistributedDataParallel, ...), or a lazy module of it has not run yet.
         OutputError: the file cannot be written.
 
@@ -45,16 +48,19 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
     """
     lineage = lineage_of(model_of(model))
     check_sizes_known(model)
-    tensors, shared = own_tensors(model)
+    check_rebuildable(lineage.steps)
+    stored = stored_model(model)
     header = Header(
         architecture=type(model).__name__,
         builder=lineage.builder,
         options=dict(lineage.options),
-        plans=tuple(dict(plan) for plan in lineage.plans),
-        shared=shared,
+        steps=lineage.steps,
+        shared=stored.shared,
+        coded=stored.coded,
+        masks=stored.masks,
         notes=dict(notes or {}),
         versions={"flowprune": __version__, "torch": torch.__version__},
     )
-    metadata = header.as_metadata(tensors)
+    metadata = header.as_metadata(stored.tensors)
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        save_file(stored.tensors, temporary, metadata=metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flowprune.commands.bench import bench
 from flowprune.commands.compare import compare
 from flowprune.commands.evaluate import evaluate
 from flowprune.commands.explain import explain
@@ -21,7 +22,7 @@ from flowprune.commands.toy import toy
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make a model smaller": (run, prune, finetune),
-    "Look at a model": (evaluate, measure, explain, sensitivity, flow),
+    "Look at a model": (evaluate, measure, bench, explain, sensitivity, flow),
     "Hand it over": (predict, export, report),
     "Compare methods": (compare, methods, toy),
 }
@@ -37,6 +38,7 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     ),
     finetune: ("flowprune finetune small.fp --epochs 40 --data-dir DATA --out tuned.fp",),
     evaluate: ("flowprune evaluate tuned.fp --data-dir DATA",),
+    bench: ("flowprune bench dense.fp small.fp --backend onnxruntime --batch-size 1 --batch-size 32 --layers 5",),
     measure: ("flowprune measure torchvision:resnet50 --json",),
     explain: ("flowprune explain timm:vit_tiny_patch16_224",),
     sensitivity: ("flowprune sensitivity dense.fp --drop 1 --data-dir DATA",),

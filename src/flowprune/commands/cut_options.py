@@ -12,6 +12,8 @@ from flowprune.commands.options import RANKING
 BUDGET, LIMITS, STEPS = "Budget: exactly one", "Limits", "Steps"
 """The groups of these options in a command's help."""
 
+BACKENDS = ("pytorch", "compiled", "onnxruntime")
+
 Macs = Annotated[
     str | None,
     typer.Option(
@@ -77,8 +79,16 @@ LargestCutOf = Annotated[
     ),
 ]
 RoundTo = Annotated[
-    int,
-    typer.Option("--round-to", help="Widths become the nearest multiple of this, such as 8.", rich_help_panel=LIMITS),
+    str,
+    typer.Option(
+        "--round-to",
+        help="Widths become the nearest multiple of this, such as 8; auto: what this machine likes.",
+        rich_help_panel=LIMITS,
+    ),
+]
+Backend = Annotated[
+    Literal["pytorch", "compiled", "onnxruntime"],
+    typer.Option("--backend", help="What --latency is timed in, and --round-to auto is for.", rich_help_panel=LIMITS),
 ]
 Heads = Annotated[
     Literal["whole", "inside", "both"],

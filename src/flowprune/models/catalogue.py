@@ -95,7 +95,10 @@ def _resolve(name: str) -> Builder:
 
 
 def _torchvision(name: str) -> Builder:
-    from torchvision import models
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise ModelError(f"model 'torchvision:{name}' needs torchvision: pip install 'flowprune[run]'") from error
 
     known = models.list_models()
     if name not in known:

@@ -17,6 +17,7 @@ METHOD_COLORS = {"plain": "#7a869a", "ffr": "#0f9d8a"}
 _OTHER_COLORS = ("#c2571a", "#7b5cd6", "#b8860b", "#c23b6b")
 _DASHES = ("solid", "dot", "dash", "dashdot")
 _STAGES = ("dense", "pruned", "finetuned")
+_SYMBOLS = {"dense": "circle", "pruned": "x", "finetuned": "diamond"}
 
 
 def networks(results: RunResults) -> list[str]:
@@ -35,8 +36,9 @@ def accuracy_figure(results: RunResults, network: str) -> go.Figure:
             (budget, [*dense, *(row for row in rows if row.method == method and row.budget == budget)])
             for budget in budgets
         ]
-        for budget, path in paths or [(None, dense)]:
-            path = sorted(path, key=lambda row: _STAGES.index(row.stage))
+        for budget, path in paths or [(None, [row for row in rows if row.method == method])]:
+            if all(row.stage in _STAGES for row in path):
+                path = sorted(path, key=lambda row: _STAGES.index(row.stage))
             figure.add_scatter(
                 x=[row.macs / 1e6 for row in path],
                 y=[row.top1 for row in path],
@@ -45,7 +47,7 @@ def accuracy_figure(results: RunResults, network: str) -> go.Figure:
                 line={"color": method_color(method), "dash": _dash(budgets, budget), "width": 1.5},
                 marker={
                     "size": 10,
-                    "symbol": [{"dense": "circle", "pruned": "x", "finetuned": "diamond"}[r.stage] for r in path],
+                    "symbol": [_SYMBOLS.get(row.stage.partition("-")[0], "square") for row in path],
                 },
                 text=[row.stage for row in path],
                 hovertemplate="%{text}<br>%{x:.2f}M MACs<br>%{y:.2f} %<extra>%{fullData.name}</extra>",

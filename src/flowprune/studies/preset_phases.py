@@ -27,7 +27,8 @@ def with_method(content: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
     Raises:
         RecipeError: as ``phases_from``.
     """
-    return {**content, "methods": [preset.name], "phases": phases_from(preset, content)}
+    phases = phases_from(preset, content)  # which say what the section ``pruning`` says
+    return {**content, "methods": [preset.name], "phases": phases, "pruning": None}
 
 
 def phases_from(preset: Preset, content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -46,10 +47,10 @@ def phases_from(preset: Preset, content: Mapping[str, Any]) -> list[dict[str, An
     """
     budgets = _budgets(preset, content)
     found: list[dict[str, Any]] = []
-    first = next(number for number, phase in enumerate(preset.phases) if phase.get("phase") == "train" or number == 0)
+    first = next((number for number, phase in enumerate(preset.phases) if phase.get("phase") == "train"), None)
     for number, phase in enumerate(preset.phases):
         full = dict(phase)
-        if number == first and phase.get("phase") == "train":
+        if number == first:
             full["training"] = {**phase.get("training", {}), **_section(content, "training")}
         elif phase.get("phase") == "recover":
             if "finetuning" in content and content["finetuning"] is None:

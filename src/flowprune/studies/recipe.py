@@ -173,6 +173,10 @@ def _with_phases(full: dict[str, Any]) -> dict[str, Any]:
         name: [_filled(one, full) for one in own] if isinstance(own, list) else own for name, own in phases.items()
     }
     if set(named) <= set(phases):
+        if presets:
+            full["pruning"] = None  # their phases say it
+        elif full.get("pruning") is not None:
+            raise ValueError("pruning: every method has phases of its own; the budgets belong into their cuts")
         training = full.get("training")
         if training is None or isinstance(training, Mapping):
             full["training"] = {"epochs": 0, **(training or {})}  # nothing trains by it: it is what the phases share
@@ -192,9 +196,9 @@ def _filled(phase: Any, full: Mapping[str, Any]) -> Any:
         return phase
     if phase.get("phase") == "cut":
         return {"between": full.get("finetuning"), **phase}
-    if phase.get("phase") not in ("train", "recover"):
+    if phase.get("phase") not in ("train", "recover") and phase.get("training") is None:
         return phase
-    sections = [full.get("training"), full.get("finetuning") if phase["phase"] == "recover" else None]
+    sections = [full.get("training"), None if phase["phase"] == "train" else full.get("finetuning")]
     said = [section for section in (*sections, phase.get("training")) if isinstance(section, Mapping)]
     return {**phase, "training": {key: value for section in said for key, value in section.items()}}
 

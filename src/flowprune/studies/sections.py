@@ -109,27 +109,33 @@ class ImportanceSection(Section):
     options: dict[str, Any] = {}
 
 
+BUDGETS = (*KINDS, "weights", "bytes")
+"""What a budget may count: of a cut, of a mask, of a quantizer."""
+
+
 class BudgetSection(Section):
-    """What is kept: exactly one of these, as ``flowprune.plan`` takes it."""
+    """What is kept: exactly one of these, as ``flowprune.plan``, ``mask`` (``weights``) and ``quantize`` (``bytes``) take it."""
 
     macs: float | str | None = None
     params: float | str | None = None
     channels: Share | dict[str, Share] | None = None
     threshold: Share | None = None
     latency: float | str | None = None
+    weights: Share | str | dict[str, Share] | None = None
+    bytes: Share | str | None = None
     scope: Scope = "global"
 
     @model_validator(mode="after")
     def _one(self) -> BudgetSection:
-        given = [key for key in KINDS if getattr(self, key) is not None]
+        given = [key for key in BUDGETS if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"a budget is exactly one of {', '.join(KINDS)}")
+            raise ValueError(f"a budget is exactly one of {', '.join(BUDGETS)}")
         return self
 
     @property
     def kind(self) -> str:
         """Which of them it is."""
-        return next(key for key in KINDS if getattr(self, key) is not None)
+        return next(key for key in BUDGETS if getattr(self, key) is not None)
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for ``plan``: the budget, and the scope where it has a meaning."""
@@ -156,7 +162,7 @@ class PruningSection(Section):
     budgets: list[BudgetSection] = Field(min_length=1)
     importance: ImportanceSection = ImportanceSection()
     largest_cut: Share | dict[str, Share] = LARGEST_CUT
-    round_to: int = Field(default=Request.round_to, ge=1)
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     fold_tolerance: float = Field(default=Request.fold_tolerance, ge=0)
     heads: Heads = "whole"
     ignore: list[str] = []
@@ -173,6 +179,9 @@ class PruningSection(Section):
             checked_shares(self.largest_cut, "largest_cut")
         except BudgetError as error:
             raise ValueError(str(error)) from error
+        other = next((budget for budget in self.budgets if budget.kind not in KINDS), None)
+        if other is not None:
+            raise ValueError(f"{other} is no budget of a cut, which is one of {', '.join(KINDS)}")
         in_one = [str(budget) for budget in self.budgets if budget.kind in ("threshold", "latency")]
         if self.steps > 1 and in_one:
             raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowprune.errors import DataError, UnknownNameError
+from flowprune.errors import DataError, FlowpruneError, MissingLibraryError, UnknownNameError
 from flowprune.training.any_dataset import Pairs, halves_of, huggingface
 from flowprune.training.cifar import cifar10, cifar100
 from flowprune.training.digits import digits
@@ -137,8 +137,13 @@ def load_data(
         raise UnknownNameError("data set", name, _READERS)
     if unreadable not in ("refuse", "skip"):
         raise DataError(f"unreadable: {unreadable!r} is not known; use refuse or skip")
-    read = imagefolder(data_dir, size, workers, unreadable) if name == "imagefolder" else None
-    train, test, classes, shape, names = read or _READERS[name](data_dir, size, workers)
+    try:
+        read = imagefolder(data_dir, size, workers, unreadable) if name == "imagefolder" else None
+        train, test, classes, shape, names = read or _READERS[name](data_dir, size, workers)
+    except ModuleNotFoundError as error:
+        if isinstance(error, FlowpruneError):
+            raise
+        raise MissingLibraryError(f"data set {name} needs {error.name}: pip install 'flowprune[run]'") from error
     choice = _USUAL.get(name, name) if normalize is None else normalize
     normalize_images = normalization(choice, shape[0])
     if subset is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowprune.engine.interfaces import Outcome, Training
+from flowprune.engine.steps import HeldMasks
 from flowprune.errors import ModelError, OutputError
 from flowprune.methods.regularizers.together.regularizers import Given, Regularizers
 from flowprune.training.augmentation import augment, draws
@@ -55,7 +56,7 @@ def train(
 
     Devices, processes (DDP) and their number come from Accelerate: ``accelerate launch`` starts many. Each process
     takes its share of every batch. Random numbers come from ``settings.seed`` alone; the global generator is left as
-    it was.
+    it was. What is masked (``fp.mask``) stays exactly zero.
 
     Args:
         model: any classifier of images.
@@ -131,6 +132,7 @@ class _Run:
         self.folder = folder
         measures = usual_measures(model, lambda: data.example_input(2).to(accelerator.device), macs_left)
         self.regularizers = Regularizers(regularizer, measures)
+        self.masks = HeldMasks(model)
         self.outcomes: tuple[Outcome, ...] = ()
         # Only many processes need a wrapper; a single one must leave the model as plain as it was.
         self.wrapped: nn.Module = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
@@ -172,6 +174,7 @@ class _Run:
 
     def begin(self) -> None:
         """Tell the regularizers that the first step is next, or that the last one was made before."""
+        self.masks.apply()
         self.regularizers.begin(Training(self.optimizer, self.settings.epochs, self.steps))
         if self.history and len(self.history) == self.settings.epochs:
             self.outcomes = self.regularizers.finish()
@@ -246,6 +249,7 @@ class _Run:
             self.regularizers.after_backward()
             self.optimizer.step()
             self.regularizers.after_step(self.optimizer, partial(self._loss, ready, targets))
+            self.masks.apply()  # last: a regularizer may have moved weights, too
             count = len(targets)
             with torch.no_grad():
                 right = (logits.argmax(1) == targets).sum()

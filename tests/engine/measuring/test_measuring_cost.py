@@ -125,3 +125,94 @@ def test_the_model_and_the_random_state_stay_as_they_were(needs_data):
 def test_a_wrong_input_is_one_clear_error():
     with pytest.raises(ModelError, match="forward of Small raised"):
         measure(Small(), torch.zeros(2, 3, 8, 8))
+
+
+def test_products_with_weights_that_are_zero_are_not_effective():
+    torch.manual_seed(0)
+    model = Small()
+    with torch.no_grad():
+        model.conv.weight[:3, 0] = 0  # half of what the first group's filters read
+        model.up.weight[5] = 0
+        model.head.weight[1:, 0] = 0
+        model.conv.bias.zero_()  # no product of theirs
+        model.head.bias.zero_()
+        model.scale[0] = 0
+    found = measure(model, torch.zeros(2, 4, 8, 8))
+    rows = {row.layer: (row.effective_macs, row.nonzero) for row in found.layers}
+    assert rows["conv"] == (8 * 8 * 6 * 2 * 9 * 3 // 4, 6 * 2 * 9 * 3 // 4)
+    assert rows["up"] == (8 * 8 * 6 * 2 * 4 * 5 // 6, 5 * 2 * 4)
+    assert rows["head"] == (6, 6) and rows[""] == (20, 20)
+    assert found.effective_macs == sum(row.effective_macs for row in found.layers) < found.macs
+    assert found.nonzero == sum(int(p.count_nonzero()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["attention", "recurrent reading", "half"])
+def test_each_weight_counts_where_it_is_used_also_as_a_slice_of_a_parameter(kind):
+    torch.manual_seed(0)
+    if kind == "attention":
+        model, x = nn.MultiheadAttention(8, 2, batch_first=True), torch.randn(1, 5, 8)
+        with torch.no_grad():
+            model.in_proj_weight[8:16] = 0  # the keys'; queries and keys are read apart from the values
+        inputs = (x, x[:, :3], x[:, :3])
+        found = measure(model, inputs)
+        assert found.macs - found.effective_macs == 3 * 8 * 8
+    elif kind == "half":
+        model = nn.Linear(4, 6, dtype=torch.bfloat16)
+        with torch.no_grad():
+            model.weight[2] = 0
+        found = measure(model, torch.zeros(1, 4, dtype=torch.bfloat16))
+        assert (found.macs, found.effective_macs, found.bytes) == (24, 20, 2 * 30)
+    else:
+
+        class Slices(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.flat = nn.Parameter(torch.randn(50)[10:])  # begins inside a storage
+
+            def forward(self, x):
+                return (x @ self.flat[:20].view(4, 5)) @ self.flat[20:].view(5, 4) * self.flat.sum()
+
+        model = Slices()
+        with torch.no_grad():
+            model.flat[25:30] = 0
+        found = measure(model, torch.zeros(3, 4))
+        assert (found.macs, found.effective_macs, found.nonzero) == (40, 35, 35)
+
+
+def test_a_model_that_runs_on_numbers_alone_is_counted_alike_and_one_without_numbers_as_whole():
+    class Checks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 2, bias=False)
+
+        def forward(self, x):
+            return self.head(x) if float(x.sum()) >= 0 else x
+
+    model = Checks()
+    with torch.no_grad():
+        model.head.weight[0] = 0
+    found = measure(model, torch.ones(1, 4))
+    assert (found.macs, found.effective_macs, found.nonzero) == (8, 4, 4)
+    empty = measure(nn.Linear(4, 2, device="meta"), torch.zeros(1, 4))
+    assert (empty.effective_macs, empty.nonzero) == (8, 10)
+
+
+def test_a_replacement_says_what_it_comes_to():
+    from flowprune.methods.replacements import LinearExpansion
+
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 2, 1))
+    wide = nn.Sequential(LinearExpansion().replace(plain[0], expansion=2), nn.ReLU(), plain[2])
+    x = torch.zeros(2, 3, 5, 5)
+    dense, found = measure(plain, x), measure(wide, x)
+    assert found.macs > dense.macs == found.effective_macs == dense.effective_macs
+    rows = {row.layer: row.effective_macs for row in found.layers}
+    assert rows["0"] == dense.layers[0].macs and rows["0.core"] == 0
+
+
+def test_bytes_are_those_of_what_is_saved_each_once():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4))
+    model[1].weight = model[0].weight
+    model.register_buffer("passing", torch.zeros(100), persistent=False)
+    found = measure(model, torch.zeros(1, 4))
+    assert found.bytes == 4 * 16 + 4 * 4 * 4 + 8 and found.params == 16 + 8

@@ -17,8 +17,7 @@ from flowprune.engine.coupling import CoupledGroup, Member, analyse, group_chann
 from flowprune.engine.tracing import trace
 from flowprune.errors import ModelError, UnknownNameError
 from flowprune.methods.importance import FPGM, L1, L2, REGISTRY, BatchNormGamma, FilterScale, Random
-from flowprune.methods.importance._scores.aggregation import aggregated
-from flowprune.methods.importance._scores.layer_scales import normalized
+from flowprune.methods.importance._scores.group_scores import aggregated, normalized
 from flowprune.models import create
 from flowprune.registry import Registry
 

@@ -260,7 +260,7 @@ class Plan:
                 f"{self.asked} measured: {self.latency['reached']:.4g} ms beside the dense model's {self.latency['dense']:.4g} ms "
                 f"({self.latency['share']:.3g} of it in the middle of all turns), half of {self.latency['runs']} runs "
                 f"between {low:.4g} and {high:.4g} (batch of {self.latency['batch']}, {self.latency['device']}, "
-                f"{self.latency['threads']} threads)"
+                f"{self.latency['threads']} threads{', onnxruntime' * (self.latency.get('backend') == 'onnxruntime')})"
             )
         lines += [str(branch) for branch in self.branches]
         for fold in self.folds:

@@ -58,10 +58,14 @@ class Rounding:
         limits: [classes]: how many steps each class may take; 0 where a layer of it can be no multiple, and so stays whole.
         steps: [classes]: the smallest step that leads from one allowed count to another.
         unmet: layer -> why its width is no multiple.
+
+    Args:
+        narrower: a layer whose width can be no multiple takes multiples of the half, the quarter, ... instead of staying whole.
     """
 
-    def __init__(self, coupling: Coupling, limits: Array, multiple: int = 1) -> None:
-        self.multiple = multiple
+    def __init__(self, coupling: Coupling, limits: Array, multiple: int = 1, *, narrower: bool = False) -> None:
+        self.multiple, self.narrower = multiple, narrower
+        self._own: dict[str, int] = {}  # layer -> its multiple, where that is another one
         self.limits = limits.copy()
         self.steps = np.ones(len(limits), dtype=np.int64)
         self.unmet: dict[str, str] = {}
@@ -73,10 +77,22 @@ class Rounding:
         for width in widths:
             self._weights = np.maximum(self._weights, width.losses)
             for number in np.flatnonzero((width.losses > 0) & (self.limits > 0)):
-                step = multiple // math.gcd(int(width.losses[number]), multiple)
+                wanted = self._of(width)
+                step = wanted // math.gcd(int(width.losses[number]), wanted)
                 self.steps[number] = math.lcm(int(self.steps[number]), step)
         for numbers, own in _sharing(widths, self.limits):
             self._together.append((np.array(numbers, dtype=np.int64), self._remainders(numbers, own)))
+
+    def _of(self, width: Width) -> int:
+        return self._own.get(width.layer, self.multiple)
+
+    def _halved(self, width: Width) -> bool:
+        """Let the layer have smaller multiples; False where it has the smallest, or is not to."""
+        own = self._of(width)
+        if not self.narrower or own == 1:
+            return False
+        self._own[width.layer] = own // 2
+        return True
 
     def _possible(self, widths: Sequence[Width]) -> list[Width]:
         """The layers that have an allowed width; the others stay whole, which may cost further layers theirs."""
@@ -84,7 +100,9 @@ class Rounding:
         while True:
             for width in left:
                 smallest = width.after(self.limits)
-                if width.dense // self.multiple * self.multiple < max(smallest, 1):
+                while width.dense // self._of(width) * self._of(width) < max(smallest, 1) and self._halved(width):
+                    pass
+                if width.dense // self._of(width) * self._of(width) < max(smallest, 1):
                     between = f"between {smallest} and {width.dense}" if smallest < width.dense else f"in {width.dense}"
                     self.unmet[width.layer] = f"there is no multiple of {self.multiple} {between}"
                     self.limits[width.losses > 0] = 0
@@ -106,7 +124,10 @@ class Rounding:
                     choices = choices[:1]
                 wider = np.repeat(wider, len(choices), axis=0)
                 wider[:, c] = np.tile(choices, len(wider) // len(choices))
-            fitting = wider[(width.dense - wider @ width.losses[list(numbers)]) % self.multiple == 0]
+            reached = width.dense - wider @ width.losses[list(numbers)]
+            fitting = wider[reached % self._of(width) == 0]
+            while not len(fitting) and self._halved(width):
+                fitting = wider[reached % self._of(width) == 0]
             if len(fitting):
                 found = fitting
                 spread.update(new)

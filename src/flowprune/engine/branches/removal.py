@@ -85,7 +85,9 @@ class BranchRemoval:
         budget = request.budget
         threshold = budget.share if budget.kind == "threshold" and isinstance(budget.share, float) else DEAD_BELOW
         dead = dead_by_layer(scales, threshold)
-        terms = Terms(request.fold_tolerance * reference_scale(scales), request.branches == "always", request.round_to)
+        terms = Terms(
+            request.fold_tolerance * reference_scale(scales), request.branches == "always", request.width_multiple
+        )
         removal = cls(model, inputs, request.heads, dense, terms, dead, tuple(scales))
         ends, refused = find_ends(model, dense.graph, removal.layers)
         removal.left.update({name: why for name, why in refused.items() if name in dead and dead[name].any()})

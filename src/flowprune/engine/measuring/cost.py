@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates and parameters, in all and layer by layer."""
+"""What a model costs: multiply-accumulates, parameters and bytes, and what of them is zero; in all and layer by layer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from flowprune.engine.measuring.zero_products import ZeroProducts
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import batch_size, call_model, meta_shadow, model_of, shadow
 from flowprune.errors import FlowpruneError, ModelError
@@ -28,6 +29,8 @@ class LayerMeasurement:
         macs: multiply-accumulates per image.
         params: parameters of its own; one shared between modules counts where it appears first.
         output: shape of its (first) output in its last call, without the batch; None if it never ran.
+        effective_macs: as of ``Measurement``; of a replacement that says so itself, for all that is in it.
+        nonzero: those of its parameters that are not zero.
     """
 
     layer: str
@@ -35,6 +38,8 @@ class LayerMeasurement:
     macs: int
     params: int
     output: tuple[int, ...] | None
+    effective_macs: int
+    nonzero: int
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,34 @@ class Measurement:
         macs: multiply-accumulates per image in evaluation mode, of convolutions, linear layers and matrix products.
         params: number of parameters, shared ones once.
         layers: one row per module, in the order of ``named_modules``.
+        effective_macs: of the macs, those in which no weight that is zero takes part. Weights that the forward computes from others
+            count as not zero; a replacement says itself what it comes to (``effective_macs()``).
+        nonzero: how many parameters are not zero, shared ones once.
+        bytes: what the parameters and buffers take as they are, shared ones once; buffers that are not saved do not count.
+        stored_bytes: what ``fp.save`` stores of them, by the codec of those that are quantized; ``flowprune.measure`` says it.
     """
 
     macs: int
     params: int
     layers: tuple[LayerMeasurement, ...]
+    effective_macs: int
+    nonzero: int
+    bytes: int
+    stored_bytes: int | None = None
 
 
 @dataclass
 class _Row:
     flops: int = 0
+    skipped: int = 0
+    calls: int = 0
     output: tuple[int, ...] | None = None
+    said: int | None = None
+    """The effective MACs of an image, where the module says them itself."""
+
+
+Counted = tuple[int, int, dict[str, _Row]]
+"""The FLOPs of a forward, those with zeros among them, and what each module adds to both beyond its submodules."""
 
 
 @formerly("x", "inputs")
@@ -87,7 +109,7 @@ def measure(model: nn.Module, inputs: Inputs) -> Measurement:
     counted = _on_meta(model, inputs)
     if counted is None:
         counted = _on_real(model, inputs)
-    total, rows = counted
+    flops, skipped, rows = counted
     seen: set[int] = set()
     layers = []
     for path, module in model.named_modules():
@@ -95,29 +117,56 @@ def measure(model: nn.Module, inputs: Inputs) -> Measurement:
         seen.update(id(parameter) for parameter in own)
         row = rows.get(path, _Row())
         params = sum(parameter.numel() for parameter in own)
-        if params or row.flops:
+        if params or row.flops or row.said:
             macs = round(row.flops / 2 / batch)
-            layers.append(LayerMeasurement(path, type(module).__name__, macs, params, row.output))
-    params = sum(parameter.numel() for parameter in model.parameters())
-    return Measurement(round(total / 2 / batch), params, tuple(layers))
+            effective = row.said if row.said is not None else round((row.flops - row.skipped) / 2 / batch)
+            nonzero = sum(_nonzero(parameter) for parameter in own)
+            layers.append(LayerMeasurement(path, type(module).__name__, macs, params, row.output, effective, nonzero))
+    effective_flops = flops - skipped
+    for row in rows.values():
+        if row.said is not None:
+            effective_flops += 2 * batch * row.said - (row.flops - row.skipped)
+    return Measurement(
+        round(flops / 2 / batch),
+        sum(parameter.numel() for parameter in model.parameters()),
+        tuple(layers),
+        round(effective_flops / 2 / batch),
+        sum(_nonzero(parameter) for parameter in model.parameters()),
+        sum(tensor.nbytes for tensor in _saved(model)),
+    )
 
 
-def _on_meta(model: nn.Module, inputs: Inputs) -> tuple[int, dict[str, _Row]] | None:
+def _nonzero(tensor: torch.Tensor) -> int:
+    """Of a tensor without data, all."""
+    return tensor.numel() if tensor.is_meta else int(torch.count_nonzero(tensor.detach()))
+
+
+def _saved(model: nn.Module) -> list[torch.Tensor]:
+    """The parameters, and the buffers that a state dictionary holds; each once."""
+    found: dict[int, torch.Tensor] = {id(parameter): parameter for parameter in model.parameters()}
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                found[id(buffer)] = buffer
+    return list(found.values())
+
+
+def _on_meta(model: nn.Module, inputs: Inputs) -> Counted | None:
     try:
         without_data = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("meta"), inputs)
-        return _count(meta_shadow(model), without_data)
+        return _count(model, meta_shadow(model), without_data)
     except ModelError:
         raise
     except Exception:  # whatever a forward may raise when it meets tensors without data
         return None
 
 
-def _on_real(model: nn.Module, inputs: Inputs) -> tuple[int, dict[str, _Row]]:
+def _on_real(model: nn.Module, inputs: Inputs) -> Counted:
     def own(tensor: torch.Tensor) -> torch.Tensor:
         return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
 
     try:
-        return _count(shadow(model, own), tree_map_only(torch.Tensor, own, inputs))
+        return _count(model, shadow(model, own), tree_map_only(torch.Tensor, own, inputs))
     except FlowpruneError:
         raise
     except Exception as error:
@@ -128,37 +177,53 @@ def _on_real(model: nn.Module, inputs: Inputs) -> tuple[int, dict[str, _Row]]:
         ) from error
 
 
-def _count(twin: nn.Module, inputs: Any) -> tuple[int, dict[str, _Row]]:
-    """Total FLOPs of one forward of a shadow, and what each module adds beyond its submodules."""
+def _count(model: nn.Module, twin: nn.Module, inputs: Any) -> Counted:
+    """The FLOPs of one forward of a shadow."""
     twin.eval()
-    counter = FlopCounterMode(display=False)
+    counter, zeros = FlopCounterMode(display=False), ZeroProducts(model, twin)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused attention kernel has no FLOP formula
+
+    def so_far() -> tuple[int, int]:
+        return counter.get_total_flops(), zeros.flops
+
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _rows(twin, counter.get_total_flops) as rows, counter:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _rows(twin, so_far) as rows, zeros, counter:
             call_model(twin, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return counter.get_total_flops(), rows
+    for path, module in twin.named_modules():
+        says = getattr(module, "effective_macs", None)
+        if callable(says) and path in rows:
+            rows[path].said = says() * rows[path].calls
+            for inner, row in rows.items():
+                if inner.startswith(f"{path}.") or (not path and inner):
+                    row.said = 0
+    return (*so_far(), rows)
 
 
 @contextmanager
-def _rows(twin: nn.Module, flops_so_far: Callable[[], int]) -> Iterator[dict[str, _Row]]:
-    """Note every module's own FLOPs and output shape while the shadow runs (its hooks go with it)."""
+def _rows(twin: nn.Module, so_far: Callable[[], tuple[int, int]]) -> Iterator[dict[str, _Row]]:
+    """Note every module's own FLOPs, those with zeros among them, and its output's shape while the shadow runs (its hooks go with
+    it)."""
     rows: dict[str, _Row] = {}
-    open_calls: list[list[int]] = []  # [flops at entry, flops of submodules]
+    open_calls: list[list[int]] = []  # [flops at entry, with zeros, flops of submodules, with zeros]
 
     def enter(module: nn.Module, arguments: Any) -> None:
-        open_calls.append([flops_so_far(), 0])
+        open_calls.append([*so_far(), 0, 0])
 
     def leave(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            started, inside = open_calls.pop()
-            spent = flops_so_far() - started
+            started, started_zeros, inside, inside_zeros = open_calls.pop()
+            flops, zeros = so_far()
+            spent, skipped = flops - started, zeros - started_zeros
             if open_calls:
-                open_calls[-1][1] += spent
+                open_calls[-1][2] += spent
+                open_calls[-1][3] += skipped
             row = rows.setdefault(path, _Row())
             row.flops += spent - inside
+            row.skipped += skipped - inside_zeros
+            row.calls += 1
             row.output = next((tuple(t.shape[1:]) for t in tree_leaves(output) if isinstance(t, torch.Tensor)), None)
 
         return hook

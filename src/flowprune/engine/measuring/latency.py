@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from flowprune.engine.tracing import call_model, first_tensor
+from flowprune.engine.measuring.backends import Run, runner
+from flowprune.engine.tracing import first_tensor
 
 SHORTEST_SAMPLE = 0.002
 """Seconds a sample lasts at least: shorter forwards are repeated within it."""
@@ -44,39 +45,55 @@ class Timing:
         return float(np.median(np.divide(self.samples, other.samples)))
 
 
-def time_in_turns(models: Sequence[nn.Module], inputs: Any, turns: int = 15) -> list[Timing]:
+def time_in_turns(models: Sequence[nn.Module], inputs: Any, turns: int = 15, backend: str = "pytorch") -> list[Timing]:
     """Time the forwards of several models on the same inputs, one after the other in every turn.
 
     Args:
         models: in any mode; the mode of every module is restored, the global random state as well.
         inputs: what the forwards take, on the device they run on.
         turns: samples a model. Every model is run a few times before.
+        backend: what runs them, see ``backends.runner``.
+
+    Raises:
+        FlowpruneError: the backend is unknown, not installed, or cannot run a model.
     """
     device = first_tensor(inputs).device
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
-            repeats = []
-            for model in models:
-                model.eval()
-                for _ in range(WARM_UP):
-                    _sample(model, inputs, device, 1)
-                repeats.append(max(1, round(SHORTEST_SAMPLE / max(_sample(model, inputs, device, 1), 1e-7))))
-            samples = [
-                [_sample(model, inputs, device, times) for model, times in zip(models, repeats, strict=True)]
-                for _ in range(turns)
-            ]
+        for model in models:
+            model.eval()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            # Outside of inference mode, whose tensors cannot be exported.
+            runs = [runner(backend, model, inputs) for model in models]
+            with torch.inference_mode():
+                return time_runs(runs, turns, device)
     finally:
         for module, training in modes:
             module.training = training
+
+
+def time_runs(runs: Sequence[Run], turns: int, device: torch.device) -> list[Timing]:
+    """Time several forwards, one after the other in every turn; each is run a few times before.
+
+    Args:
+        runs: each is one forward.
+        turns: samples of each.
+        device: they run on.
+    """
+    repeats = []
+    for run in runs:
+        for _ in range(WARM_UP):
+            _sample(run, device, 1)
+        repeats.append(max(1, round(SHORTEST_SAMPLE / max(_sample(run, device, 1), 1e-7))))
+    samples = [[_sample(run, device, times) for run, times in zip(runs, repeats, strict=True)] for _ in range(turns)]
     return [Timing(tuple(own)) for own in zip(*samples, strict=True)]
 
 
-def _sample(model: nn.Module, inputs: Any, device: torch.device, times: int) -> float:
+def _sample(run: Run, device: torch.device, times: int) -> float:
     _wait_for(device)
     began = time.perf_counter()
     for _ in range(times):
-        call_model(model, inputs)
+        run()
     _wait_for(device)
     return (time.perf_counter() - began) / times
 

@@ -51,7 +51,7 @@ def assemble(selection: Selection, coupled: CoupledModel, request: Request) -> P
         folds=tuple(selection.folding.folds),
         kept_alive=selection.kept_alive,
         stays=selection.stays,
-        round_to=request.round_to,
+        round_to=request.width_multiple,
         rounded=selection.rounded,
         target=selection.fit.target,
         smallest_step=selection.fit.smallest_step,

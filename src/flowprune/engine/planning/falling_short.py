@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from flowprune.engine.allocation import Budget, Plan, Shares, share_of_layer
-from flowprune.errors import FlowpruneWarning
+from flowprune.engine.coupling import Coupling
+from flowprune.errors import FlowpruneWarning, UnreachableBudgetError
 
 REASONS = 3
 """How many reasons a message gives at most."""
@@ -78,6 +79,16 @@ def shortfall(made: Plan, budget: Budget) -> str | None:
     if kept <= 2 * asked:
         return None
     return _message(f"{budget} keeps {kept} of {whole} filters, more than twice what was asked for", made, True)
+
+
+@contextmanager
+def what_stays_is_said(coupling: Coupling) -> Iterator[None]:
+    """A budget that cannot be met inside says what stays, and why."""
+    try:
+        yield
+    except UnreachableBudgetError as error:
+        stays = why_it_stays(coupling.frozen, bool(coupling.groups))
+        raise UnreachableBudgetError(f"{error}; what stays: {stays}" if stays else str(error), error.smallest) from None
 
 
 def why_it_stays(frozen: Mapping[str, str], something_may_leave: bool) -> str:

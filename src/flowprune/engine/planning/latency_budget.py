@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ def within_latency(
     budget: Budget,
     planned: Callable[[Budget], Plan],
     carried_out: Callable[[Plan], nn.Module],
+    backend: str = "pytorch",
 ) -> Plan:
     """The plan of most MACs whose small model, timed here on ``inputs``, is not slower than asked.
 
@@ -39,27 +41,27 @@ def within_latency(
         budget: of kind "latency".
         planned: the plan under a budget of MACs.
         carried_out: the small model of a plan.
+        backend: what runs the forwards that are timed.
 
     Raises:
         UnreachableBudgetError: if even the smallest model the constraints allow is too slow.
     """
+    clock = time_in_turns if backend == "pytorch" else partial(time_in_turns, backend=backend)
     whole = planned(Budget("channels", share=1.0))
     dense = carried_out(whole)
-    (alone,) = time_in_turns([dense], inputs, TURNS)
+    (alone,) = clock([dense], inputs, TURNS)
     if budget.share == 1 or (budget.absolute is not None and alone.median <= _seconds(budget)):
-        return _recorded(whole, budget, inputs, alone, alone)
+        return _recorded(whole, budget, inputs, backend, alone, alone)
 
     def timed(candidate: Plan, turns: int) -> tuple[Timing, Timing]:
-        before, after = time_in_turns([dense, carried_out(candidate)], inputs, turns)
+        before, after = clock([dense, carried_out(candidate)], inputs, turns)
         return before, after
 
     smallest = _smallest(budget, planned)
     before, after = timed(smallest, TURNS)
     if not _is_fast_enough(budget, before, after):
         raise UnreachableBudgetError(
-            f"{budget} cannot be met on this machine: {_shown(_target(budget, before))} were asked for, the dense model takes "
-            f"{_shown(before.median)} and the smallest model the constraints allow {_shown(after.median)}; raise the budget or "
-            "free more layers",
+            f"{budget} cannot be met on this machine: {_verdict(budget, before, after)}; raise the budget or free more layers",
             round(after.median * 1e9),
         )
     fitting = [smallest]
@@ -75,12 +77,12 @@ def within_latency(
             continue
         before, after = timed(fitting[-1], FINAL_TURNS)
         if _is_fast_enough(budget, before, after) or len(fitting) == 1:
-            return _recorded(fitting[-1], budget, inputs, before, after)
+            return _recorded(fitting[-1], budget, inputs, backend, before, after)
         high = fitting.pop().macs[1]
     while True:
         before, after = timed(fitting[-1], FINAL_TURNS)
         if _is_fast_enough(budget, before, after) or len(fitting) == 1:
-            return _recorded(fitting[-1], budget, inputs, before, after)
+            return _recorded(fitting[-1], budget, inputs, backend, before, after)
         fitting.pop()
 
 
@@ -89,6 +91,19 @@ def _is_fast_enough(budget: Budget, dense: Timing, small: Timing) -> bool:
         return small.median <= _seconds(budget)
     assert isinstance(budget.share, float)
     return small.share_of(dense) <= budget.share
+
+
+def _verdict(budget: Budget, dense: Timing, small: Timing) -> str:
+    """What was asked and what was found, in the numbers that ``_is_fast_enough`` compares."""
+    if budget.absolute is not None:
+        return (
+            f"{_shown(_seconds(budget))} were asked for, the dense model takes {_shown(dense.median)} and the smallest model the "
+            f"constraints allow {_shown(small.median)}"
+        )
+    return (
+        f"{budget.share:.3g} of the dense model's time were asked for, the dense model takes {_shown(dense.median)} and the "
+        f"smallest model the constraints allow {small.share_of(dense):.3g} of its time, turn by turn"
+    )
 
 
 def _smallest(budget: Budget, planned: Callable[[Budget], Plan]) -> Plan:
@@ -113,7 +128,7 @@ def _target(budget: Budget, dense: Timing) -> float:
     return budget.share * dense.median
 
 
-def _recorded(plan: Plan, budget: Budget, inputs: Any, dense: Timing, small: Timing) -> Plan:
+def _recorded(plan: Plan, budget: Budget, inputs: Any, backend: str, dense: Timing, small: Timing) -> Plan:
     """The plan with what was asked and measured, in milliseconds."""
     low, high = small.quartiles
     record = {
@@ -126,6 +141,7 @@ def _recorded(plan: Plan, budget: Budget, inputs: Any, dense: Timing, small: Tim
         "batch": batch_size(inputs),
         "device": str(first_tensor(inputs).device),
         "threads": torch.get_num_threads(),
+        "backend": backend,
     }
     return replace(plan, asked=str(budget), scope=budget.scope, target=None, smallest_step=None, latency=record)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ from torch import nn
 from flowprune.engine.allocation import KINDS, Budget, Shares, budget_from, checked_shares
 from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.interfaces import Allocator, Importance, Outcome
+from flowprune.engine.measuring.backends import BACKENDS
 from flowprune.engine.planning.exemptions import Frozen, Ignored
-from flowprune.errors import BudgetError
+from flowprune.errors import BudgetError, checked_name
 
 LARGEST_CUT = 0.9
 """The share of a coupled group that may leave where nothing else is said."""
@@ -27,6 +29,7 @@ class Request:
 
     Attributes:
         budget: what is kept.
+        round_to: "auto:8" is what "auto" becomes where multiples of 8 are liked.
         importance: the criterion; may be put in later (``dataclasses.replace``), and is never asked under a threshold.
 
     Raises:
@@ -36,7 +39,7 @@ class Request:
     budget: Budget
     importance: Importance | None = None
     largest_cut: Shares = LARGEST_CUT
-    round_to: int = 1
+    round_to: int | str = 1
     fold_tolerance: float = 0.05
     heads: str = "whole"
     ignore: Ignored = ()
@@ -45,6 +48,7 @@ class Request:
     also: Collection[str] = ()
     outcome: Outcome | None = None
     allocator: Allocator | str | None = None
+    backend: str = "pytorch"
 
     def __post_init__(self) -> None:
         if self.branches not in (True, False, "always"):
@@ -55,8 +59,27 @@ class Request:
             self._check_shared_out()
         if self.largest_cut is not LARGEST_CUT:
             object.__setattr__(self, "largest_cut", checked_shares(self.largest_cut, "largest_cut"))
-        if isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
-            raise BudgetError(f"round_to={self.round_to!r} is not a width: use a whole number such as 8")
+        liked = isinstance(self.round_to, str) and re.fullmatch(r"auto(:\d+)?", self.round_to)
+        if not liked and not (type(self.round_to) is int and self.round_to >= 1):
+            raise BudgetError(f'round_to={self.round_to!r} is not a width: use a whole number such as 8, or "auto"')
+        checked_name("backend", self.backend, BACKENDS)
+
+    @property
+    def width_multiple(self) -> int:
+        """What widths are to be multiples of."""
+        return self.round_to if isinstance(self.round_to, int) else int(self.round_to.partition(":")[2] or 1)
+
+    @property
+    def narrower(self) -> bool:
+        """Whether a layer that can be no such multiple takes smaller ones."""
+        return isinstance(self.round_to, str)
+
+    def check_criterion(self) -> None:
+        """Raise a ``BudgetError`` where something must rank the channels and nothing does."""
+        if self.budget.kind != "threshold" and self.importance is None:
+            raise BudgetError(
+                f"a budget of {self.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
+            )
 
     def _check_shared_out(self) -> None:
         budget, others = self.budget, {"branches=": self.branches, 'heads="both"': self.heads == "both"}

@@ -101,7 +101,7 @@ def select(
     ranking = rank(coupling, scores, each)
     if recount is not None:
         ranking = _without_idle(coupling, ranking, recount)
-    rounding = Rounding(coupling, ranking.limits, request.round_to)
+    rounding = Rounding(coupling, ranking.limits, request.width_multiple, narrower=request.narrower)
 
     def selected(fit: Fit) -> Selection:
         removed = _components(coupling, ranking, fit.lost)
@@ -192,7 +192,7 @@ def _select_dead(
     vetoed: set[int] = set()
     while True:
         marked = [v & ~np.isin(coupling.channels[g], list(vetoed)) for g, v in enumerate(verdicts)]
-        removed, fit, rounded = _all_marked(coupling, marked, request.round_to)
+        removed, fit, rounded = _all_marked(coupling, marked, request.width_multiple)
         folding = _folding(coupled, model, inputs, dead, removed, request)
         if not folding.unfoldable and not folding.varying:
             break
@@ -213,9 +213,9 @@ def _select_decided(
 
     assert request.outcome is not None and request.outcome.leaves is not None
     verdicts, stays = decided_channels(coupled, request.outcome.leaves)
-    removed, fit, rounded = _all_marked(coupled.coupling, verdicts, request.round_to)
+    removed, fit, rounded = _all_marked(coupled.coupling, verdicts, request.width_multiple)
     folding = _folding(coupled, model, inputs, dead_by_layer(scales, DEAD_BELOW), removed, request)
-    stays = left_over(coupled.coupling, verdicts, removed, request.round_to) | stays
+    stays = left_over(coupled.coupling, verdicts, removed, request.width_multiple) | stays
     return Selection(removed, folding, {}, fit, rounded, stays)
 
 

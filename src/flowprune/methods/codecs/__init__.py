@@ -3,8 +3,19 @@
 from flowprune.engine.interfaces import Codec, Parts
 from flowprune.methods.codecs.container import pack, unpack
 from flowprune.methods.codecs.huffman import Huffman
+from flowprune.methods.codecs.measured_model import measure
 from flowprune.methods.codecs.packed_bits import PackedBits
 from flowprune.methods.codecs.registry import REGISTRY
 from flowprune.methods.codecs.sparse_huffman import SparseHuffman
 
-__all__ = ["REGISTRY", "Codec", "Huffman", "PackedBits", "Parts", "SparseHuffman", "pack", "unpack"]
+__all__ = [
+    "REGISTRY",
+    "Codec",
+    "Huffman",
+    "PackedBits",
+    "Parts",
+    "SparseHuffman",
+    "measure",
+    "pack",
+    "unpack",
+]

@@ -7,14 +7,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from flowprune.engine.interfaces import Parts
-from flowprune.methods.codecs._canonical.huffman_parts import checked_options, coded, decoded
+from flowprune.methods.codecs._canonical.huffman_parts import HuffmanCoded, coded, decoded
 from flowprune.methods.codecs._canonical.matrix import as_array, as_matrix, checked_symbols, description, size_of
 from flowprune.methods.codecs._canonical.seal import opened, sealed
 from flowprune.methods.codecs.registry import REGISTRY
 
 
 @REGISTRY.register("huffman")
-class Huffman:
+class Huffman(HuffmanCoded):
     """Huffman code over all entries, zeros too (HAM), column by column in machine words.
 
     Marinò, Ghidoli, Frasca & Malchiodi, Compression strategies and space-conscious representations for deep neural networks,
@@ -46,11 +46,6 @@ class Huffman:
                [0. , 0.5]], dtype=float32)
     """
 
-    def __init__(self, *, word: int = 32, table_bits: int = 8) -> None:
-        checked_options(word, table_bits)
-        self.word = word
-        self.table_bits = table_bits
-
     def encode(self, array: NDArray[Any]) -> Parts:
         """Store an array.
 
@@ -73,7 +68,3 @@ class Huffman:
         rows, columns = size_of(tuple(header["shape"]))
         values = checked_symbols(decoded(arrays, rows * columns, header["stream_bits"]), header)
         return as_array(values.reshape(columns, rows).T, header)
-
-    def bits(self, parts: Parts, table: bool = True) -> int:
-        """What the arrays of the parts take, in bits; without the decoding table if not ``table``."""
-        return sum(8 * array.nbytes for name, array in parts.arrays.items() if table or name != "table")

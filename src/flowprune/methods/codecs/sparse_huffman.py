@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from flowprune.engine.interfaces import Parts
 from flowprune.errors import ArtifactError
 from flowprune.methods.codecs._canonical.canonical_code import unsigned
-from flowprune.methods.codecs._canonical.huffman_parts import checked_options, coded, decoded
+from flowprune.methods.codecs._canonical.huffman_parts import HuffmanCoded, coded, decoded
 from flowprune.methods.codecs._canonical.matrix import as_array, as_matrix, checked_symbols, description, size_of
 from flowprune.methods.codecs._canonical.seal import opened, sealed
 from flowprune.methods.codecs.registry import REGISTRY
 
 
 @REGISTRY.register("sparse_huffman")
-class SparseHuffman:
+class SparseHuffman(HuffmanCoded):
     """Compressed sparse columns with Huffman-coded values (sHAM): for matrices that are mostly zero.
 
     Marinò, Ghidoli, Frasca & Malchiodi, ICPR 2020; Marinò, Petrini, Malchiodi & Frasca, arXiv 2108.12704. Of a matrix with n
@@ -41,11 +41,6 @@ class SparseHuffman:
         >>> codec.bits(codec.encode(np.zeros((100, 3), np.float32)))  # three columns, none of which holds a value
         24
     """
-
-    def __init__(self, *, word: int = 32, table_bits: int = 8) -> None:
-        checked_options(word, table_bits)
-        self.word = word
-        self.table_bits = table_bits
 
     def encode(self, array: NDArray[Any]) -> Parts:
         """Store an array.
@@ -81,7 +76,3 @@ class SparseHuffman:
         matrix = np.zeros((columns, rows), values.dtype)
         matrix[np.repeat(np.arange(columns), counts), row] = values
         return as_array(matrix.T, header)
-
-    def bits(self, parts: Parts, table: bool = True) -> int:
-        """What the arrays of the parts take, in bits; without the decoding table if not ``table``."""
-        return sum(8 * array.nbytes for name, array in parts.arrays.items() if table or name != "table")

@@ -8,7 +8,7 @@ import torch
 
 from flowprune.methods.importance._maps.map_criterion import MapCriterion
 from flowprune.methods.importance._maps.map_scores import channel_maps
-from flowprune.methods.importance._scores.layer_scales import Normalization
+from flowprune.methods.importance._scores.group_scores import Normalization
 from flowprune.methods.importance.registry import REGISTRY
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from flowprune.engine.measuring.filter_scales import filter_scales
-from flowprune.methods.importance._scores.aggregation import Aggregation
-from flowprune.methods.importance._scores.layer_scales import Normalization
+from flowprune.methods.importance._scores.group_scores import Aggregation, Normalization
 from flowprune.methods.importance._weights.weight_criterion import WeightCriterion
 from flowprune.methods.importance.registry import REGISTRY
 

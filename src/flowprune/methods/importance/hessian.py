@@ -18,9 +18,8 @@ from flowprune.methods.importance._passes.gradients import (
     leaves_named,
     loss_of,
 )
-from flowprune.methods.importance._scores.aggregation import Aggregation
 from flowprune.methods.importance._scores.checked_numbers import checked_count, checked_seed
-from flowprune.methods.importance._scores.layer_scales import Normalization
+from flowprune.methods.importance._scores.group_scores import Aggregation, Normalization
 from flowprune.methods.importance._weights.filters import channel_rows, finite_weights, row_norms
 from flowprune.methods.importance._weights.weight_criterion import WeightCriterion
 from flowprune.methods.importance.registry import REGISTRY

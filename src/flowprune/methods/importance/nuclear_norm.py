@@ -35,9 +35,8 @@ from flowprune.methods.importance._maps.map_work import (
 )
 from flowprune.methods.importance._passes.calibration_data import inputs_in
 from flowprune.methods.importance._passes.full_precision import full_precision
-from flowprune.methods.importance._scores.aggregation import group_scores
 from flowprune.methods.importance._scores.checked_numbers import checked_count
-from flowprune.methods.importance._scores.layer_scales import NORMALIZATIONS, Normalization
+from flowprune.methods.importance._scores.group_scores import NORMALIZATIONS, Normalization, group_scores
 from flowprune.methods.importance._spectra.feature_spectra import (
     FeatureSpectra,
     MeanSpectra,

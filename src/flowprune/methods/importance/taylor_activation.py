@@ -22,8 +22,7 @@ from flowprune.methods.importance._maps.map_stages import (
 )
 from flowprune.methods.importance._passes.calibration_data import Loss, cross_entropy, labelled_in
 from flowprune.methods.importance._passes.gradients import differentiable_shadow, gradients_taken
-from flowprune.methods.importance._scores.aggregation import group_scores
-from flowprune.methods.importance._scores.layer_scales import NORMALIZATIONS, Normalization
+from flowprune.methods.importance._scores.group_scores import NORMALIZATIONS, Normalization, group_scores
 from flowprune.methods.importance.registry import REGISTRY
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from flowprune.methods.importance._passes.gradients import (
     leaves_named,
     loss_of,
 )
-from flowprune.methods.importance._scores.aggregation import Aggregation
-from flowprune.methods.importance._scores.layer_scales import Normalization
+from flowprune.methods.importance._scores.group_scores import Aggregation, Normalization
 from flowprune.methods.importance._weights.filters import channel_rows, finite_weights
 from flowprune.methods.importance._weights.weight_criterion import WeightCriterion
 from flowprune.methods.importance.registry import REGISTRY

@@ -50,8 +50,8 @@ def quantize(
         codec: a name of ``fp.list_methods("codecs")``, or an object of one of those: "huffman" (HAM), "sparse_huffman" (sHAM, for
             weights that are mostly zero) or "packed_bits".
         bytes: what all tensors of the artifact take, exactly, without its header: a share of what they take now (0.1) or
-            a size ("120KB", "1MiB"). The largest size of the quantizer's own list that fits is chosen; give this or the
-            quantizer's own option for it (``values=``).
+            a size ("120KB", "1MiB"). Of the quantizer's own list of sizes the one is taken that fits while the next larger does
+            not, found by halving; give this or the quantizer's own option for it (``values=``).
         ignore: modules, dotted names or patterns whose weights stay as they are.
         codec_options: of the codec's constructor (``{"table_bits": 0}``), where it is given by name.
         **options: of the quantizer (``values=16``).
@@ -125,24 +125,39 @@ def _largest_that_fits(
     about: Mapping[str, Any],
     limit: int,
 ) -> nn.Module:
-    """The quantized copy of the largest size that takes no more than ``limit`` bytes."""
+    """The quantized copy of the largest size that takes no more than ``limit`` bytes; more of them are taken to need more."""
     option, sizes = getattr(quantizer, "size_option", None), getattr(quantizer, "sizes", ())
     if option is None or not sizes:
         raise BudgetError(f"{type(quantizer).__name__} has no list of sizes to choose from by bytes=; give its options")
     if option in options:
         raise BudgetError(f"give {option}= or bytes=, not both")
+    best: nn.Module | None = None
     least: tuple[int, int] | None = None
-    for size in sorted(sizes, reverse=True):
-        found = _carried_out(model, quantizer, weights, {**options, option: size}, about)
+    failed: FlowpruneError | None = None
+    candidates = sorted(sizes)
+    low, high = 0, len(candidates) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        size = candidates[middle]
+        try:
+            found = _carried_out(model, quantizer, weights, {**options, option: size}, about)
+        except FlowpruneError as error:  # too few for these weights
+            failed, low = error, middle + 1
+            continue
         took = stored_model(found).size
         if took <= limit:
-            return found
-        if least is None or took < least[0]:
-            least = took, size
-    assert least is not None
+            best, low = found, middle + 1
+        else:
+            least, high = (took, size) if least is None else min(least, (took, size)), middle - 1
+    if best is not None:
+        return best
+    if least is None:
+        assert failed is not None
+        raise failed
+    why = f" (fewer: {failed})" if failed is not None else ""
     raise BudgetError(
-        f"bytes={limit:,} is less than {type(quantizer).__name__} and {about['codec']} need: {option}={least[1]} takes "
-        f"{least[0]:,} bytes, the fewest there are"
+        f"bytes={limit:,} is less than {type(quantizer).__name__} with {about['codec']} can do: {option}={least[1]} takes "
+        f"{least[0]:,} bytes, the fewest there are{why}"
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor
 
 from flowprune.methods.quantizers._shared_values.shared_values import (
@@ -58,6 +57,8 @@ class WeightClusters:
         if len(different) <= checked_values(values, 1):
             codebook = different
         else:
+            from sklearn.cluster import KMeans, MiniBatchKMeans  # of the extra flowprune[run]
+
             points = line.numpy()[:, None]
             if len(line) <= MANY:
                 found = KMeans(values, n_init=10, random_state=seed).fit(points)

@@ -98,6 +98,18 @@ class LeastSquares(Recovery):
 
 def refit(layer: Consumer, seen: Pairs, ridge: float) -> Refit:
     """Solve for one layer's weight and constant, and put them there."""
+    equations = gathered(layer, seen)
+    change, constant = equations.solve(ridge, layer.constant is not None)
+    put(layer, weight_matrix(layer.small) + change, constant)
+    return Refit(equations.missing, equations.error(change, constant))
+
+
+def gathered(layer: Consumer, seen: Pairs) -> NormalEquations:
+    """The sums over all batches: what a layer reads, and what it lacks as it is.
+
+    Raises:
+        ModelError: an input or output is NaN or infinite.
+    """
     equations = NormalEquations()
     weight = weight_matrix(layer.small)
     own = _own_constant(layer).to(weight.dtype).reshape(weight.shape[0], -1, 1)
@@ -107,14 +119,18 @@ def refit(layer: Consumer, seen: Pairs, ridge: float) -> Refit:
             wanted = outputs.index_select(dimension, layer.filters)
             for patches, columns in as_matrices(layer.small, inputs, wanted):
                 equations.add(patches, columns - own - weight @ patches)
-        if not equations.count or not math.isfinite(equations.missing):
-            raise ModelError(f"{layer.name}: what it reads or says of the calibration images is NaN or infinite")
-        change, constant = equations.solve(ridge, layer.constant is not None)
-        layer.small.weight += change.reshape(layer.small.weight.shape).to(layer.small.weight.dtype)
+    if not equations.count or not math.isfinite(equations.missing):
+        raise ModelError(f"{layer.name}: what it reads or says of the calibration images is NaN or infinite")
+    return equations
+
+
+def put(layer: Consumer, weight: Tensor, constant: Tensor) -> None:
+    """Give a layer a weight ``[groups, filters, d]``, and add a constant ``[groups, filters]`` to what it says."""
+    with torch.no_grad():
+        layer.small.weight.copy_(weight.reshape(layer.small.weight.shape))
         if layer.constant is not None:
             moved = constant.flatten().to(layer.constant.dtype)
             layer.constant.add_(moved, alpha=-1 if layer.subtracted else 1)
-    return Refit(equations.missing, equations.error(change, constant))
 
 
 def _own_constant(layer: Consumer) -> Tensor:

@@ -23,7 +23,7 @@ def recover(
     plan: Plan,
     batches: Iterable[Any] = (),
     *,
-    recovery: Asked | Sequence[Asked] = ("least_squares", "batch_norm"),
+    recovery: Asked | Sequence[Asked] = "least_squares",
 ) -> nn.Module:
     """A copy of ``small`` that is nearer to ``dense``, by calibration images and without training.
 

@@ -68,8 +68,7 @@ class CutPhase(PruningSection):
             return request
 
         def batches() -> list[tuple[Tensor, Tensor]]:
-            drawn = work.data.batches("train", batch_size=self.batch_size, count=self.batches, seed=work.seed)
-            return list(drawn)
+            return work.batches(self.batches, self.batch_size)
 
         return replace(request, importance=importance_from(self.importance.name, self.importance.options, batches))
 

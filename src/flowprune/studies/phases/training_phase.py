@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from flowprune.engine.interfaces import Outcome
+from flowprune.engine.interfaces import Outcome, Regularizer
 from flowprune.engine.measuring.filter_scales import DEAD_BELOW
 from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
@@ -46,6 +46,10 @@ class TrainingPhase(Section):
 
     def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
         """Train the model in place, from the checkpoint in the work's folder where there is one."""
+        return self.trained(model, work, ())
+
+    def trained(self, model: nn.Module, work: Work, beside: Sequence[Regularizer]) -> Done:
+        """Train the model in place, with further regularizers beside those of the recipe."""
         data = share_of(work.data, self.share, self.training.seed)
         with regularizers_on(model, work.example(), self.training.epochs, self.regularizers) as acting:
             result = train(
@@ -53,7 +57,7 @@ class TrainingPhase(Section):
                 data,
                 self.training,
                 run_folder=work.folder,
-                regularizer=acting,
+                regularizer=[*acting, *beside],
                 macs_left=_measure(model, work),
                 resume=True,
                 progress=work.progress,

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.allocation import Plan
 from flowprune.engine.interfaces import Outcome
+from flowprune.errors import RecipeError
 from flowprune.studies.sections import PruningSection
 from flowprune.training import Data
 
@@ -29,7 +31,8 @@ class Work:
         progress: show them.
         outcome: what the training before this phase decided, of a model of the same shape; None where nothing was.
         next_cut: how a cut that follows is made, for what is steered by the MACs that it would leave.
-        whole: the network as it was before it was last cut, for recoveries that learn from it; None where it was not cut.
+        whole: gives the network as it was before the model was last cut, and the plan of that cut, for recoveries that learn from
+            it; None where it was not cut.
     """
 
     data: Data
@@ -40,11 +43,28 @@ class Work:
     progress: bool
     outcome: Outcome | None = None
     next_cut: PruningSection | None = None
-    whole: Callable[[], nn.Module] | None = None
+    whole: Callable[[nn.Module], tuple[nn.Module, Plan]] | None = None
 
     def example(self) -> Tensor:
         """One image, on the device."""
         return self.data.example_input().to(self.device)
+
+    def batches(self, count: int, size: int) -> list[tuple[Tensor, Tensor]]:
+        """So many batches of training images with their targets, always the same."""
+        return list(self.data.batches("train", batch_size=size, count=count, seed=self.seed))
+
+    def decided(self, kind: str, what: str) -> Any:
+        """What the training before this phase decided of one kind.
+
+        Raises:
+            RecipeError: nothing of it.
+        """
+        found = None if self.outcome is None else getattr(self.outcome, kind)
+        if found is None:
+            raise RecipeError(
+                f"{self.title}: no training before this phase decided {what}; give it a regularizer that does"
+            )
+        return found
 
 
 class Done(NamedTuple):

@@ -36,10 +36,10 @@ class Stop:
         return self.phase.changes_shape or (self.before is not None and self.before.is_smaller)
 
     @property
-    def dense(self) -> Stop | None:
-        """The stop before the last phase that changed shapes; None where none did."""
+    def uncut(self) -> Stop | None:
+        """The stop before the last cut; None where there was no cut, or nothing before it."""
         here: Stop | None = self
-        while here is not None and not here.phase.changes_shape:
+        while here is not None and not isinstance(here.phase, CutPhase):
             here = here.before
         return None if here is None else here.before
 

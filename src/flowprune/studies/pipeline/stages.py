@@ -11,7 +11,10 @@ from typing import Any
 from torch import nn
 
 from flowprune.artifacts import load, save
+from flowprune.engine.allocation import Plan
+from flowprune.engine.allocation.composition import composed
 from flowprune.engine.interfaces import Outcome
+from flowprune.engine.steps.lineage import lineage_of
 from flowprune.studies.phases.outcome_file import read_outcome, write_outcome
 from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.pipeline.course import Stop
@@ -99,7 +102,7 @@ class Stages:
         return self.job.build(self.network) if stop.before is None else self.model_after(stop.before)
 
     def _work(self, stop: Stop) -> Work:
-        whole = stop.dense
+        uncut = stop.uncut
         return Work(
             data=self.job.data,
             device=self.job.device,
@@ -109,8 +112,14 @@ class Stages:
             progress=self.progress,
             outcome=self._outcome_before(stop),
             next_cut=stop.next_cut,
-            whole=None if whole is None else partial(self.model_after, whole),
+            whole=None if uncut is None else partial(self._whole, uncut),
         )
+
+    def _whole(self, uncut: Stop, small: nn.Module) -> tuple[nn.Module, Plan]:
+        """The network before it was cut, and what all cuts since took from it."""
+        dense = self.model_after(uncut)
+        made = [Plan.from_dict(plan) for plan in lineage_of(small).plans[len(lineage_of(dense).plans) :]]
+        return dense, made[0] if len(made) == 1 else composed(made, f"{len(made)} cuts")
 
     def _outcome_before(self, stop: Stop) -> Outcome | None:
         """What the last of the trainings before it decided, of weights that have the same shapes still."""

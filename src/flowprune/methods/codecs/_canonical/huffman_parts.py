@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowprune.engine.interfaces import Parts
 from flowprune.errors import ArtifactError, FlowpruneError
 from flowprune.methods.codecs._canonical.canonical_code import CanonicalCode
 from flowprune.methods.codecs._canonical.code_lengths import code_lengths
@@ -16,16 +17,24 @@ from flowprune.methods.codecs._canonical.matrix import distinct
 STORED = ("stream", "symbols", "first_symbol", "first_code", "table")
 
 
-def checked_options(word: int, table_bits: int) -> None:
-    """Refuse options that no stream has.
+class HuffmanCoded:
+    """What codecs share that store Huffman-coded symbols: their options, and what their parts take.
 
     Raises:
         FlowpruneError: ``word`` is none of 8, 16, 32 and 64, or ``table_bits`` is not within 0 to 16.
     """
-    if word not in (8, 16, 32, 64):
-        raise FlowpruneError(f"word={word!r}: a machine word has 8, 16, 32 or 64 bits")
-    if not 0 <= table_bits <= 16:
-        raise FlowpruneError(f"table_bits={table_bits!r}: the decoding table is indexed by 0 (no table) to 16 bits")
+
+    def __init__(self, *, word: int = 32, table_bits: int = 8) -> None:
+        if word not in (8, 16, 32, 64):
+            raise FlowpruneError(f"word={word!r}: a machine word has 8, 16, 32 or 64 bits")
+        if not 0 <= table_bits <= 16:
+            raise FlowpruneError(f"table_bits={table_bits!r}: the decoding table is indexed by 0 (no table) to 16 bits")
+        self.word = word
+        self.table_bits = table_bits
+
+    def bits(self, parts: Parts, table: bool = True) -> int:
+        """What the arrays of the parts take, in bits; without the decoding table if not ``table``."""
+        return sum(8 * array.nbytes for name, array in parts.arrays.items() if table or name != "table")
 
 
 def coded(values: NDArray[Any], word: int, table_bits: int) -> tuple[int, dict[str, NDArray[Any]]]:

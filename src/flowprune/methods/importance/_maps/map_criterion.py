@@ -12,8 +12,7 @@ from torch import nn
 from flowprune.errors import checked_name
 from flowprune.methods.importance._maps.map_scores import image_averages
 from flowprune.methods.importance._maps.map_stages import MAP_AGGREGATIONS, STAGES, MapAggregation, Stage
-from flowprune.methods.importance._scores.aggregation import group_scores
-from flowprune.methods.importance._scores.layer_scales import NORMALIZATIONS, Normalization
+from flowprune.methods.importance._scores.group_scores import NORMALIZATIONS, Normalization, group_scores
 
 if TYPE_CHECKING:
     from flowprune.engine.coupling import CoupledGroup

@@ -11,8 +11,13 @@ from torch import nn
 
 from flowprune.engine.tracing import tensors_of
 from flowprune.errors import checked_name
-from flowprune.methods.importance._scores.aggregation import AGGREGATIONS, Aggregation, group_scores
-from flowprune.methods.importance._scores.layer_scales import NORMALIZATIONS, Normalization
+from flowprune.methods.importance._scores.group_scores import (
+    AGGREGATIONS,
+    NORMALIZATIONS,
+    Aggregation,
+    Normalization,
+    group_scores,
+)
 from flowprune.methods.importance._weights.filters import finite_weights, rows_of
 
 if TYPE_CHECKING:

@@ -24,6 +24,8 @@ class Consumer:
         name: dotted path in both networks.
         small, dense: the layer in each.
         filters: which of the dense layer's filters the small one has, int64, on the layer's device.
+        weight_name: of its weight in both.
+        constant_name: of what takes a constant.
         constant: what takes a constant: the layer's own bias, the running mean of the batch norm that alone reads the layer
             (which subtracts it), or None.
         subtracted: whether it is that running mean.
@@ -33,6 +35,8 @@ class Consumer:
     small: Any
     dense: Any
     filters: Tensor
+    weight_name: str
+    constant_name: str | None
     constant: Tensor | None
     subtracted: bool
 
@@ -74,10 +78,12 @@ def consumers(small: nn.Module, dense: nn.Module, cut: CutSlices, example: Any, 
             left[name] = reason
             continue
         constant, subtracted = mine.bias, False
+        constant_name = None if constant is None else f"{name}.bias" if name else "bias"
         if constant is None and layer.norm is not None and norms[layer.norm.running_mean] == 1:
-            constant, subtracted = small.get_buffer(layer.norm.running_mean), True
+            constant_name, subtracted = layer.norm.running_mean, True
+            constant = small.get_buffer(constant_name)
         assert constant is None or isinstance(constant, Tensor)
-        found[name] = Consumer(name, mine, theirs, kept, constant, subtracted)
+        found[name] = Consumer(name, mine, theirs, kept, layer.weight, constant_name, constant, subtracted)
     return Consumers(found, left)
 
 

@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over T positions of inputs X ``[d, T]`` and outputs P ``[m, T]``, float64.
+
+    Attributes:
+        count: T.
+        squares: ``X X^T``.
+        products: ``P X^T``.
+        inputs, outputs: X and P summed over the positions.
+        outputs_squared: ``|P|^2`` of each output.
+    """
+
+    count: int
+    squares: Tensor
+    products: Tensor
+    inputs: Tensor
+    outputs: Tensor
+    outputs_squared: Tensor
 
 
 class NormalEquations:
@@ -26,13 +48,13 @@ class NormalEquations:
             self._squares, self._products, sums = zeros.split((inputs, filters, 1), dim=2)
             self._of_inputs = sums.squeeze(2)
             self._of_missing = torch.zeros(groups, filters, dtype=torch.float64, device=patches.device)
-            self._missing_squared = torch.zeros((), dtype=torch.float64, device=patches.device)
+            self._missing_squared = torch.zeros_like(self._of_missing)
         self.count += patches.shape[2]
         self._squares += patches @ patches.mT
         self._products += patches @ missing.mT
         self._of_inputs += patches.sum(2, dtype=torch.float64)
         self._of_missing += missing.sum(2, dtype=torch.float64)
-        self._missing_squared += missing.square().sum(dtype=torch.float64)
+        self._missing_squared += missing.square().sum(2, dtype=torch.float64)
 
     def solve(self, ridge: float, constant: bool) -> tuple[Tensor, Tensor]:
         """The change ``[groups, filters, d]`` of the weight and the constant ``[groups, filters]`` of least squared error.
@@ -66,12 +88,46 @@ class NormalEquations:
         own = ((change @ self._squares) * change).sum() + self.count * constant.square().sum()
         crossed = 2 * (constant * (change @ self._of_inputs[:, :, None]).squeeze(2)).sum()
         outputs = self.count * constant.numel()
-        return max(0.0, float(self._missing_squared - explained + own + crossed)) / outputs
+        return max(0.0, float(self._missing_squared.sum() - explained + own + crossed)) / outputs
+
+    def without(self, columns: Tensor, weight: Tensor) -> NormalEquations:
+        """The problem that is left once some inputs of a single group have left, and what they gave is missing, too.
+
+        Args:
+            columns: bool ``[d]``, True for the inputs that leave.
+            weight: ``[1, filters, d]``, the present one.
+        """
+        assert self._squares is not None and len(self._squares) == 1
+        stay, gave = ~columns, weight.double()[:, :, columns]
+        made = NormalEquations()
+        made.count = self.count
+        made._squares = self._squares[:, stay][:, :, stay]
+        made._products = self._products[:, stay] + self._squares[:, stay][:, :, columns] @ gave.mT
+        made._of_inputs = self._of_inputs[:, stay]
+        made._of_missing = self._of_missing + (gave @ self._of_inputs[:, columns, None]).squeeze(2)
+        inside = ((gave @ self._squares[:, columns][:, :, columns]) * gave).sum(2)
+        made._missing_squared = self._missing_squared + 2 * (gave * self._products[:, columns].mT).sum(2) + inside
+        return made
+
+    def moments(self, weight: Tensor) -> Moments:
+        """Of the inputs of a single group, and of the outputs that are wanted, without the constant that the layer adds itself.
+
+        Args:
+            weight: ``[1, filters, d]``, the present one.
+        """
+        assert self._squares is not None and len(self._squares) == 1
+        whole, squares = weight.double()[0], self._squares[0]
+        products = self._products[0].mT + whole @ squares
+        squared = (
+            self._missing_squared[0] + 2 * (whole * self._products[0].mT).sum(1) + ((whole @ squares) * whole).sum(1)
+        )
+        outputs = self._of_missing[0] + whole @ self._of_inputs[0]
+        return Moments(self.count, squares, products, self._of_inputs[0], outputs, squared)
 
     @property
     def missing(self) -> float:
         """The mean squared error of an output as long as nothing changes."""
-        return float(self._missing_squared) / (self.count * self._of_missing.numel())
+        return float(self._missing_squared.sum()) / (self.count * self._of_missing.numel())
 
 
 def _solved(squares: Tensor, products: Tensor) -> Tensor:

@@ -216,8 +216,7 @@ class FeatureFlow(Regularizer):
         """
         self._check_open()
         found = {"strength": self.strength}
-        if macs is None and measured is not None:
-            macs = measured.get("macs_left")
+        macs = (measured or {}).get("macs_left") if macs is None else macs
         share = self._steering.epoch_end(self._root, macs)
         if self._steering.by_macs and macs is not None:
             return {**found, "macs_left": macs}
@@ -239,19 +238,11 @@ class FeatureFlow(Regularizer):
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """The points, in order.
-
-        Raises:
-            ModelError: before the first forward, unless ``inputs`` were given.
-        """
+        """The points, in order; a ``ModelError`` before the first forward, unless ``inputs`` were given."""
         return self._found().points
 
     def __str__(self) -> str:
-        """One line a point: its name, what it is, where it is taken down; and what does not enter.
-
-        Raises:
-            ModelError: before the first forward, unless ``inputs`` were given.
-        """
+        """One line a point: its name, what it is, where it is taken down; and what does not enter. As ``points`` before that."""
         return described(self._found())
 
     @property
@@ -275,11 +266,7 @@ class FeatureFlow(Regularizer):
         return state_of(self._calibration, self._control)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a calibration and a controller.
-
-        Raises:
-            ArtifactError: if it is no such state, or one of other strengths.
-        """
+        """Take over a calibration and a controller; an ``ArtifactError`` if it is no such state, or one of other strengths."""
         take_over(state, self._calibration, self._control)
 
     def close(self) -> None:

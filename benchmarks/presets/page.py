@@ -1,0 +1,123 @@
+"""Write docs/methods.md, and docs/methods/NAME.md for every preset, from the presets' files and results/presets.
+
+    python benchmarks/pages.py presets [--check]
+
+``--check`` changes nothing and fails if a page is out of date, missing, or of a preset that is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowprune.methods.presets import KINDS, REGISTRY, Preset
+
+ROOT = Path(__file__).resolve().parents[2]
+INDEX, FOLDER, RESULTS = ROOT / "docs/methods.md", ROOT / "docs/methods", ROOT / "results/presets"
+
+
+def results_of(name: str) -> list[dict[str, Any]]:
+    """What the short forms came to, seed by seed."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{name}-seed*.json"))]
+
+
+def rows_of(results: list[dict[str, Any]]) -> list[str]:
+    """The rows of all seeds as a table."""
+    headers = ("seed", "stage", "budget", "top-1 %", "parameters", "MACs", "dead filters")
+    lines = ["| " + " | ".join(headers) + " |", "| ---: | --- | --- | ---: | ---: | ---: | ---: |"]
+    for result in results:
+        for row in result["rows"]:
+            cells = [row["stage"], row["budget"] or "-", f"{row['top1']:.2f}", f"{row['params']:,}", f"{row['macs']:,}"]
+            lines.append(
+                "| " + " | ".join([str(result["seed"]), *cells, f"{row['dead_filters']} of {row['filters']}"]) + " |"
+            )
+    return lines
+
+
+def page_of(preset: Preset) -> str:
+    """The page of a preset."""
+    asked = ", ".join(f"`{kind}`" for kind in preset.takes) or "none: it keeps what it keeps"
+    phases = yaml.safe_dump(preset.phases, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+    found = results_of(preset.name)
+    lines = [
+        f"# {preset.title}",
+        "",
+        f"`flowprune run --method {preset.name}` trains a small network on digits with it;",
+        f"`flowprune run RECIPE --method {preset.name}` takes a recipe's network, data and budgets.",
+        "",
+        preset.about,
+        "",
+        f"    {preset.equation}",
+        "",
+        f"{preset.paper}.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| kind | {preset.kind} |",
+        f"| budgets | {asked} |",
+        f"| fidelity | {preset.fidelity} |",
+        f"| good for | {preset.good_for} |",
+        f"| cost | {preset.cost} |",
+        f"| linear layers | {preset.linear} |",
+        f"| grouped and depthwise convolutions | {preset.grouped} |",
+        f"| transformers | {preset.transformers} |",
+        "",
+        "## Published settings",
+        "",
+        f"{preset.published[0].upper()}{preset.published[1:]}.",
+        "`budgets: null` is for a recipe's budgets, `$keep` and `$cut` for the share of the only one. What a recipe writes wins.",
+        "",
+        "```yaml",
+        *phases.rstrip().splitlines(),
+        "```",
+        "",
+        *(["Not here:", "", *(f"- {line}" for line in preset.lacks), ""] if preset.lacks else []),
+        "## On digits",
+        "",
+    ]
+    if found:
+        lines += [
+            f"`python benchmarks/presets/run.py {preset.name}`, `results/presets/`; top-1 after the last epoch.",
+            "",
+            *rows_of(found),
+        ]
+    else:
+        lines += [f"`python benchmarks/presets/run.py {preset.name}` has not been run yet."]
+    return "\n".join(lines) + "\n"
+
+
+def index() -> str:
+    """The page that leads to all of them."""
+    lines = [
+        "# Systems of the literature",
+        "",
+        "Each is a preset: the phases it is made of, with its published settings, in one file of `src/flowprune/methods/presets/`.",
+        "`flowprune methods` lists them, `flowprune run --method NAME` runs one. `benchmarks/presets/page.py` writes the pages.",
+    ]
+    for kind in KINDS:
+        presets = [REGISTRY[name] for name in REGISTRY if REGISTRY[name].kind == kind]
+        if presets:
+            lines += ["", f"**{kind[0].upper()}{kind[1:]}.**", ""]
+            lines += [f"- [`{one.name}`](methods/{one.name}.md): {one.title} ({one.fidelity})" for one in presets]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    pages = {INDEX: index()} | {FOLDER / f"{name}.md": page_of(REGISTRY[name]) for name in REGISTRY}
+    before = {path: path.read_text(encoding="utf-8") for path in [*FOLDER.glob("*.md"), INDEX] if path.is_file()}
+    if "--check" in sys.argv[1:]:
+        stale = [path for path in {**before, **pages} if before.get(path) != pages.get(path)]
+        for path in stale:
+            print(f"{path} is out of date: run python {sys.argv[0]}", file=sys.stderr)
+        return int(bool(stale))
+    FOLDER.mkdir(exist_ok=True)
+    for path in before:
+        if path not in pages:
+            path.unlink()
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+    return 0

@@ -1,0 +1,126 @@
+"""A phase after which weights are few values, stored by a codec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from flowprune.engine.interfaces import Regularizer
+from flowprune.engine.steps.lineage import lineage_of
+from flowprune.methods.codecs.stored_model import stored_model
+from flowprune.methods.quantizers import CumulativeRetraining, SharedValues, quantize
+from flowprune.studies.phases.working import Done, Work
+from flowprune.studies.sections import BudgetSection, PruningSection, Section
+from flowprune.training import TrainingSettings, evaluate, train
+
+
+class QuantizePhase(Section):
+    """Quantize the weights, to each budget by itself; with ``training``, train on with the values that they share.
+
+    Attributes:
+        quantizer: its registered name.
+        options: of the quantizer.
+        codec: the registered name of the format that the weights are stored in.
+        codec_options: of the codec's constructor.
+        budgets: of ``bytes``; none where ``options`` says the size (``values: 16``).
+        ignore: modules, dotted names or patterns whose weights stay as they are.
+        training: how the shared values are trained; None leaves them as they were found.
+        sums: what a shared value's step is the sum of, where they are trained: "gradients", or "changes" of single weights.
+    """
+
+    phase: Literal["quantize"] = "quantize"
+    quantizer: str = "cws"
+    options: dict[str, Any] = Field(default_factory=dict)
+    codec: str = "huffman"
+    codec_options: dict[str, Any] = Field(default_factory=dict)
+    budgets: list[BudgetSection] = Field(default_factory=list)
+    ignore: list[str] = Field(default_factory=list)
+    training: TrainingSettings | None = None
+    sums: Literal["gradients", "changes"] = "gradients"
+    stage: ClassVar[str] = "quantized"
+    verb: ClassVar[str] = "quantize"
+    changes_shape: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _of_bytes(self) -> QuantizePhase:
+        other = next((budget for budget in self.budgets if budget.kind != "bytes"), None)
+        if other is not None:
+            raise ValueError(f"a quantizer keeps bytes, so it has no budget of {other.kind}; write {{bytes: 0.1}}")
+        return self
+
+    @property
+    def targets(self) -> tuple[BudgetSection | None, ...]:
+        """Each is carried out by itself, on the same model."""
+        return tuple(self.budgets) or (None,)
+
+    def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
+        """Quantize the untrained model, where that is a matter of options alone."""
+        if not self.budgets:
+            self._quantized(model, example, None)
+
+    def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
+        """A model whose weights are values of one list."""
+        few = self._quantized(model, work.example(), budget)
+        found: dict[str, Any] = {}
+        if self.training is not None:
+            result = train(
+                few,
+                work.data,
+                self.training,
+                run_folder=work.folder,
+                regularizer=_Sharing(few, self.sums),
+                resume=True,
+                progress=work.progress,
+                title=work.title,
+            )
+            found = {"history": result.history}
+        return Done(few, {**found, "top1": evaluate(few, work.data).top1, "extra": {"bytes": stored_model(few).size}})
+
+    def _quantized(self, model: nn.Module, example: Tensor, budget: BudgetSection | None) -> nn.Module:
+        return quantize(
+            model,
+            example,
+            quantizer=self.quantizer,
+            codec=self.codec,
+            bytes=None if budget is None else budget.bytes,
+            ignore=self.ignore,
+            codec_options=self.codec_options,
+            **self.options,
+        )
+
+
+class _Sharing(Regularizer):
+    """Retraining with shared values, as a training calls it."""
+
+    def __init__(self, model: nn.Module, sums: Literal["gradients", "changes"]) -> None:
+        self._retraining = CumulativeRetraining(model, _values_of(model), what=sums)
+
+    def after_backward(self) -> None:
+        self._retraining.after_backward()
+
+    def after_step(self, optimizer: torch.optim.Optimizer, loss_again: Callable[[], Tensor]) -> None:
+        self._retraining.after_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._retraining.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._retraining.load_state_dict(state)
+
+
+def _values_of(model: nn.Module) -> SharedValues:
+    """The values that the weights of a model's last quantization share; what is zero stays zero."""
+    step = next(step for step in reversed(lineage_of(model).steps) if step.kind == "quantize")
+    parameters = dict(model.named_parameters())
+    weights = {name: parameters[name].detach() for name in step.data["parameters"]}
+    values = torch.cat([weight.double().cpu().flatten() for weight in weights.values()]).unique()
+    values = values[values != 0]
+    codes = {}
+    for name, weight in weights.items():
+        code = torch.searchsorted(values, weight.double().cpu().contiguous())
+        codes[name] = torch.where(weight.cpu() == 0, -1, code).to(weight.device)
+    return SharedValues(values, codes, {name: weight.dtype for name, weight in weights.items()})
