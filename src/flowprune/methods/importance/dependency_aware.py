@@ -10,7 +10,7 @@ from torch import nn
 
 from flowprune.engine.measuring import finite
 from flowprune.engine.tracing import tensors_of
-from flowprune.methods.importance._scores.layer_scales import normalized
+from flowprune.methods.importance._scores.group_scores import normalized
 from flowprune.methods.importance._weights.filters import rows_of
 from flowprune.methods.importance.registry import REGISTRY
 

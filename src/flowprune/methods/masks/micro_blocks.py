@@ -33,7 +33,8 @@ class BlockShape:
         rows, columns = matrix.shape
         padded = torch.nn.functional.pad(matrix, (0, -columns % self.q, 0, -rows % self.p))
         tiles = padded.unflatten(0, (-1, self.p)).unflatten(2, (-1, self.q))
-        return tiles.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        result: Tensor = tiles.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        return result
 
     def weight(self, blocks: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
         """The weight of such a shape that ``blocks`` made them of."""

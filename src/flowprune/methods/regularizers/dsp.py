@@ -207,11 +207,11 @@ class DSP(Regularizer):
         return -(-uniform.log()).log().to(like.device, like.dtype)
 
     def _learn(self, optimizer: torch.optim.Optimizer, loss_again: Callable[[], Tensor], rate: float) -> None:
+        drawn = {
+            name: self._noise[name] if name in self._noise else self._drawn(one) for name, one in self.logits.items()
+        }
         chances = {
-            name: groups_of.probabilities(
-                one, self._noise.pop(name, None) if name in self._noise else self._drawn(one), self._temperature
-            )
-            for name, one in self.logits.items()
+            name: groups_of.probabilities(one, drawn[name], self._temperature) for name, one in self.logits.items()
         }
         soft = {name: one.detach() for name, one in chances.items()}
         before = _Snapshot(self._model, optimizer)
@@ -220,7 +220,7 @@ class DSP(Regularizer):
             _pull(one, soft[one.name], rate)
         second = [one.weight.detach().clone() for one in self._layers]
         optimizer.zero_grad()
-        loss_again().backward()  # type: ignore[no-untyped-call]
+        loss_again().backward()
         optimizer.step()
         gradients = [groups_of.probability_gradient(one.weight.detach(), soft[one.name]) for one in self._layers]
         for one in self._layers:
@@ -232,7 +232,7 @@ class DSP(Regularizer):
         for one, first, gradient, displacement in zip(self._layers, start, gradients, moved, strict=True):
             mixed = groups_of.mixed_gradient(first, soft[one.name], displacement, self._mixed)
             total = total + (chances[one.name] * (gradient + mixed)).sum().double().cpu()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         self._adam.step()
 
     def _kernels(self, threshold: float) -> list[Tensor]:

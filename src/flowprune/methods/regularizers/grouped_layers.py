@@ -25,7 +25,7 @@ class GroupedLayer:
     """
 
     name: str
-    weight: nn.Parameter
+    weight: Tensor
     scale: float
     macs: int
 

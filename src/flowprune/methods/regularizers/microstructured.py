@@ -168,7 +168,8 @@ class MicroStructured(Regularizer):
 
     def _strength(self) -> float:
         first, last = self._rho
-        return first * (last / first) ** min(1.0, self._step / max(1, self._ends))
+        grown: float = first * (last / first) ** min(1.0, self._step / max(1, self._ends))
+        return grown
 
     def _hold(self) -> None:
         for name, weight in self._parameters.items():

@@ -86,8 +86,8 @@ class BranchedConvolution(nn.Module):
 
     def dense_weight(self) -> Tensor:
         """``[filters, channels, *kernel]``, with zeros for kernels in no branch: the masked convolution's weight."""
-        first = self.convolutions[0].weight
-        dense = first.new_zeros((self.filters, self.channels, *first.shape[2:]))  # type: ignore[operator]
+        first: Any = self.convolutions[0].weight
+        dense: Tensor = first.new_zeros((self.filters, self.channels, *first.shape[2:]))
         place = 0
         for number, convolution in enumerate(self.convolutions):
             weight: Any = convolution.weight

@@ -181,6 +181,5 @@ def _unwrap(module: nn.Module, values: Tensor) -> None:
 def _original(module: nn.Module) -> nn.Parameter | None:
     if not parametrize.is_parametrized(module, "weight"):
         return None
-    chain = module.parametrizations["weight"]  # type: ignore[index]
-    own = len(chain) == 1 and isinstance(chain[0], FilterBasis)
-    return chain.original if own else None
+    chain: Any = module.parametrizations["weight"]  # type: ignore[index]
+    return chain.original if len(chain) == 1 and isinstance(chain[0], FilterBasis) else None
