@@ -1,4 +1,4 @@
-"""The ResNets of the CIFAR literature: three stages of basic blocks, shortcuts without parameters ("option A").
+"""The ResNets of the CIFAR literature: three stages of basic blocks, shortcuts without parameters ("option A") or 1x1 ("option B").
 
 He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2. Depth = 6 n + 2 for n blocks a stage.
 The names of the modules are those of the widely used pretrained weights (``conv1``, ``layer1.0.bn2``, ``linear``), so
@@ -40,14 +40,19 @@ class PaddedShortcut(nn.Module):
 class BasicBlock(nn.Module):
     """relu(branch(x) + shortcut(x)), the branch being two 3x3 convolutions, each with batch norm."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, stride: int, shortcut: str = "A") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
         keeps_shape = stride == 1 and channels_in == channels_out
-        self.shortcut = nn.Identity() if keeps_shape else PaddedShortcut(channels_in, channels_out, stride)
+        self.shortcut: nn.Module = nn.Identity()
+        if not keeps_shape and shortcut == "A":
+            self.shortcut = PaddedShortcut(channels_in, channels_out, stride)
+        elif not keeps_shape:
+            convolution = nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels_in, H, W] -> [N, channels_out, H / stride, W / stride]."""
@@ -64,17 +69,22 @@ class CifarResNet(nn.Module):
         classes: logits.
         in_channels: of the image.
         width: channels of the first stage.
+        shortcut: where the shape changes: "A", zero channels without parameters, or "B", a 1x1 convolution with a batch norm.
     """
 
-    def __init__(self, blocks: int, *, classes: int = 10, in_channels: int = 3, width: int = 16) -> None:
+    def __init__(
+        self, blocks: int, *, classes: int = 10, in_channels: int = 3, width: int = 16, shortcut: str = "A"
+    ) -> None:
         super().__init__()
         if min(blocks, classes, in_channels, width) < 1:
             raise ModelError("a ResNet needs at least 1 block a stage, class, input channel and channel of width")
+        if shortcut not in ("A", "B"):
+            raise ModelError(f'shortcut={shortcut!r} is not known; use "A" (padded) or "B" (a 1x1 convolution)')
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = _stage(width, width, blocks, stride=1)
-        self.layer2 = _stage(width, 2 * width, blocks, stride=2)
-        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)
+        self.layer1 = _stage(width, width, blocks, 1, shortcut)
+        self.layer2 = _stage(width, 2 * width, blocks, 2, shortcut)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, 2, shortcut)
         self.linear = nn.Linear(4 * width, classes)
         initialise(self)
 
@@ -86,7 +96,7 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+def _stage(channels_in: int, channels_out: int, blocks: int, stride: int, shortcut: str) -> nn.Sequential:
     """The first block changes the shape, the others keep it."""
-    first = BasicBlock(channels_in, channels_out, stride)
+    first = BasicBlock(channels_in, channels_out, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
