@@ -16,11 +16,11 @@ from flowprune.training.settings import TrainingSettings
 
 
 def _strength(value: object) -> object:
-    """YAML reads 5e-2 as text; a text that is a number is meant as one."""
-    if isinstance(value, str) and not value.strip().endswith("%"):
-        return float(value)
+    """YAML reads 5e-2 as text; a text that is a number is meant as one, and one with a unit ("5%", "0.5 pull") is checked."""
+    unit = next((u for u in ("%", "pull", "pressure") if isinstance(value, str) and value.strip().endswith(u)), None)
     if isinstance(value, str):
-        float(value.strip().removesuffix("%"))
+        number = float(value.strip().removesuffix(unit or ""))
+        return value if unit else number
     return value
 
 
@@ -74,10 +74,13 @@ class FlowSection(Section):
     gradient: Strength | None = "5%"
     curvature: Strength | None = "5%"
     points: Literal["blocks", "layers"] | list[str] = "blocks"
-    norm: Literal[1, 2] = 1
+    norm: Literal[1, 2, "group", "path"] = 1
     across: Literal["project", "skip"] | None = None
     reduction: Literal["mean", "channel", "sum"] = "mean"
     curvature_form: Literal["second-difference", "angle"] = "second-difference"
+    size: Literal["absolute", "relative", "detached"] = "absolute"
+    weights: Literal["equal", "macs"] = "equal"
+    pushed_scales: Literal["subgradient", "proximal"] = "subgradient"
     schedule: Literal["constant", "warm-up", "linear"] = "constant"
     target_dead: float | None = Field(default=None, gt=0, lt=1)
     target_macs: float | None = Field(default=None, gt=0, lt=1)

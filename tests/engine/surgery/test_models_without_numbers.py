@@ -77,4 +77,8 @@ def test_what_needs_no_numbers_works_on_the_meta_device() -> None:
     with torch.device("meta"):
         without = plain()
     assert str(explain(without, X)) == str(explain(real, X))
-    assert measure(without, X) == measure(real, X)
+    found, expected = measure(without, X), measure(real, X)
+    assert (found.macs, found.params) == (expected.macs, expected.params)
+    for one, other in zip(found.layers, expected.layers, strict=True):
+        assert (one.layer, one.macs, one.params, one.output) == (other.layer, other.macs, other.params, other.output)
+    assert found.nonzero == found.params  # no zero shows where there are no numbers
