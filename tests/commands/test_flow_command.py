@@ -155,7 +155,7 @@ def test_a_corrupt_artifact_is_refused_by_the_installed_command(
     [
         (["--images", "5"], "5 images cannot show 10 classes; use more images, or --classes 5"),
         (["--split", "both"], "'train', 'test'"),
-        (["--across", "leap"], "'project', 'skip'"),
+        (["--across", "leap"], "'skip', 'project'"),
         (["--data", "digit"], "did you mean 'digits'?"),
         (["--points", "layer1.0,layer9"], "unknown module 'layer9'"),
         (["--points", "layer1.0"], "two points"),
