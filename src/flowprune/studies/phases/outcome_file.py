@@ -18,7 +18,11 @@ _TENSORS = ("leaves", "scores", "masks", "bits", "weights")
 def write_outcome(outcome: Outcome, path: Path) -> None:
     """Write ``outcome``: its tensors by kind and name, the replacements beside them."""
     said = {kind: value for kind in _TENSORS if (value := getattr(outcome, kind)) is not None}
-    tensors = {f"{kind}/{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for kind in said for name, tensor in said[kind].items()}
+    tensors = {
+        f"{kind}/{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for kind in said
+        for name, tensor in said[kind].items()
+    }
     named = {f"replacements/{name}": other for name, other in (outcome.replacements or {}).items()}
     kinds = [*said, *(["replacements"] if outcome.replacements is not None else [])]
     with replacing(path) as temporary:
