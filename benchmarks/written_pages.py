@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -17,12 +18,20 @@ def filled(text: str, begin: str, end: str, content: str) -> str:
 
 def written(page: Path, begin: str, end: str, content: str) -> int:
     """Write ``content`` between the marks of ``page``; with ``--check`` on the command line only say (1) whether it is another."""
-    before = page.read_text(encoding="utf-8")
-    after = filled(before, begin, end, content)
+    return all_written({page: filled(page.read_text(encoding="utf-8"), begin, end, content)})
+
+
+def all_written(files: Mapping[Path, str], gone: Iterable[Path] = ()) -> int:
+    """Write whole files and take away those that are ``gone``; with ``--check`` only say (1) whether one is another, or there."""
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    leftover = [path for path in gone if path.is_file()]
     if "--check" in sys.argv[1:]:
-        if after == before:
-            return 0
-        print(f"{page} is out of date: run python {sys.argv[0]}", file=sys.stderr)
-        return 1
-    page.write_text(after, encoding="utf-8")
+        for path in stale + leftover:
+            print(f"{path} is out of date: run python {sys.argv[0]}", file=sys.stderr)
+        return int(bool(stale or leftover))
+    for path in leftover:
+        path.unlink()
+    for path in stale:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(files[path], encoding="utf-8")
     return 0

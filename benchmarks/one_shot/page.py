@@ -10,13 +10,12 @@ from __future__ import annotations
 import html
 import json
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from one_shot.recovery_tables import recovery_table
-from written_pages import filled
+from written_pages import all_written, filled
 
 NETWORKS = ("resnet20", "resnet56")
 NOTHING_YET = "Nothing is measured yet; `python benchmarks/one_shot/recoveries.py {} --list` names the cells."
@@ -154,11 +153,4 @@ def main() -> int:
             files[page_file] = put(files[page_file], f"stability-{network}", content)
         recovered = recovery_table(folder / "recoveries" / network)
         files[page_file] = put(files[page_file], f"recoveries-{network}", recovered or NOTHING_YET.format(network))
-    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if "--check" in sys.argv[1:]:
-        for path in stale:
-            print(f"{path.relative_to(root)} is out of date: run python benchmarks/pages.py one_shot", file=sys.stderr)
-        return int(bool(stale))
-    for path in stale:
-        path.write_text(files[path], encoding="utf-8")
-    return 0
+    return all_written(files)

@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from written_pages import all_written
 
 from flowprune.methods.presets import KINDS, REGISTRY, Preset
 
@@ -119,7 +119,8 @@ def index() -> str:
         "# Systems of the literature",
         "",
         "Each is a preset: the phases it is made of, with its published settings, in one file of `src/flowprune/methods/presets/`.",
-        "`flowprune methods` lists them, `flowprune run --method NAME` runs one. `benchmarks/presets/page.py` writes the pages.",
+        "`flowprune methods` lists them, `flowprune run --method NAME` runs one.",
+        "`python benchmarks/pages.py presets` writes the pages.",
     ]
     lines += ["", *HOW.strip().splitlines()]
     for kind in KINDS:
@@ -132,16 +133,4 @@ def index() -> str:
 
 def main() -> int:
     pages = {INDEX: index()} | {FOLDER / f"{name}.md": page_of(REGISTRY[name]) for name in REGISTRY}
-    before = {path: path.read_text(encoding="utf-8") for path in [*FOLDER.glob("*.md"), INDEX] if path.is_file()}
-    if "--check" in sys.argv[1:]:
-        stale = [path for path in {**before, **pages} if before.get(path) != pages.get(path)]
-        for path in stale:
-            print(f"{path} is out of date: run python {sys.argv[0]}", file=sys.stderr)
-        return int(bool(stale))
-    FOLDER.mkdir(exist_ok=True)
-    for path in before:
-        if path not in pages:
-            path.unlink()
-    for path, text in pages.items():
-        path.write_text(text, encoding="utf-8")
-    return 0
+    return all_written(pages, gone=set(FOLDER.glob("*.md")) - set(pages))

@@ -6,9 +6,10 @@ python benchmarks/pages.py speed [--check]
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from written_pages import all_written
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "results/speed/speed.json", ROOT / "docs/speed.md"
@@ -63,15 +64,4 @@ def page(content: dict[str, Any]) -> str:
 def main() -> int:
     if not RESULTS.exists():
         return 0  # the study has not been run
-    made = page(json.loads(RESULTS.read_text(encoding="utf-8")))
-    if "--check" in sys.argv[1:]:
-        if PAGE.exists() and PAGE.read_text(encoding="utf-8") == made:
-            return 0
-        print(f"{PAGE} is out of date: run python benchmarks/pages.py speed", file=sys.stderr)
-        return 1
-    PAGE.write_text(made, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return all_written({PAGE: page(json.loads(RESULTS.read_text(encoding="utf-8")))})
