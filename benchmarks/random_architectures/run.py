@@ -53,6 +53,7 @@ def main() -> None:
     torch.set_num_threads(1)
     import_everything()
     record = begun(arguments.out, arguments.first, arguments.again)
+    record["asked"] = arguments.cases
     judge_again(record)
     while record["cases"] < arguments.cases:
         add(record, arguments.first + record["cases"])
@@ -82,6 +83,7 @@ def begun(path: Path, first: int, again: bool) -> dict[str, Any]:
         "revisions": [revision],
         "torch": torch.__version__,
         "first_seed": first,
+        "asked": 0,
         "cases": 0,
         "failures": [],
         "tolerance": LARGEST_DIFFERENCE,

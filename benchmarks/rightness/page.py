@@ -15,14 +15,21 @@ from typing import Any
 from written_pages import written
 
 ROOT = Path(__file__).resolve().parents[2]
+ZOO = ROOT / "benchmarks" / "zoo" / "zoo.txt"
 BEGIN, END = "<!-- rightness:begin -->", "<!-- rightness:end -->"
+SURVEYS = {"twins": "half of the channels", "threshold": "what is dead and constant"}
+"""File of results/zoo -> what leaves."""
 
 
 def main() -> int:
     results = ROOT / "results"
     drawn = _read(results / "random-architectures" / "random-architectures.json")
-    zoo = {name: _read(results / "zoo" / f"{name}.json") for name in ("twins", "threshold")}
-    lines = [*_architectures(drawn), "", *_zoo(zoo["twins"], zoo["threshold"])]
+    zoo = {name: _read(results / "zoo" / f"{name}.json") for name in SURVEYS}
+    listed = sum(not line.startswith("#") for line in ZOO.read_text(encoding="utf-8").splitlines() if line)
+    lines = [*_architectures(drawn), "", *_zoo(zoo["twins"], zoo["threshold"], listed)]
+    parts = [("random architectures", drawn["cases"], drawn["asked"])]
+    parts += [(f"the zoo, {what}", len(zoo[name]["models"]), listed) for name, what in SURVEYS.items()]
+    lines = [*_unfinished(parts), *lines]
     return written(ROOT / "docs" / "rightness.md", BEGIN, END, "\n".join(lines) + "\n")
 
 
@@ -31,11 +38,17 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _unfinished(parts: list[tuple[str, int, int]]) -> list[str]:
+    """Which surveys have not come to their end, in front of what they found; nothing where all have."""
+    short = [f"{what}, {done:,} of {asked:,}" for what, done, asked in parts if done < asked]
+    return [f"**Not finished:** {'; '.join(short)}. What is below is what there is so far.", ""] if short else []
+
+
 def _architectures(record: dict[str, Any]) -> list[str]:
     dead, undefined = record["dead"], record["twin_undefined"]
     wrong = Counter(failure["reference"] for failure in record["failures"])
     rows = [
-        ("architectures", f"{record['cases']:,}"),
+        ("architectures", f"{record['cases']:,} of {record['asked']:,}"),
         ("inputs each is compared on", str(record["inputs_a_case"])),
         ("cut to a budget and equal to the twin", f"{record['equal_to_their_twin']:,}"),
         ("... largest difference, of the outputs' scale", f"{record['largest_difference']:.1e}"),
@@ -64,7 +77,7 @@ def _architectures(record: dict[str, Any]) -> list[str]:
     return [*lines, "", f"Networks with: {parts}.", "", f"Revisions that made the table: {revisions}."]
 
 
-def _zoo(twins: dict[str, Any], threshold: dict[str, Any]) -> list[str]:
+def _zoo(twins: dict[str, Any], threshold: dict[str, Any], listed: int) -> list[str]:
     lines = ["## The zoo", "", "| what leaves | compared with | models | verdicts | largest difference |"]
     lines += ["| --- | --- | ---: | --- | ---: |"]
     for what, reference, content in (
@@ -75,11 +88,14 @@ def _zoo(twins: dict[str, Any], threshold: dict[str, Any]) -> list[str]:
         verdicts = Counter(model["verdict"] for model in models)
         named = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
         judged = [m["difference"] for m in models if m["verdict"].startswith("equal") and "own_rounding" not in m]
-        lines.append(f"| {what} | {reference} | {len(models)} | {named} | {max(judged, default=0.0):.1e} |")
+        lines.append(f"| {what} | {reference} | {len(models)} of {listed} | {named} | {max(judged, default=0.0):.1e} |")
     others = [model for model in threshold["models"] if model["verdict"] not in ("equal", "no batch norm")]
     if others:
         lines += ["", "By the threshold neither equal nor without a batch norm:", ""]
-        lines += [f"- `{model['name']}`: {model['verdict']}" for model in others]
+        lines += [
+            f"- `{model['name']}`: {model['verdict']}" + (f", {model['error']}" if "error" in model else "")
+            for model in others
+        ]
     touchy = [model for model in threshold["models"] if model["verdict"] == "equal" and "own_rounding" in model]
     for model in touchy:
         itself = f"it differs from itself when its weights change in their last digits ({model['own_rounding']:.1e})"
