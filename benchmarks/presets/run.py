@@ -2,7 +2,7 @@
 
     python benchmarks/presets/run.py [NAME ...] [--seeds 0 1 2] [--out results/presets] [--work runs/presets]
 
-About a minute each on two idle cores. What is written already is not run again; an interrupted run goes on where it stopped.
+Each file says how long its run took. What is written already is not run again; an interrupted run goes on where it stopped.
 ``pages.py presets`` makes docs/methods.md and a page for every preset of them.
 """
 
