@@ -40,7 +40,7 @@ from flowprune.training.settings import Augmentation
 # The study's other files are found from the folder above; files of this one hide no library of the same name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from one_shot.recovery_tables import WAYS  # noqa: E402
+from one_shot.recovery_tables import CRITERIA, DRAWS, KEPT, WAYS  # noqa: E402
 from one_shot.run import (  # noqa: E402
     BATCH_SIZE,
     BATCHES,
@@ -54,8 +54,6 @@ from one_shot.run import (  # noqa: E402
     tested,
 )
 
-CRITERIA = ("l2", "nuclear_norm", "taylor", "fpgm", "random")
-KEPT = (0.6, 0.8, 0.4)
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 CHOOSING = 2000
 """Test images that choose; the others report."""
@@ -177,7 +175,7 @@ def measured(
 
 
 def main() -> None:
-    parser = command_line(__doc__, draws=5)
+    parser = command_line(__doc__, draws=DRAWS)
     parser.add_argument("--precision", choices=sorted(TEST_BATCHES), default="float32", help="of the test")
     parser.add_argument("--list", action="store_true", help="name the cells that are missing, and run nothing")
     given = parser.parse_args()

@@ -7,6 +7,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+CRITERIA = ("l2", "nuclear_norm", "taylor", "fpgm", "random")
+KEPT = (0.6, 0.8, 0.4)
+DRAWS = 5
 WAYS = ("none", "batch_norm", "least_squares", "least_squares+batch_norm")
 
 
@@ -31,12 +34,14 @@ def recovery_table(folder: Path) -> str | None:
     tried = ", ".join(f"{one['layers']} {one['ridge']:g}: {one['top1']:.2f}" for one in choice["tried"])
     first, last = cells[0]["test_images"]
     tested = "" if choice["precision"] == "float32" else f", tested in {choice['precision']}"
+    whole = sum(set(WAYS) <= cell["top1"].keys() for cell in cells)
+    of_all = f"Of {len(CRITERIA) * len(KEPT) * DRAWS} cells {len(cells)} are begun and {whole} complete, with all {len(WAYS)} ways"
     lines += [
         "",
         f"Top-1 on test images {first:,} to {last - 1:,}, mean ± deviation over the draws that are there (in brackets how many). "
         f"Dense: {dense['top1']:.2f} % at {dense['macs']:,} MACs{tested}. Images 0 to {choice['images'][1] - 1:,} chose the layers "
         f"({chosen['layers']}) and the ridge ({chosen['ridge']:g}) for L2 at 40 % fewer MACs ({tried}). `{choice['command']}`, "
-        f"`results/one-shot/recoveries/{choice['network']}/`; what is still missing is said by `--list`.",
+        f"`results/one-shot/recoveries/{choice['network']}/`. {of_all}; `--list` names what is missing.",
     ]
     if (folder / "norms.json").exists():
         lines += ["", *_norms(json.loads((folder / "norms.json").read_text(encoding="utf-8")))]
