@@ -37,7 +37,6 @@ ADDED: dict[str, tuple[str, ...]] = {
         "methods/recovery/*",
         "methods/regularizers/*",
         "methods/replacements/*",
-        "masking.py",
     ),
     "recipes of phases": ("studies/phases/*", "studies/preset_phases.py", "studies/sections.py"),
     "training": ("training/*", "studies/pipeline/chosen_precision.py"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 
 def fixture(name: str) -> dict[str, Any]:
@@ -20,3 +21,8 @@ def fixture(name: str) -> dict[str, Any]:
         pytest.skip(f"{path.name} is not in the folder that FLOWPRUNE_FIXTURES names")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def double(numbers: Any) -> torch.Tensor:
+    """Numbers of a file as they are written there: in float64."""
+    return torch.tensor(numbers, dtype=torch.float64)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from fixtures import fixture
+from fixtures import double, fixture
 from torch import Tensor, nn
 
 import flowprune as fp
@@ -24,10 +24,6 @@ CASE_COUNT = 8
 
 def moments_of(x: Tensor, p: Tensor) -> Moments:
     return Moments(x.shape[1], x @ x.T, p @ x.T, x.sum(1), p.sum(1), p.square().sum(1))
-
-
-def double(values: object) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("number", range(CASE_COUNT))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures import fixture
+from fixtures import double, fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,10 +19,6 @@ from flowprune.methods.regularizers import learned_groups as of
 from flowprune.methods.regularizers.dsp import DSP
 from flowprune.methods.regularizers.grouped_layers import means_of_profiles
 from flowprune.methods.replacements.branched_convolution import with_branches
-
-
-def double(numbers: Any) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def close(ours: torch.Tensor, theirs: Any, rtol: float = 1e-6, atol: float = 1e-9) -> None:

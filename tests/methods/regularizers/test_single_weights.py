@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures import fixture
+from fixtures import double, fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -18,10 +18,6 @@ from flowprune.methods.regularizers.issp import ISSP
 from flowprune.methods.regularizers.strength.cubic_sparsity import cubic_sparsity
 from flowprune.methods.regularizers.tpp import pruned
 from flowprune.methods.regularizers.weightmom import WeightMom, shared_out
-
-
-def double(numbers: Any) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def alone(weight: torch.Tensor, **options: Any) -> tuple[nn.Conv2d, ISSP, torch.optim.Optimizer]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures import fixture
+from fixtures import double, fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -22,10 +22,6 @@ from flowprune.methods.regularizers.network_slimming import NetworkSlimming
 from flowprune.methods.regularizers.strength.sparsity_gain import SparsityGain
 
 X = torch.zeros(1, 3, 8, 8)
-
-
-def double(numbers: Any) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("name", "lowering"), [("dafp-controller", "rising"), ("strucspars-controller", "always")])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures import fixture
+from fixtures import double, fixture
 from torch import nn
 
 from flowprune import plan, prune
@@ -29,10 +29,6 @@ class TwoConvolutions(nn.Module):
         x = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu()
         out: torch.Tensor = self.fc(x.mean((2, 3)))
         return out
-
-
-def double(numbers: Any) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def close(ours: torch.Tensor, theirs: Any, tolerance: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures import fixture
+from fixtures import double, fixture
 from torch import nn
 
 from flowprune import importance, plan
@@ -15,10 +15,6 @@ from flowprune.errors import ModelError, RecipeError
 from flowprune.methods.regularizers.wgsef import WGSEF, envelope, shares_kept
 
 X = torch.zeros(1, 3, 8, 8)
-
-
-def double(numbers: Any) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def test_value_and_proximal_map_are_those_of_the_k_support_norm() -> None:
