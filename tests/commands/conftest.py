@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from installed_command import command_line
 
+from flowprune.cli import main
+
 Finished = subprocess.CompletedProcess[str]
 
 
@@ -48,5 +50,20 @@ def refused(flowprune: Callable[..., Finished], tmp_path: Path) -> Callable[...,
         assert done.stdout == "" and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*")} == before
         return done.stderr
+
+    return run
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command in this process, in an empty folder, see that it succeeds, and return what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLOWPRUNE_DATA", raising=False)
+
+    def run(*arguments: object) -> str:
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        assert code == 0, captured.err
+        return captured.out
 
     return run

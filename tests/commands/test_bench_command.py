@@ -25,22 +25,14 @@ X = torch.zeros(1, 3, 16, 16)
 
 
 @pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Said:
-    """Run a command in this process, in a folder with two models, see that it succeeds, and return what it printed."""
-    monkeypatch.chdir(tmp_path)
+def said(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Run a command as everywhere, in a folder with two models."""
     monkeypatch.setenv("FLOWPRUNE_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     dense = create("resnet8", width=8)
     fp.save(dense, "dense.fp", notes={"input": [3, 16, 16]})
     fp.save(fp.prune(dense, X, importance=fp.importance.L2(), macs=0.5), "small.fp", notes={"input": [3, 16, 16]})
-
-    def run(*arguments: object) -> str:
-        code = main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        assert code == 0, captured.err
-        return captured.out
-
-    return run
+    return said
 
 
 def test_every_model_under_every_condition(said: Said) -> None:

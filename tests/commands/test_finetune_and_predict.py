@@ -38,21 +38,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Said:
-    """Run a command in this process, in an empty folder, see that it succeeds, and return what it printed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FLOWPRUNE_DATA", raising=False)
-
-    def run(*arguments: object) -> str:
-        code = main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        assert code == 0, captured.err
-        return captured.out
-
-    return run
-
-
 def test_one_epoch_by_default_settings_leaves_a_trained_network_what_it_is(trained: Path, said: Said) -> None:
     found = json.loads(said("finetune", trained, "--epochs", 1, "--out", "tuned.fp", "--json"))
     assert found["top1_before"] == pytest.approx(evaluate(fp.load(trained), load_data("digits")).top1)
