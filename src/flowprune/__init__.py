@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from flowprune.old_paths import keep_working
+from flowprune.registry import on_first_use
 
 if TYPE_CHECKING:
     from flowprune import errors, models
@@ -68,7 +68,7 @@ __all__ = [
 keep_working()
 
 # Imported on first use: `flowprune --help` must not wait for torch.
-_ROOMS = {
+_HOMES = {
     "FeatureFlow": "flowprune.methods.regularizers.feature_flow",
     "FlowpruneError": "flowprune.errors",
     "FlowpruneWarning": "flowprune.errors",
@@ -77,17 +77,20 @@ _ROOMS = {
     "TrainingSettings": "flowprune.training",
     "compare": "flowprune.studies.comparison",
     "data_from": "flowprune.training",
+    "errors": "flowprune.errors",
     "evaluate": "flowprune.training",
     "explain": "flowprune.explanation",
     "export": "flowprune.artifacts",
     "flow_paths": "flowprune.studies.flow_paths",
     "hold": "flowprune.engine.steps",
+    "importance": "flowprune.importance",
     "list_methods": "flowprune.methods",
     "load": "flowprune.artifacts",
     "load_data": "flowprune.training",
     "load_recipe": "flowprune.studies.recipe",
     "mask": "flowprune.methods.masks",
     "measure": "flowprune.methods.codecs",
+    "models": "flowprune.models",
     "plan": "flowprune.pruning",
     "prune": "flowprune.pruning",
     "prune_iteratively": "flowprune.pruning",
@@ -100,16 +103,4 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _ROOMS:
-        found: object = getattr(importlib.import_module(_ROOMS[name]), name)
-    elif name in __all__:
-        found = importlib.import_module(f"flowprune.{name}")
-    else:
-        raise AttributeError(f"module 'flowprune' has no attribute {name!r}")
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -32,6 +33,26 @@ def names_written_in(package: str) -> list[str]:
         found |= set(re.findall(r'^@REGISTRY\.register\("([^"]+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE))
     found |= {file.stem for file in root.joinpath(*package.split(".")).glob("*.yaml")}
     return sorted(found)
+
+
+def on_first_use(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package that imports what it hands out when that is first asked for.
+
+    Args:
+        package: its name.
+        homes: name -> the module that it is in; a module below the package is its own home.
+    """
+    own = sys.modules[package].__dict__
+
+    def find(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = importlib.import_module(homes[name])
+        found: object = home if homes[name] == f"{package}.{name}" else getattr(home, name)
+        own[name] = found
+        return found
+
+    return find, lambda: sorted({*own, *homes})
 
 
 class Registry(Generic[Item]):
@@ -83,7 +104,12 @@ class Registry(Generic[Item]):
             raise UnknownNameError(self.kind, name, self._items) from None
 
     def built(
-        self, name: str, options: Mapping[str, Any] | None = None, batches: Callable[[], Iterable[Any]] | None = None
+        self,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        batches: Callable[[], Iterable[Any]] | None = None,
+        *given: Any,
+        **named: Any,
     ) -> Any:
         """What the method called ``name`` makes of options, and of data where it asks for some.
 
@@ -92,6 +118,7 @@ class Registry(Generic[Item]):
             options: keyword arguments of the method.
             batches: gives training batches, (inputs, labels) pairs, anew at each call; only asked where the method says
                 ``needs_data``, whose argument ``batches`` they become.
+            *given, **named: arguments that are no options, such as the model of a regularizer.
 
         Raises:
             UnknownNameError: no method or option has this name.
@@ -99,9 +126,9 @@ class Registry(Generic[Item]):
             RecipeError: an option has a value it cannot take.
         """
         method: Any = self[name]
-        parameters = inspect.signature(method).parameters.values()
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        known = [p.name for p in parameters if p.kind in named and p.name != "batches"]
+        parameters = list(inspect.signature(method).parameters.values())
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [p.name for p in parameters[len(given) :] if p.kind in by_name and p.name not in ("batches", *named)]
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         for option in options or {}:
             if option not in known and not takes_any:
@@ -113,7 +140,7 @@ class Registry(Generic[Item]):
                 raise DataError(f"{self.kind} {name} needs data{labels}: name a data set (--data)")
             data["batches"] = batches()
         try:
-            return method(**data, **(options or {}))
+            return method(*given, **named, **data, **(options or {}))
         except (TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise RecipeError(f"{self.kind} {name} cannot take the options {dict(options or {})}: {reason}") from error

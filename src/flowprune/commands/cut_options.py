@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from flowprune.commands.known_names import complete_allocators
-from flowprune.commands.options import RANKING
+from flowprune.commands.options import RANKING, pairs
 
 BUDGET, LIMITS, STEPS = "Budget: exactly one", "Limits", "Steps"
 """The groups of these options in a command's help."""
 
-BACKENDS = ("pytorch", "compiled", "onnxruntime")
+_Backend = Literal["pytorch", "compiled", "onnxruntime"]
+BACKENDS: tuple[str, ...] = get_args(_Backend)
 
 Macs = Annotated[
     str | None,
@@ -87,7 +88,7 @@ RoundTo = Annotated[
     ),
 ]
 Backend = Annotated[
-    Literal["pytorch", "compiled", "onnxruntime"],
+    _Backend,
     typer.Option("--backend", help="What --latency is timed in, and --round-to auto is for.", rich_help_panel=LIMITS),
 ]
 Heads = Annotated[
@@ -118,16 +119,7 @@ AllocatorName = Annotated[
         autocompletion=complete_allocators,
     ),
 ]
-AllocatorOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allocator-option",
-        metavar="KEY=VALUE",
-        help="Option of the allocator; may be repeated.",
-        show_default=False,
-        rich_help_panel=RANKING,
-    ),
-]
+AllocatorOption = Annotated[list[str] | None, pairs("--allocator-option", "Option of the allocator", RANKING)]
 Branches = Annotated[
     bool,
     typer.Option(

@@ -130,10 +130,8 @@ def finetune(
             title="fine-tuning",
             each_epoch=each_epoch,
         )
-    notes = {**given.notes, **images.notes(), "top1": result.top1}
-    if data is not None:
-        notes["data"] = {"name": images.name, **{key: options.get(key) for key in ("normalize", "size")}}
-    save(given.model, out, notes=notes)
+    noted = given.notes_on(images.example_input(), images, data, options)
+    save(given.model, out, notes={**noted, "top1": result.top1})
     shutil.rmtree(under_way, ignore_errors=True)
     if as_json:
         print_json(

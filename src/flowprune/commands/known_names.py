@@ -46,9 +46,9 @@ def refuse_unknown(
     if builder is not None:
         _refuse_unknown_model(builder)
     if importance is not None:
-        checked_name("importance", importance, names_before_import("importance"))
+        refuse_unknown_method("importance", "importance", importance)
     if allocator is not None:
-        checked_name("allocator", allocator, names_before_import("allocators"))
+        refuse_unknown_method("allocator", "allocators", allocator)
     if data is not None:
         checked_name("data set", data, DATA_SETS)
     for option in data_option or ():

@@ -93,8 +93,7 @@ def mask(
         **mask_options,
     )
     step = lineage_of(found).steps[-1].data
-    notes = {key: value for key, value in given.notes.items() if key != "top1"}
-    save(found, out, notes={**notes, "input": list(x.shape[1:])})
+    save(found, out, notes=given.notes_on(x))
     if as_json:
         print_json({**step, "saved": out})
         return

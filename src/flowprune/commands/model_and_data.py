@@ -84,8 +84,23 @@ class Subject:
 
     def gives_logits_of(self, data: Data) -> bool:
         """Whether the model's outputs are logits of the data set's classes."""
-        logits = self.run_on(data.example_input())
-        return isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[1] >= data.classes
+        return _logits_of(data, self.run_on(data.example_input()))
+
+    def notes_on(
+        self, x: Tensor, data: Data | None = None, named: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What the artifact of a model made of this one notes; its accuracy is another.
+
+        Args:
+            x: an image.
+            data: what was looked at.
+            named: the data set that was asked for, with its ``options``; None where it is the artifact's own.
+        """
+        kept = {key: value for key, value in self.notes.items() if key != "top1"}
+        noted = {**kept, "input": list(x.shape[1:]), **(data.notes() if data is not None else {})}
+        if data is not None and named is not None:
+            noted["data"] = {"name": data.name, **{key: (options or {}).get(key) for key in ("normalize", "size")}}
+        return noted
 
     def labelled_data(self, name: str | None, data_dir: Path | None, options: Mapping[str, Any]) -> Data:
         """As ``data``, for what compares the model's outputs with the labels.
@@ -95,7 +110,7 @@ class Subject:
         """
         data = self.data(name, data_dir, options)
         logits = self.run_on(data.example_input())
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < data.classes:
+        if not _logits_of(data, logits):
             what = (
                 f"of shape {list(logits.shape)}" if isinstance(logits, Tensor) else f"that is a {type(logits).__name__}"
             )
@@ -138,6 +153,11 @@ class Subject:
             raise ModelError(f"the model does not run on an image of shape {list(x.shape[1:])}: {reason}") from error
         finally:
             self.model.train(mode)
+
+
+def _logits_of(data: Data, outputs: Any) -> bool:
+    """Whether outputs are logits of the data set's classes."""
+    return isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] >= data.classes
 
 
 def subject(

@@ -16,6 +16,14 @@ from flowprune.errors import BudgetError, OutputError, RecipeError
 DATA, MODEL, RANKING, OUTPUT, MACHINE = "Data", "Model", "Ranking", "Output", "Machine"
 """The groups of options in a command's help."""
 
+
+def pairs(name: str, said: str, group: str) -> Any:
+    """An option that takes KEY=VALUE, any number of times; ``key_values`` reads what was typed."""
+    return typer.Option(
+        name, metavar="KEY=VALUE", help=f"{said}; may be repeated.", show_default=False, rich_help_panel=group
+    )
+
+
 ModelArgument = Annotated[
     str,
     typer.Argument(help="An artifact, or the name of a model (`flowprune methods`).", autocompletion=complete_models),
@@ -40,14 +48,7 @@ DataName = Annotated[
     ),
 ]
 DataOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data-option",
-        metavar="KEY=VALUE",
-        help="normalize=, size=, subset=, workers= or unreadable=skip; may be repeated.",
-        show_default=False,
-        rich_help_panel=DATA,
-    ),
+    list[str] | None, pairs("--data-option", "normalize=, size=, subset=, workers= or unreadable=skip", DATA)
 ]
 ImportanceName = Annotated[
     str,
@@ -55,16 +56,7 @@ ImportanceName = Annotated[
         "--importance", help="What a channel is worth.", rich_help_panel=RANKING, autocompletion=complete_importances
     ),
 ]
-ImportanceOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--importance-option",
-        metavar="KEY=VALUE",
-        help="Option of the importance; may be repeated.",
-        show_default=False,
-        rich_help_panel=RANKING,
-    ),
-]
+ImportanceOption = Annotated[list[str] | None, pairs("--importance-option", "Option of the importance", RANKING)]
 Batches = Annotated[
     int,
     typer.Option("--batches", min=1, help="Training batches a data-driven importance sees.", rich_help_panel=RANKING),
@@ -90,14 +82,7 @@ ModelName = Annotated[
     ),
 ]
 ModelOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model-option",
-        metavar="KEY=VALUE",
-        help="Option of the model's builder, such as width=8; may be repeated.",
-        show_default=False,
-        rich_help_panel=MODEL,
-    ),
+    list[str] | None, pairs("--model-option", "Option of the model's builder, such as width=8", MODEL)
 ]
 Allow = Annotated[
     list[str] | None,
@@ -149,14 +134,14 @@ Tracker = Annotated[
 Split = Literal["train", "test"]
 
 
-def key_values(pairs: list[str] | None, option: str) -> dict[str, Any]:
+def key_values(typed: list[str] | None, option: str) -> dict[str, Any]:
     """``["width=8"]`` as ``{"width": 8}``; values are YAML.
 
     Raises:
         RecipeError: one is not of that form.
     """
     read: dict[str, Any] = {}
-    for pair in pairs or ():
+    for pair in typed or ():
         key, sign, text = pair.partition("=")
         if not sign or not key.strip():
             raise RecipeError(f"{option} {pair!r}: expected key=value")
@@ -189,13 +174,13 @@ def share(text: str | None, option: str) -> float | None:
     return number
 
 
-def shares_of(pairs: list[str] | None, option: str) -> dict[str, Any]:
+def shares_of(typed: list[str] | None, option: str) -> dict[str, Any]:
     """``["layer1=50%"]`` as ``{"layer1": 0.5}``; what is no share is left as it is, for whoever knows what it means.
 
     Raises:
         RecipeError: one is not of that form.
     """
-    read = key_values(pairs, option)
+    read = key_values(typed, option)
     return {key: value if _number(str(value)) is None else _number(str(value)) for key, value in read.items()}
 
 

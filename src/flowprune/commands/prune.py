@@ -190,13 +190,8 @@ def prune(
     accuracies = None
     if images is not None and accuracy and given.gives_logits_of(images):
         accuracies = [evaluate(network.to(here()), images).top1 for network in (given.model, small)]
-    notes = {**given.notes, "input": list(x.shape[1:]), **(images.notes() if images is not None else {})}
-    notes.pop("top1", None)
-    if accuracies is not None:
-        notes["top1"] = accuracies[1]
-    if data is not None and images is not None:
-        notes["data"] = {"name": images.name, **{key: options.get(key) for key in ("normalize", "size")}}
-    save(small, out, notes=notes)
+    found = {} if accuracies is None else {"top1": accuracies[1]}
+    save(small, out, notes={**given.notes_on(x, images, data, options), **found})
     if as_json:
         print_json({**made.summary(), "top1": accuracies, "saved": out})
         return

@@ -78,8 +78,7 @@ def quantize(
     )
     step = lineage_of(found).steps[-1].data
     before, now = stored_model(given.model).size, stored_model(found).size
-    notes = {key: value for key, value in given.notes.items() if key != "top1"}
-    save(found, out, notes={**notes, "input": list(x.shape[1:])})
+    save(found, out, notes=given.notes_on(x))
     if as_json:
         print_json({**step, "bytes": [before, now], "saved": out})
         return

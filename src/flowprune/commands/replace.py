@@ -72,8 +72,8 @@ def replace(
     else:
         found = replacements.replace(given.model, x, replacement=replacement, names=module or None, **options)
         chosen = list(lineage_of(found).steps[-1].data["modules"])
-    notes = given.notes if restore else {key: value for key, value in given.notes.items() if key != "top1"}
-    save(found, out, notes={**notes, "input": list(x.shape[1:])})
+    same = {"top1": given.notes["top1"]} if restore and "top1" in given.notes else {}
+    save(found, out, notes={**given.notes_on(x), **same})
     sizes = [sum(parameter.numel() for parameter in one.parameters()) for one in (given.model, found)]
     if as_json:
         print_json({"replacement": replacement, "modules": chosen, "params": sizes, "restored": restore, "saved": out})

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flowprune.commands.known_names import complete_allocators
-from flowprune.commands.options import RANKING
+from flowprune.commands.options import RANKING, pairs
 
 METHOD, BUDGET = "Method", "Budget"
 """The groups of these options in a command's help."""
@@ -15,16 +15,7 @@ METHOD, BUDGET = "Method", "Budget"
 MaskName = Annotated[
     str, typer.Option("--mask", help="Which weights are zero (`flowprune methods`).", rich_help_panel=METHOD)
 ]
-MaskOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mask-option",
-        metavar="KEY=VALUE",
-        help="Option of the mask, such as m=4; may be repeated.",
-        show_default=False,
-        rich_help_panel=METHOD,
-    ),
-]
+MaskOption = Annotated[list[str] | None, pairs("--mask-option", "Option of the mask, such as m=4", METHOD)]
 Keep = Annotated[
     str | None,
     typer.Option(
@@ -61,14 +52,7 @@ ReplacementName = Annotated[
     str, typer.Option("--replacement", help="What takes a module's place.", rich_help_panel=METHOD)
 ]
 ReplacementOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--replacement-option",
-        metavar="KEY=VALUE",
-        help="Option of the replacement, such as expansion=4; may be repeated.",
-        show_default=False,
-        rich_help_panel=METHOD,
-    ),
+    list[str] | None, pairs("--replacement-option", "Option of the replacement, such as expansion=4", METHOD)
 ]
 Modules = Annotated[
     list[str] | None,
@@ -84,29 +68,13 @@ QuantizerName = Annotated[
     str, typer.Option("--quantizer", help="Which few values the weights become.", rich_help_panel=METHOD)
 ]
 QuantizerOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--quantizer-option",
-        metavar="KEY=VALUE",
-        help="Option of the quantizer, such as values=16; may be repeated.",
-        show_default=False,
-        rich_help_panel=METHOD,
-    ),
+    list[str] | None, pairs("--quantizer-option", "Option of the quantizer, such as values=16", METHOD)
 ]
 CodecName = Annotated[
     str,
     typer.Option("--codec", help="How they are stored: huffman, sparse_huffman, packed_bits.", rich_help_panel=METHOD),
 ]
-CodecOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--codec-option",
-        metavar="KEY=VALUE",
-        help="Option of the codec, such as table_bits=0; may be repeated.",
-        show_default=False,
-        rich_help_panel=METHOD,
-    ),
-]
+CodecOption = Annotated[list[str] | None, pairs("--codec-option", "Option of the codec, such as table_bits=0", METHOD)]
 Bytes = Annotated[
     str | None,
     typer.Option(

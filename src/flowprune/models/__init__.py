@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from flowprune.registry import on_first_use
 
 if TYPE_CHECKING:
     from flowprune.models.catalogue import create, names, runs_own_code, takes_classes
@@ -24,26 +25,17 @@ __all__ = [
 ]
 
 # Imported on first use: the names alone (``own_names``) must not wait for torch.
-_FILES = {
-    "BasicBlock": "resnet",
-    "CifarResNet": "resnet",
-    "PaddedShortcut": "resnet",
-    "PlainNet": "vgg",
-    "create": "catalogue",
-    "load_weights": "weights",
-    "names": "catalogue",
-    "runs_own_code": "catalogue",
-    "takes_classes": "catalogue",
+_HOMES = {
+    "BasicBlock": "flowprune.models.resnet",
+    "CifarResNet": "flowprune.models.resnet",
+    "PaddedShortcut": "flowprune.models.resnet",
+    "PlainNet": "flowprune.models.vgg",
+    "create": "flowprune.models.catalogue",
+    "load_weights": "flowprune.models.weights",
+    "names": "flowprune.models.catalogue",
+    "runs_own_code": "flowprune.models.catalogue",
+    "takes_classes": "flowprune.models.catalogue",
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

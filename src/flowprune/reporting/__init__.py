@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from flowprune.registry import on_first_use
 from flowprune.reporting.environment import environment as environment
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ __all__ = [
 ]
 
 # Imported on first use: pages need plotly, which only the extra flowprune[run] brings along.
-_FILES = {"write_report": "run_page", "markdown_table": "table", "results_table": "table"}
+_HOMES = {
+    "ChannelRow": "flowprune.reporting.results",
+    "PointRow": "flowprune.reporting.results",
+    "ResultRow": "flowprune.reporting.results",
+    "RunResults": "flowprune.reporting.results",
+    "load_results": "flowprune.reporting.results",
+    "markdown_table": "flowprune.reporting.table",
+    "results_table": "flowprune.reporting.table",
+    "write_report": "flowprune.reporting.run_page",
+}
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(f"{__name__}.{_FILES.get(name, 'results')}"), name)
-    globals()[name] = found
-    return found
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,16 +12,24 @@ from flowprune.engine.allocation import KINDS, checked_shares
 from flowprune.engine.interfaces import Outcome
 from flowprune.engine.planning.request import LARGEST_CUT, Request
 from flowprune.engine.signatures import Branches, Heads, Scope
-from flowprune.errors import BudgetError
+from flowprune.errors import BudgetError, RecipeError
+from flowprune.methods.regularizers.feature_flow.form import Norm, PushedScales, Size, Weights
+from flowprune.methods.regularizers.feature_flow.maps.magnitude import Reduction
+from flowprune.methods.regularizers.feature_flow.penalty.terms import CurvatureForm
+from flowprune.methods.regularizers.strength.control import Schedule
+from flowprune.methods.regularizers.strength.given_strength import strength_of
 from flowprune.training.settings import TrainingSettings
 
 
 def _strength(value: object) -> object:
-    """YAML reads 5e-2 as text; a text that is a number is meant as one, and one with a unit ("5%", "0.5 pull") is checked."""
-    unit = next((u for u in ("%", "pull", "pressure") if isinstance(value, str) and value.strip().endswith(u)), None)
+    """YAML reads 5e-2 as text; a text that is a number is meant as one. With a unit ("5%", "0.5 pull") it stays as it is."""
     if isinstance(value, str):
-        number = float(value.strip().removesuffix(unit or ""))
-        return value if unit else number
+        with suppress(ValueError):
+            value = float(value)
+    try:
+        strength_of(value, "strength")  # type: ignore[arg-type]
+    except RecipeError as error:
+        raise ValueError(str(error)) from error
     return value
 
 
@@ -74,14 +83,14 @@ class FlowSection(Section):
     gradient: Strength | None = "5%"
     curvature: Strength | None = "5%"
     points: Literal["blocks", "layers"] | list[str] = "blocks"
-    norm: Literal[1, 2, "group", "path"] = 1
+    norm: Norm = 1
     across: Literal["project", "skip"] | None = None
-    reduction: Literal["mean", "channel", "sum"] = "mean"
-    curvature_form: Literal["second-difference", "angle"] = "second-difference"
-    size: Literal["absolute", "relative", "detached"] = "absolute"
-    weights: Literal["equal", "macs"] = "equal"
-    pushed_scales: Literal["subgradient", "proximal"] = "subgradient"
-    schedule: Literal["constant", "warm-up", "linear"] = "constant"
+    reduction: Reduction = "mean"
+    curvature_form: CurvatureForm = "second-difference"
+    size: Size = "absolute"
+    weights: Weights = "equal"
+    pushed_scales: PushedScales = "subgradient"
+    schedule: Schedule = "constant"
     target_dead: float | None = Field(default=None, gt=0, lt=1)
     target_macs: float | None = Field(default=None, gt=0, lt=1)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from flowprune.registry import on_first_use
 
 if TYPE_CHECKING:
     from flowprune.engine.interfaces import Regularizer
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 # Imported on first use: the names of the data sets (``data_names``) must not wait for torch.
-_FILES = {
+_HOMES = {
     "Augmentation": "flowprune.training.settings",
     "Data": "flowprune.training.data",
     "Evaluation": "flowprune.training.evaluation",
@@ -46,13 +47,4 @@ _FILES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(_FILES[name]), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -7,8 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from flowprune.engine.allocation.plan import AttributeChange, BranchChange, LayerChange, Plan
+from flowprune.engine.steps.lineage import lineage_of
+
+
+def cuts_between(dense: nn.Module, small: nn.Module) -> list[Plan]:
+    """The plans that have made ``small`` of ``dense``, in their order, by what both know of where they come from."""
+    return [Plan.from_dict(plan) for plan in lineage_of(small).plans[len(lineage_of(dense).plans) :]]
 
 
 def composed(plans: Sequence[Plan], asked: str, *, untrained: bool = False) -> Plan:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from flowprune.artifacts.atomic_write import write_text
 from flowprune.engine.allocation import KINDS
+from flowprune.engine.measuring.number_of_threads import threads
 from flowprune.errors import OutputError
 from flowprune.reporting import environment
 from flowprune.reporting.template import write_page
@@ -22,7 +23,7 @@ from flowprune.studies.comparison.summary import summarised
 from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.pipeline.chosen_precision import as_begun, measured
 from flowprune.studies.pipeline.job import Job, data_of
-from flowprune.studies.pipeline.run import run_results, threads
+from flowprune.studies.pipeline.run import run_results
 from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT, RunFolder
 from flowprune.studies.pipeline.stages import Stages
 from flowprune.training import Data

@@ -8,9 +8,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from flowprune.engine.allocation import Plan
-from flowprune.engine.allocation.composition import composed
+from flowprune.engine.allocation.composition import composed, cuts_between
 from flowprune.engine.planning import Request
-from flowprune.engine.steps.lineage import lineage_of
 from flowprune.pruning import prune_in_steps
 from flowprune.training import Data, TrainingSettings, train
 
@@ -54,5 +53,4 @@ def prune_with_training(
             settings = settings.model_copy(update={"precision": result.precision})  # measured once, if at all
 
     small = prune_in_steps(model, example, request, steps, finetune)
-    made = [Plan.from_dict(plan) for plan in lineage_of(small).plans[len(lineage_of(model).plans) :]]
-    return small, composed(made, f"{request.budget} in {steps} steps")
+    return small, composed(cuts_between(model, small), f"{request.budget} in {steps} steps")

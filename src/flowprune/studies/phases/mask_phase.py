@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Allocator
 from flowprune.engine.steps.lineage import lineage_of
 from flowprune.methods.allocators import REGISTRY as ALLOCATORS
 from flowprune.methods.masks import mask
+from flowprune.studies.phases.budgeted_phase import BudgetedPhase
 from flowprune.studies.phases.working import Done, Work
-from flowprune.studies.sections import BudgetSection, PruningSection, Section
+from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import evaluate
 
 
-class MaskPhase(Section):
+class MaskPhase(BudgetedPhase):
     """Mask single weights, to each budget by itself; the phases after it hold the zeros, and follow every budget.
 
     Attributes:
@@ -34,28 +35,17 @@ class MaskPhase(Section):
     phase: Literal["mask"] = "mask"
     mask: str = "weight"
     options: dict[str, Any] = Field(default_factory=dict)
-    budgets: list[BudgetSection] = Field(default_factory=list)
     score: str = "magnitude"
     allocator: str | None = None
     allocator_options: dict[str, Any] = Field(default_factory=dict)
     ignore: list[str] = Field(default_factory=list)
     batches: int = Field(default=5, ge=1)
     batch_size: int = Field(default=128, ge=1)
+    keeps: ClassVar[tuple[str, str]] = ("weights", "0.5")
+    who: ClassVar[str] = "a mask"
     stage: ClassVar[str] = "masked"
     verb: ClassVar[str] = "mask"
     changes_shape: ClassVar[bool] = False
-
-    @model_validator(mode="after")
-    def _of_weights(self) -> MaskPhase:
-        other = next((budget for budget in self.budgets if budget.kind != "weights"), None)
-        if other is not None:
-            raise ValueError(f"a mask keeps weights, so it has no budget of {other.kind}; write {{weights: 0.5}}")
-        return self
-
-    @property
-    def targets(self) -> tuple[BudgetSection | None, ...]:
-        """Each is carried out by itself, on the same model."""
-        return tuple(self.budgets) or (None,)
 
     def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
         """Mask the untrained model by chance, whose budgets can be met alike."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Regularizer
-from flowprune.errors import RecipeError, UnknownNameError
+from flowprune.errors import RecipeError
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.studies.sections import FlowSection, Section
 
@@ -46,19 +45,9 @@ def regularizers_on(
 
 
 def _built(model: nn.Module, example: Tensor, epochs: int, section: RegularizerSection) -> Regularizer:
-    method = REGISTRY[section.name]
     options = _of_flow(section.options, epochs) if section.name == "ffr" else section.options
-    parameters = inspect.signature(method).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        known = [parameter.name for parameter in parameters if parameter.name not in ("model", "inputs")]
-        for option in options:
-            if option not in known:
-                raise UnknownNameError(f"option of regularizer {section.name}:", option, known)
-    try:
-        return method(model, inputs=example, **options)
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"regularizer {section.name} cannot take the options {dict(options)}: {reason}") from error
+    regularizer: Regularizer = REGISTRY.built(section.name, options, None, model, inputs=example)
+    return regularizer
 
 
 def _of_flow(options: Mapping[str, Any], epochs: int) -> dict[str, Any]:

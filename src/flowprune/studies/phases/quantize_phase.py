@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Regularizer
 from flowprune.engine.steps.lineage import lineage_of
 from flowprune.methods.codecs.stored_model import stored_model
 from flowprune.methods.quantizers import CumulativeRetraining, SharedValues, quantize
+from flowprune.studies.phases.budgeted_phase import BudgetedPhase
 from flowprune.studies.phases.working import Done, Work
-from flowprune.studies.sections import BudgetSection, PruningSection, Section
+from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import TrainingSettings, evaluate, train
 
 
-class QuantizePhase(Section):
+class QuantizePhase(BudgetedPhase):
     """Quantize the weights, to each budget by itself; with ``training``, train on with the values that they share.
 
     Attributes:
@@ -37,25 +38,14 @@ class QuantizePhase(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     codec: str = "huffman"
     codec_options: dict[str, Any] = Field(default_factory=dict)
-    budgets: list[BudgetSection] = Field(default_factory=list)
     ignore: list[str] = Field(default_factory=list)
     training: TrainingSettings | None = None
     sums: Literal["gradients", "changes"] = "gradients"
+    keeps: ClassVar[tuple[str, str]] = ("bytes", "0.1")
+    who: ClassVar[str] = "a quantizer"
     stage: ClassVar[str] = "quantized"
     verb: ClassVar[str] = "quantize"
     changes_shape: ClassVar[bool] = False
-
-    @model_validator(mode="after")
-    def _of_bytes(self) -> QuantizePhase:
-        other = next((budget for budget in self.budgets if budget.kind != "bytes"), None)
-        if other is not None:
-            raise ValueError(f"a quantizer keeps bytes, so it has no budget of {other.kind}; write {{bytes: 0.1}}")
-        return self
-
-    @property
-    def targets(self) -> tuple[BudgetSection | None, ...]:
-        """Each is carried out by itself, on the same model."""
-        return tuple(self.budgets) or (None,)
 
     def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
         """Quantize the untrained model, where that is a matter of options alone."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from flowprune.artifacts.atomic_write import replacing
+from flowprune.engine.measuring.number_of_threads import threads
 from flowprune.reporting import environment, write_report
 from flowprune.studies.pipeline.chosen_precision import as_begun, measured
 from flowprune.studies.pipeline.course import course_of
@@ -133,15 +132,3 @@ def _best_known(recipe: Recipe) -> str:
     ends = [stop for stop in course if all(other.before is not stop for other in course)]
     end = next((stop for stop in ends if "macs=" in (stop.budgets or "")), ends[0])
     return name(end.stage, end.budgets)
-
-
-@contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """So many CPU threads for torch inside the block; None leaves torch's own choice."""
-    before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,9 +12,8 @@ from torch import nn
 
 from flowprune.artifacts import load, save
 from flowprune.engine.allocation import Plan
-from flowprune.engine.allocation.composition import composed
+from flowprune.engine.allocation.composition import composed, cuts_between
 from flowprune.engine.interfaces import Outcome
-from flowprune.engine.steps.lineage import lineage_of
 from flowprune.studies.phases.outcome_file import read_outcome, write_outcome
 from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.pipeline.course import Stop
@@ -119,7 +118,7 @@ class Stages:
     def _whole(self, uncut: Stop, small: nn.Module) -> tuple[nn.Module, Plan]:
         """The network before it was cut, and what all cuts since took from it."""
         dense = self.model_after(uncut)
-        made = [Plan.from_dict(plan) for plan in lineage_of(small).plans[len(lineage_of(dense).plans) :]]
+        made = cuts_between(dense, small)
         return dense, made[0] if len(made) == 1 else composed(made, f"{len(made)} cuts")
 
     def _outcome_before(self, stop: Stop) -> Outcome | None:

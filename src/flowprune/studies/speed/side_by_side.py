@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from flowprune.engine.measuring import measure
 from flowprune.engine.measuring.backends import Run, runner
 from flowprune.engine.measuring.latency import Timing, time_runs
 from flowprune.engine.measuring.live_memory import feature_bytes, weight_bytes
+from flowprune.engine.measuring.number_of_threads import threads
 from flowprune.errors import ModelError
 
 
@@ -92,7 +92,7 @@ def side_by_side(
         able = [one for one in contestants if one.model is not None or at.backend == "onnxruntime"]
         if not able:
             raise ModelError(f"ONNX files run by onnxruntime only, not by {at.backend}; use --backend onnxruntime")
-        with _threads(at.threads):
+        with threads(at.threads):
             runs = [_run(one, at) for one in able]
             with torch.inference_mode():
                 timings = time_runs(runs, turns, torch.device("cpu"))
@@ -141,13 +141,3 @@ def _cost(one: Contestant) -> tuple[int, int] | None:
         return None
     found = measure(one.model, torch.zeros(1, *one.shape))
     return found.macs, found.params
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
