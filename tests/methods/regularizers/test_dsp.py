@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from fixtures import double, fixture
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -132,6 +132,7 @@ def test_masks_are_the_authors_but_where_their_index_slips() -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example([1.0, 1.0, 1.0], 0.5, 0.5)
 @given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=9), st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_keeps_no_more(importance: list[float], low: float, high: float) -> None:
     worth = torch.tensor(importance, dtype=torch.float64)

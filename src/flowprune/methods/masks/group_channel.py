@@ -32,7 +32,9 @@ def filter_mask(weight: Tensor, share: float) -> Tensor:
 
 
 def kept_by_running_sum(importance: Tensor, share: float) -> Tensor:
-    """bool ``[n]``: what is worth more than the last one whose running sum, in ascending order, is below ``share`` of all.
+    """bool ``[n]``: what is left when in ascending order all leave whose running sum is below ``share`` of the whole.
+
+    Of equals the first leave. (The authors' code removes them together, and so the whole layer where all are equal.)
 
     Example:
         >>> kept_by_running_sum(torch.tensor([1.0, 2.0, 7.0]), 0.4).tolist()
@@ -41,7 +43,7 @@ def kept_by_running_sum(importance: Tensor, share: float) -> Tensor:
     total = importance.sum()
     if not total > 0:
         return torch.ones_like(importance, dtype=torch.bool)
-    normalised = importance / total
-    ascending = normalised.sort().values
-    below = int((ascending.cumsum(0) < share).sum())
-    return normalised > ascending[below - 1] if below else torch.ones_like(importance, dtype=torch.bool)
+    ascending, order = (importance / total).sort(stable=True)
+    kept = torch.ones_like(importance, dtype=torch.bool)
+    kept[order[ascending.cumsum(0) < share]] = False
+    return kept
