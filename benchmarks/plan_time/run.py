@@ -133,6 +133,7 @@ def main() -> None:
                 continue
             found = row(checkouts, model, kind, arguments.rounds)
             content["rows"] = [other for other in content["rows"] if other not in measured] + [found]
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
             write_text(arguments.out, json.dumps(content, indent=1) + "\n")
             print(
                 f"{model} {kind}: {found['before']:.2f} s before, {found['after']:.2f} after, {found['ratio']:.2f}",
