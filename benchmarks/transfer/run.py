@@ -24,8 +24,8 @@ from evidence.command_line import study  # noqa: E402
 
 EPOCHS = (5, 10, 30)
 SEEDS = (0, 1, 2)
-STRENGTHS = {"percentage": ("20%", "50%"), "pull": ("5 pull", "12 pull"), "pressure": ("2 pressure", "5 pressure")}
-"""Unit -> two strengths of it. Those of the pull come near the percentages' coefficients over ten epochs."""
+STRENGTHS = {"percentage": ("20%", "50%"), "pull": ("3.5 pull", "9 pull"), "pressure": ("8 pressure", "20 pressure")}
+"""Unit -> two strengths of it, whose coefficients are nearly the same over ten epochs."""
 IMAGES = 10_000
 SETTING = Setting(
     study="transfer",

@@ -111,5 +111,5 @@ def test_a_unit_is_adopted_by_the_rule_of_its_page() -> None:
 
     assert "not run yet" in decision({}, "0.01")
     assert "none is adopted; at no strength" in decision(dead({}), "0.01")
-    assert "none is adopted; nearest is 5 pull" in decision(dead({"5 pull": (2, 4, 6), "20%": (0, 4, 4)}), "0.01")
-    assert "pressure is adopted" in decision(dead({"5 pull": (2, 3, 4), "2 pressure": (5, 6, 7)}), "0.01")
+    assert "none is adopted; nearest is 9 pull" in decision(dead({"9 pull": (2, 4, 6), "20%": (0, 4, 4)}), "0.01")
+    assert "pressure is adopted" in decision(dead({"9 pull": (2, 3, 4), "8 pressure": (5, 6, 7)}), "0.01")
