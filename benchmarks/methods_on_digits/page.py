@@ -53,7 +53,8 @@ is the first of {shares} at which chance loses {lost} points with the first seed
   a trained network so. For bytes, the controls are float32 networks whose channels were cut until they take no more.
 - **top-1**: after the last epoch, on the 500 test images; mean and deviation over the seeds.
 - **beside chance**: in points, with the standard error of the difference. *Worse* says that it is more than two of them below 0.
-- **non-zero weights**, **effective MACs** (those whose weight is not zero), **bytes** (as stored): shares of the dense network's.
+- **non-zero weights** (of all parameters), **effective MACs** (those whose weight is not zero), **bytes** (as stored): shares of the
+  dense network's.
 - **MACs removed**: really, in the network that is left. **time**: a forward of 256 images as a share of the dense network's, in
   turns, on one core of a machine that did other things as well.
 """
@@ -115,7 +116,7 @@ def _group(
 
 def _row(kept: str, method: str, found: Results, chance: Results | None, asked: int) -> Sequence[str]:
     def share(key: str) -> Callable[[Mapping[str, Any]], float]:
-        whole = {"effective_macs": "macs"}.get(key, key)
+        whole = {"effective_macs": "macs", "nonzero": "params"}.get(key, key)
         return lambda one: 100 * one[key] / one["dense"][whole]
 
     times = [one["time_share"] for one in found if one["time_share"] is not None]

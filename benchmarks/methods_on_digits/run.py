@@ -143,7 +143,7 @@ def _measured(model: nn.Module, method: str, job: Job) -> dict[str, Any]:
         "effective_macs": cost.effective_macs,
         "bytes": cost.stored_bytes,
         "macs": small.macs,
-        "dense": {"nonzero": whole.nonzero, "macs": whole.macs, "bytes": whole.stored_bytes},
+        "dense": {"params": whole.params, "macs": whole.macs, "bytes": whole.stored_bytes},
         "time_share": None,
     }
     if small.macs < whole.macs:

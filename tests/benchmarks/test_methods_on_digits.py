@@ -94,7 +94,7 @@ def test_the_page_has_controls_first_and_says_what_stands_apart() -> None:
     from methods_on_digits.page import page
 
     def cell(method: str, top1: float, **other: Any) -> dict[str, Any]:
-        dense = {"nonzero": 100, "macs": 1000, "bytes": 400}
+        dense = {"params": 100, "macs": 1000, "bytes": 400}
         cost = {"nonzero": 20, "effective_macs": 200, "macs": 250, "bytes": 100, "time_share": 0.5}
         about = {"method": method, "kind": "macs", "share": 0.2, "seed": 0}
         return {**about, "top1": top1, "dense": dense, **cost, **other}
