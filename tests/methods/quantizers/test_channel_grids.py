@@ -16,7 +16,7 @@ from flowprune.methods.codecs import ChannelBits
 from flowprune.methods.codecs.stored_model import stored_model
 from flowprune.methods.quantizers import MixedPrecision
 from flowprune.methods.quantizers._channelwise.min_max import mixed, on_grid, scales
-from flowprune.methods.quantizers._channelwise.pact import HALF, clipped, steps_a_unit
+from flowprune.methods.quantizers._channelwise.pact import HALF, clipped, step_of
 
 
 def test_weights_land_where_the_authors_put_them() -> None:
@@ -66,12 +66,12 @@ def test_activations_and_their_gradients_are_the_authors() -> None:
 def test_pacts_floor_is_onnx_rounding_with_the_shift(bits: int, clip: float, seed: int) -> None:
     bound = torch.tensor([clip], dtype=torch.float64)
     x = 1.5 * clip * torch.randn(200, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    steps = steps_a_unit(bound, bits, signed=False)
-    whole = torch.arange(2**bits - 1, dtype=torch.float64) / steps  # on the levels themselves
+    step = step_of(bound, bits)
+    whole = torch.arange(2**bits - 1, dtype=torch.float64) * step  # on the levels themselves
     held = torch.cat([x, whole]).clamp(0, clip)
-    rounded = torch.round((held - HALF / steps) * steps).clamp(0, 255) / steps
-    floored = torch.floor(held * steps + 1e-9) / steps
-    near_the_next = (held * steps + 2.0**-15).floor() > (held * steps + 1e-9).floor()
+    rounded = torch.round((held - HALF * step) / step).clamp(0, 255) * step
+    floored = torch.floor(held / step + 1e-9) * step
+    near_the_next = (held / step + 2.0**-15).floor() > (held / step + 1e-9).floor()
     assert torch.equal(rounded[~near_the_next], floored[~near_the_next])
     assert torch.allclose(clipped(x, bound, bits), floored[:200])
 

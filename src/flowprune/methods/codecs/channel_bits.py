@@ -89,7 +89,7 @@ class ChannelBits:
 
     def level_bits(self, parts: Parts) -> int:
         """What the levels alone take, in bits: the size that a search of bits counts."""
-        return sum(parts.header["bits"]) * size_of(tuple(parts.header["shape"]))[1]
+        return sum(int(width) for width in parts.header["bits"]) * size_of(tuple(parts.header["shape"]))[1]
 
     def _grids(self, matrix: NDArray[Any]) -> tuple[list[int], NDArray[Any], list[NDArray[np.int64]]] | None:
         """Widths, scales and levels of all rows; None where one is on no grid of its width."""

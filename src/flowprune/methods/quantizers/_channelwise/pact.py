@@ -24,10 +24,10 @@ HALF = 0.5 - 2.0**-16
 """ONNX rounds where PACT floors: ``floor(v) = round(v - 1/2)`` but for whole v, which the last bit decides."""
 
 
-def steps_a_unit(clip: Tensor, bits: int, signed: bool) -> Tensor:
-    """S, the levels in an interval of length 1."""
+def step_of(clip: Tensor, bits: int, signed: bool = False) -> Tensor:
+    """1 / S, the distance of two levels, ``[1]``."""
     held = clip.clamp(min=SMALLEST_CLIP)
-    return (2 ** (bits - 1) - 1) / held if signed else (2**bits - 1) / (held + BESIDE_CLIP)
+    return held / (2 ** (bits - 1) - 1) if signed else (held + BESIDE_CLIP) / (2**bits - 1)
 
 
 def clipped(x: Tensor, clip: Tensor, bits: int, signed: bool = False) -> Tensor:
@@ -49,10 +49,10 @@ class _Clipped(torch.autograd.Function):
         context.save_for_backward(x, clip)
         context.signed = signed
         bound = clip.clamp(min=SMALLEST_CLIP).to(x.dtype)
-        steps = steps_a_unit(clip, bits, signed).to(x.dtype)
+        step = step_of(clip, bits, signed).to(x.dtype)
         if signed:
-            return torch.round(steps * torch.minimum(torch.maximum(x, -bound), bound)) / steps
-        return torch.floor(steps * torch.minimum(x.clamp(min=0), bound)) / steps
+            return torch.round(torch.minimum(torch.maximum(x, -bound), bound) / step) * step
+        return torch.floor(torch.minimum(x.clamp(min=0), bound) / step) * step
 
     @staticmethod
     def backward(context: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:
