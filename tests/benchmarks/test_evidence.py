@@ -113,3 +113,58 @@ def test_a_unit_is_adopted_by_the_rule_of_its_page() -> None:
     assert "none is adopted; at no strength" in decision(dead({}), "0.01")
     assert "none is adopted; nearest is 9 pull" in decision(dead({"9 pull": (2, 4, 6), "20%": (0, 4, 4)}), "0.01")
     assert "pressure is adopted" in decision(dead({"9 pull": (2, 3, 4), "8 pressure": (5, 6, 7)}), "0.01")
+
+
+def carried_out(cells: Any, worth: Any) -> dict[str, Any]:
+    """Results of all cells of a study, which give each the accuracy that it is ``worth``."""
+    known: dict[str, Any] = {}
+    while missing := [cell for cell in cells(known) if cell.name not in known]:
+        for cell in missing:
+            assert all(one.name in known for one in cell.chain[:-1]), "a cell comes before the one it begins with"
+            top1 = worth(cell)
+            row = {"filters": 100, "dead_filters": 3, "macs": 1000, "params": 10}
+            known[cell.name] = {**row, "top1": {"choosing": top1, "reporting": top1 + 1}, "seconds": 1, "passes": 1}
+    return known
+
+
+def test_the_ladder_chooses_by_seed_0_and_judges_by_the_fresh_ones() -> None:
+    from ladder.page import conclusion, pairs_of
+    from ladder.run import best_form, cells, chosen, later
+
+    def worth(cell: Any) -> float:
+        about = {"way": "", "kept": 0, **cell.about}
+        if about["stage"] == "cut":
+            return {"removal-0.01-energy": 50.0, "fpgm": 60.0}.get(about["way"], 40.0) + 10 * about["kept"]
+        found = {"today": 84.0, "relative": 85.0, "group": 87.0, "path": 86.0, "plain": 86.0}[about["form"]]
+        found += 0.3 * (about["setting"] in ("300%", "weight decay 0.001"))
+        return found + 0.1 * cell.seed * (about["form"] == "group")
+
+    assert best_form({}) is None and "not run yet" in conclusion({})
+    known = carried_out(cells, worth)
+    assert best_form(known) == "group"
+    picked = {form: chosen(form, known) for form in ("group", "plain")}
+    assert picked["group"] is not None and picked["group"].setting == "300%"
+    assert picked["plain"] is not None and picked["plain"].setting == "weight decay 0.001"
+    assert pairs_of("group", known)[0].differences == pytest.approx([1.1, 1.2, 1.3])
+    assert conclusion(known).endswith("pays at 60 % of the MACs, pays at 40 % of the MACs.")
+    assert [pairs.verdict for pairs in pairs_of("relative", known)] == ["loses", "loses"]
+    assert pairs_of("plain", known)[1].differences == [0, 0, 0]  # recovery makes nothing of another cut here
+    assert "group-300-seed3-40-removal-0.01-energy-recovered" in known and "group-100-seed1" not in known
+    assert "plain-weight-decay-0.001-seed2-60-fpgm-recovered" in known and "plain-as-the-others-seed1" not in known
+    assert len(later(known)) == 1
+
+
+def test_a_rung_of_the_ladder_is_trained_cut_and_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ladder.run import main
+
+    small = [*TOY, "--set", "data.normalize=digits", "--set", "network.weights=null", *folders(tmp_path)]
+    small += ["--only", "path-100-seed0*0.01", "--only", "path-100-seed0-60-*"]
+    assert main(small) == 0
+    results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()}
+    assert len(results) == 5, "the training is done, too, as the cuts need its network"
+    dense, removed = results["path-100-seed0"], results["path-100-seed0-removal-0.01"]
+    end = next(one for name, one in results.items() if name.endswith("-recovered"))
+    assert 0.5 * dense["macs"] < end["macs"] <= 0.6 * dense["macs"] and removed["macs"] <= dense["macs"]
+    assert len(dense["history"]["penalty"].split()) == 6 and len(end["history"]["task_loss"].split()) == 2
+    assert main([*small, "--list"]) == 0
+    assert "0 open cells" in capsys.readouterr().out
