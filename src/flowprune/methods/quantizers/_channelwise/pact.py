@@ -27,7 +27,8 @@ HALF = 0.5 - 2.0**-16
 def step_of(clip: Tensor, bits: int, signed: bool = False) -> Tensor:
     """1 / S, the distance of two levels, ``[1]``."""
     held = clip.clamp(min=SMALLEST_CLIP)
-    return held / (2 ** (bits - 1) - 1) if signed else (held + BESIDE_CLIP) / (2**bits - 1)
+    steps: int = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+    return held / steps if signed else (held + BESIDE_CLIP) / steps
 
 
 def clipped(x: Tensor, clip: Tensor, bits: int, signed: bool = False) -> Tensor:
