@@ -53,8 +53,8 @@ is the first of {shares} at which chance loses {lost} points with the first seed
   a trained network so. For bytes, the controls are float32 networks whose channels were cut until they take no more.
 - **top-1**: after the last epoch, on the 500 test images; mean and deviation over the seeds.
 - **beside chance**: in points, with the standard error of the difference. *Worse* says that it is more than two of them below 0.
-- **non-zero weights** (of all parameters), **effective MACs** (those whose weight is not zero), **bytes** (as stored): shares of the
-  dense network's.
+- **non-zero weights** (of all parameters), **effective MACs** (those whose weight is not zero), **bytes** (as stored): shares of
+  the dense network's.
 - **MACs removed**: really, in the network that is left. **time**: a forward of 256 images as a share of the dense network's, in
   turns, on one core of a machine that did other things as well.
 """
