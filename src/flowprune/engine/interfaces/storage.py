@@ -20,7 +20,11 @@ class Parts(NamedTuple):
 
 @runtime_checkable
 class Codec(Protocol):
-    """A way to store arrays, built as ``Method(**options)``. Everything that decoding needs is in the parts."""
+    """A way to store arrays, built as ``Method(**options)``. Everything that decoding needs is in the parts.
+
+    One that stores numbers of a certain form alone has ``fits(array) -> bool``; of others an array is worth storing where its
+    numbers are few.
+    """
 
     def encode(self, array: NDArray[Any]) -> Parts:
         """Store an array of any shape."""
@@ -50,7 +54,10 @@ class Quantizer(Protocol):
 
 @runtime_checkable
 class Quantized(Protocol):
-    """What a quantizer made of weights: codes and tables."""
+    """What a quantizer made of weights: codes and tables.
+
+    It may have ``stored_with``: parameter name -> options that a codec which knows them is to be built with for it.
+    """
 
     def dequantize(self) -> dict[str, Tensor]:
         """The weights again, by parameter name, with the shapes and number types that were handed in."""

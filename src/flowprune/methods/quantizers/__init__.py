@@ -4,6 +4,7 @@ from flowprune.engine.interfaces import Quantizer
 from flowprune.methods.quantizers._shared_values.shared_values import SharedValues
 from flowprune.methods.quantizers.cumulative_retraining import CumulativeRetraining, summed_by_value
 from flowprune.methods.quantizers.entropy_constrained import EntropyConstrained
+from flowprune.methods.quantizers.mixed_precision import ChannelGrids, MixedPrecision
 from flowprune.methods.quantizers.probabilistic_sharing import ProbabilisticSharing
 from flowprune.methods.quantizers.quantizing import quantize
 from flowprune.methods.quantizers.registry import REGISTRY
@@ -12,8 +13,10 @@ from flowprune.methods.quantizers.weight_clusters import WeightClusters
 
 __all__ = [
     "REGISTRY",
+    "ChannelGrids",
     "CumulativeRetraining",
     "EntropyConstrained",
+    "MixedPrecision",
     "ProbabilisticSharing",
     "Quantizer",
     "SharedValues",
