@@ -27,8 +27,8 @@ class Passes:
 
     @property
     def cost(self) -> float:
-        """In image passes, without those of the tests."""
-        return self.with_backward + FORWARD * (self.forwards - self.tested)
+        """In image passes, without those of the tests (of which an example input is handed out, too)."""
+        return self.with_backward + FORWARD * max(0, self.forwards - self.tested)
 
 
 @dataclass
