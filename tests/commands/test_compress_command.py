@@ -19,24 +19,8 @@ from flowprune.models import create
 from flowprune.training import TrainingSettings, evaluate, load_data, train
 
 OPTIONS = [
-    "--macs",
-    "50%",
-    "--importance",
-    "l2",
-    "--rounds",
-    "1",
-    "--epochs",
-    "6",
-    "--validation",
-    "test",
-    "--validation-images",
-    "200",
-    "--set",
-    "batch_size=32",
-    "--set",
-    "augmentation=null",
-    "--set",
-    "precision=float32",
+    *("--macs", "50%", "--importance", "l2", "--rounds", "1", "--epochs", "6", "--set", "batch_size=32"),
+    *("--validation", "test", "--validation-images", "200", "--set", "augmentation=null", "--set", "precision=float32"),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import flowprune as fp
+from flowprune.engine.measuring.latency import Timing
+from flowprune.engine.planning import latency_budget
 from flowprune.errors import BudgetError, DataError, ModelError, OutputError, UnreachableBudgetError
 from flowprune.studies.compression import Round
 from flowprune.studies.sensitivity import BySensitivity, CutPoint, GroupSensitivity, Sensitivity
@@ -175,6 +177,18 @@ def test_time_that_is_up_ends_the_search_and_is_told_to_the_trainings(trained: n
     )
     assert done.record.content["sensitivity"] is None  # no time for a scan
     assert len(done.record.content["tried"]) <= 1
+
+
+def test_a_budget_of_time_is_met_in_rounds_too(trained: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_macs(networks: Sequence[nn.Module], inputs: Any, turns: int = 1) -> list[Timing]:
+        return [Timing((fp.measure(network, inputs).macs * 1e-9,) * turns) for network in networks]
+
+    monkeypatch.setattr(latency_budget, "time_in_turns", by_macs)
+    asked: dict[str, Any] = {"evaluate": right, "train": trained_further, "criteria": ["l2"], "rounds": [2]}
+    done = fp.compress(trained, X, latency=0.6, **asked)
+    assert 0.5 * done.plan.macs[0] < fp.measure(done.model, X).macs <= 0.6 * done.plan.macs[0]
+    with pytest.raises(BudgetError, match="latency=1000ms is met by the model as it is"):
+        fp.compress(trained, X, latency="1s", **asked)
 
 
 @pytest.mark.parametrize(

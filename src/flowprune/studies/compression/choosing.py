@@ -13,10 +13,10 @@ from flowprune.engine.planning.exemptions import Ignored
 from flowprune.engine.signatures import Inputs
 from flowprune.errors import UnreachableBudgetError
 from flowprune.studies.compression.compression_record import CompressionRecord
+from flowprune.studies.compression.cutting_ways import Cutting, Way
 from flowprune.studies.compression.goal import Goal
 from flowprune.studies.compression.scored import Scored
 from flowprune.studies.compression.smallest_passing import FIRST
-from flowprune.studies.compression.ways import Cutting, Way
 from flowprune.studies.sensitivity import Sensitivity, sensitivity
 
 SHARES = (0.25, 0.5, 0.75)

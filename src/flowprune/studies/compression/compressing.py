@@ -12,17 +12,21 @@ from torch import nn
 from flowprune.engine.allocation import Plan
 from flowprune.engine.interfaces import Importance
 from flowprune.engine.measuring import check_finite
+from flowprune.engine.planning import Request
 from flowprune.engine.planning.exemptions import Ignored
+from flowprune.engine.planning.falling_short import attempts
 from flowprune.engine.signatures import Inputs
 from flowprune.errors import BudgetError, RecipeError
+from flowprune.methods.importance import Random
+from flowprune.pruning import plan_as_asked
 from flowprune.studies.compression.choosing import chosen_way, scanned
 from flowprune.studies.compression.compression_record import CompressionRecord
+from flowprune.studies.compression.cutting_ways import Cutting, Way
 from flowprune.studies.compression.goal import Goal
 from flowprune.studies.compression.paired_drop import Drop
 from flowprune.studies.compression.rounds import Round, cut_between
 from flowprune.studies.compression.scored import Scored
 from flowprune.studies.compression.trials import TRIALS, Trials
-from flowprune.studies.compression.ways import Cutting, Way
 from flowprune.studies.phases.criteria import importance_from
 
 CRITERIA, ROUNDS = ("l2", "fpgm", "nuclear_norm"), (1, 3)
@@ -145,6 +149,9 @@ def compress(
     if hours is not None and not hours > 0:
         raise BudgetError(f"hours={hours!r} is no time: use a number above 0")
     check_finite(model)
+    if goal.budget is not None and goal.budget.kind == "macs":  # before anything that takes long
+        with attempts():
+            plan_as_asked(model, inputs, Request(goal.budget, Random(), ignore=ignore))
     seen = list(batches)
     named = _built(criteria, seen)
     asked = {
@@ -166,10 +173,8 @@ def compress(
     tried = Trials(record, cutting, way, evaluate, train, before, limit, say)
     small, after = tried.to(goal.budget) if goal.budget is not None else tried.within(goal, trials)
     made = cut_between(model, small, str(goal))
-    if made is None:
-        raise BudgetError(f"{goal} is met by the model as it is; nothing was cut")
-    drop = tried.drop(after)
-    return Compressed(small, made, before, after, drop, way, record)
+    assert made is not None  # something was to leave
+    return Compressed(small, made, before, after, tried.drop(after), way, record)
 
 
 def _checked_rounds(rounds: Sequence[int]) -> list[int]:

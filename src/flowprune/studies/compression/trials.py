@@ -11,12 +11,12 @@ from torch import nn
 from flowprune.engine.allocation import Budget
 from flowprune.errors import BudgetError, ModelError, UnreachableBudgetError
 from flowprune.studies.compression.compression_record import CompressionRecord
+from flowprune.studies.compression.cutting_ways import Cutting, Way
 from flowprune.studies.compression.goal import Goal
 from flowprune.studies.compression.paired_drop import Drop, paired_drop
 from flowprune.studies.compression.rounds import Round, cut_between, distilled, refitted, share_of_round
 from flowprune.studies.compression.scored import Scored
 from flowprune.studies.compression.smallest_passing import next_share, smallest_passing
-from flowprune.studies.compression.ways import Cutting, Way
 
 TRIALS = 5
 """Budgets that are tried at most."""
@@ -67,14 +67,16 @@ class Trials:
 
         Raises:
             UnreachableBudgetError: no allowed cut meets it.
+            BudgetError: the model as it is meets it.
         """
-        name = f"{budget.kind}={budget.share:g}" if isinstance(budget.share, float) else str(budget)
-        known = self.record.content.get("trials", {})
+        name, known = str(budget), self.record.content.get("trials", {})
         last = self.record.kept(f"{name}-round{self.way.rounds}", self.cutting.dense) if name in known else None
         if last is not None:
             return last, Scored.from_dict(known[name]["validation"])
         began = self.record.seconds
         shares = self.record.once(f"shares at {name}", lambda: self.cutting.shares(self.way, budget))
+        if all(share == 1 for share in shares.values()):
+            raise BudgetError(f"{budget} is met by the model as it is; there is nothing to cut")
         small = self.cutting.in_rounds(self.way, shares, partial(self._recovered, name, left))
         after = Scored.of(self.evaluate(small))
         made, drop = cut_between(self.cutting.dense, small), self.drop(after)
@@ -101,7 +103,7 @@ class Trials:
         for number in range(trials):
             share = next_share(tried)
             out_of_time = self.limit is not None and self.record.seconds > self.limit
-            if share is None or (out_of_time and not self._made(share)):
+            if share is None or (tried and out_of_time and not self._made(share)):
                 break
             try:
                 drop = self.drop(self.to(Budget("macs", share=share), trials - number)[1])
