@@ -24,6 +24,8 @@ test-presets: $(STAMP)
 	$(BIN)/python benchmarks/presets/run.py --seeds 0 1 2
 	$(BIN)/python benchmarks/pages.py presets
 
+# Everything, and of what can be tried any number of times more than a quick check has time for.
+test-all: export FLOWPRUNE_THOROUGH = 1
 test-all: test test-presets
 
 install: $(STAMP)

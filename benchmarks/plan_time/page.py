@@ -29,6 +29,6 @@ def main() -> int:
     lines += [
         "",
         f"Before is revision {revisions['before'][:7]}, now {revisions['after'][:7]}; {content['unit']}, the median of "
-        f"{content['rounds']} rounds in turns.",
+        f"{content['rounds']} rounds in turns; one round where a plan takes longer than ten seconds.",
     ]
     return written(ROOT / "docs" / "rightness.md", BEGIN, END, "\n".join(lines) + "\n")

@@ -1,15 +1,18 @@
 """Time a plan before and after a change: two checkouts of this repository, turn by turn, in processor seconds.
 
-    python benchmarks/plan_time/run.py --before CHECKOUT [--rounds 3] [--out results/plan-time/plan-time.json]
+    python benchmarks/plan_time/run.py --before CHECKOUT [--rounds 7] [--only PATTERN] [--out results/plan-time/plan-time.json]
 
 The six models that docs/zoo.md names are planned at half their MACs, and, with a tenth of the filters in front of their batch norms
 made dead and constant, by a threshold. Every turn is a process of its own on one thread: one plan to warm up, then the median of
-three. The ratio is that of the medians of all rounds.
+five; who goes first changes from round to round. Where a plan takes longer than ten seconds, one plan a turn and one round say
+enough. The ratio is that of the medians of all rounds. Models in the output file are left out as long as neither revision changed:
+an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import platform
@@ -24,8 +27,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from zoo.run import SAMPLED_THRICE  # noqa: E402
 
+from flowprune.artifacts.atomic_write import write_text  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = [f"torchvision:{name}" for name in SAMPLED_THRICE]
+
+SLOW = 10.0
+"""Seconds of a plan that needs no warming up and no second round."""
 
 CHILD = """
 import json, statistics, sys, time, warnings
@@ -35,7 +43,7 @@ import flowprune as fp
 from torch import nn
 torch.set_num_threads(1)
 torch.manual_seed(0)
-name, kind = sys.argv[1:]
+name, kind, SLOW = *sys.argv[1:3], float(sys.argv[3])
 model = fp.models.create(name).eval()
 if kind == "dead":
     with torch.no_grad():
@@ -47,11 +55,11 @@ if kind == "dead":
 asked = {"threshold": 0.01} if kind == "dead" else {"macs": 0.5, "importance": fp.importance.L2()}
 images = torch.randn(1, 3, 224, 224)
 seconds = []
-for _ in range(4):
+while len(seconds) < 6 and (not seconds or seconds[0] < SLOW):
     began = time.process_time()
     made = fp.plan(model, images, **asked)
     seconds.append(time.process_time() - began)
-print("RECORD " + json.dumps([statistics.median(seconds[1:]), made.params[1]]))
+print("RECORD " + json.dumps([statistics.median(seconds[1:] or seconds), made.params[1]]))
 """
 
 
@@ -59,61 +67,78 @@ def turn(checkout: Path, model: str, kind: str) -> tuple[float, int]:
     """(processor seconds of a plan, parameters it keeps), by the code of a checkout."""
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, model, kind], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", CHILD, model, kind, str(SLOW)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
     line = next(line for line in done.stdout.splitlines() if line.startswith("RECORD "))
     seconds, kept = json.loads(line[7:])
     return float(seconds), int(kept)
 
 
+def row(checkouts: dict[str, Path], model: str, kind: str, rounds: int) -> dict[str, Any]:
+    """What the rounds say of a model; in every other one the newer checkout goes first."""
+    seconds: dict[str, list[float]] = {name: [] for name in checkouts}
+    kept: dict[str, int] = {}
+    for number in range(rounds):
+        for name in sorted(checkouts, reverse=number % 2 == 0):
+            found, kept[name] = turn(checkouts[name], model, kind)
+            seconds[name].append(found)
+        if any(values[0] > SLOW for values in seconds.values()):
+            break
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "model": model,
+        "filters": kind,
+        **medians,
+        "ratio": medians["after"] / medians["before"],
+        "turns": seconds,
+        "params_kept": [kept[name] for name in checkouts],
+    }
+
+
+def revision(checkout: Path) -> str:
+    asked = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(asked, cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> None:
     """Take turns, and write the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default="*", help="models, as a pattern; their rows are measured anew")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "plan-time" / "plan-time.json")
     arguments = parser.parse_args()
     checkouts = {"before": arguments.before.resolve(), "after": ROOT}
-    revisions = {
-        name: subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=path, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for name, path in checkouts.items()
+    content: dict[str, Any] = {
+        "command": "python benchmarks/plan_time/run.py --before CHECKOUT",
+        "revisions": {name: revision(path) for name, path in checkouts.items()},
+        "processor": platform.processor() or platform.machine(),
+        "unit": "processor seconds, one thread",
+        "rounds": arguments.rounds,
+        "rows": [],
     }
-    rows: list[dict[str, Any]] = []
+    if arguments.out.exists():
+        earlier = json.loads(arguments.out.read_text(encoding="utf-8"))
+        content["rows"] = earlier["rows"] if earlier["revisions"] == content["revisions"] else []
     for kind in ("alive", "dead"):
         for model in MODELS:
             if kind == "dead" and model.endswith("convnext_tiny"):
                 continue  # it has no batch norm
-            turns = {name: [turn(path, model, kind) for path in checkouts.values()] for name in range(arguments.rounds)}
-            seconds = [
-                statistics.median(found[place][0] for found in turns.values()) for place, _ in enumerate(checkouts)
-            ]
-            kept = [found[1] for found in turns[0]]
-            rows.append(
-                {
-                    "model": model,
-                    "filters": kind,
-                    "before": seconds[0],
-                    "after": seconds[1],
-                    "ratio": seconds[1] / seconds[0],
-                    "params_kept": kept,
-                }
-            )
+            measured = [found for found in content["rows"] if (found["model"], found["filters"]) == (model, kind)]
+            if not fnmatch.fnmatchcase(model, f"*{arguments.only}") or (measured and arguments.only == "*"):
+                continue
+            found = row(checkouts, model, kind, arguments.rounds)
+            content["rows"] = [other for other in content["rows"] if other not in measured] + [found]
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            write_text(arguments.out, json.dumps(content, indent=1) + "\n")
             print(
-                f"{model} {kind}: {seconds[0]:.2f} s before, {seconds[1]:.2f} after, {rows[-1]['ratio']:.2f}",
+                f"{model} {kind}: {found['before']:.2f} s before, {found['after']:.2f} after, {found['ratio']:.2f}",
                 flush=True,
             )
-    content = {
-        "command": "python benchmarks/plan_time/run.py --before CHECKOUT",
-        "revisions": revisions,
-        "processor": platform.processor() or platform.machine(),
-        "unit": "processor seconds, one thread",
-        "rounds": arguments.rounds,
-        "rows": rows,
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

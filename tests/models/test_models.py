@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from thoroughness import THOROUGH
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -202,10 +203,14 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+RIGHT = {"resnet20": {2_000: 1_833, 10_000: 9_173}, "resnet56": {2_000: 1_859, 10_000: 9_339}}
+"""Of how many of CIFAR-10's first test images each pretrained network knows the class; of all, as its author says."""
+
+
 @pytest.mark.data
 @pytest.mark.skipif(DATA is None, reason="FLOWPRUNE_DATA does not point at CIFAR-10 and the pretrained weights")
-@pytest.mark.parametrize(("name", "correct"), [("resnet20", 9173), ("resnet56", 9339)])
-def test_pretrained_weights_reach_their_accuracy_on_all_test_images(name: str, correct: int) -> None:
+@pytest.mark.parametrize(("name", "count"), [("resnet20", 10_000), ("resnet56", 10_000 if THOROUGH else 2_000)])
+def test_pretrained_weights_reach_their_accuracy(name: str, count: int) -> None:
     from torchvision.datasets import CIFAR10
 
     assert DATA is not None
@@ -216,8 +221,8 @@ def test_pretrained_weights_reach_their_accuracy_on_all_test_images(name: str, c
     images, targets = torch.from_numpy(data.data), torch.tensor(data.targets)
     hits = 0
     with torch.inference_mode():
-        for start in range(0, len(images), 500):
+        for start in range(0, count, 500):
             x = ((images[start : start + 500] / 255 - mean) / deviation).permute(0, 3, 1, 2)
             hits += int((model(x).argmax(1) == targets[start : start + 500]).sum())
     assert len(images) == 10_000
-    assert abs(hits - correct) <= 2  # an image on the edge may fall either way on another processor
+    assert abs(hits - RIGHT[name][count]) <= 2  # an image on the edge may fall either way on another processor

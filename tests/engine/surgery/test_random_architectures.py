@@ -10,13 +10,14 @@ from dense_property import DenseVerdict, dense_verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_architectures import architecture
+from thoroughness import times
 from twin_property import Verdict, verdict
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::flowprune.errors.FlowpruneWarning"
 )  # of many of them nothing may leave
 
-CASES, PARTS = 500, 10
+CASES, PARTS = times(quick=250, thorough=500), 10
 
 
 def judged(random: Random) -> tuple[Verdict, DenseVerdict]:

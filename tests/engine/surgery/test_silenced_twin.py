@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from silenced_twin import largest_difference, randomized, same_state, silenced_twin
+from thoroughness import times
 
 import flowprune.models as models
 from flowprune.engine.measuring import measure
@@ -33,7 +34,11 @@ def test_pruned_networks_equal_their_silenced_twins(family: str) -> None:
         family
     ]
 
-    @settings(max_examples=70, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    examples = times(quick=20 if family == "vgg" else 35, thorough=70)
+
+    @settings(
+        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+    )
     @given(
         name=st.sampled_from(names),
         criterion=st.sampled_from(sorted(CRITERIA)),
