@@ -1,4 +1,4 @@
-"""What a wheel installs, far from the checkout: it prunes without torchvision, plotly and scikit-learn, and says what else needs them."""
+"""What a wheel installs, far from the checkout: it prunes without torchvision, plotly and scikit-learn, and says so in a line."""
 
 from __future__ import annotations
 
