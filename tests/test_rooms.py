@@ -27,7 +27,7 @@ BUILDS_ON = {
     "training": "errors registry engine methods artifacts",
     "integrations": "errors engine methods",
     "reporting": "errors registry",
-    "studies": "errors engine methods models artifacts pruning explanation training reporting",
+    "studies": "errors registry engine methods models artifacts pruning explanation training reporting",
     "commands": "errors engine methods models artifacts pruning explanation training reporting studies",
     "cli": "errors commands",
     "__main__": "cli",
