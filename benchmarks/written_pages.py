@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -35,3 +35,9 @@ def all_written(files: Mapping[Path, str], gone: Iterable[Path] = ()) -> int:
         path.parent.mkdir(exist_ok=True)
         path.write_text(files[path], encoding="utf-8")
     return 0
+
+
+def header(columns: Sequence[str], texts: int) -> list[str]:
+    """The first two lines of a table whose first ``texts`` columns are words."""
+    rules = ["---"] * texts + ["---:"] * (len(columns) - texts)
+    return [f"| {' | '.join(columns)} |", f"| {' | '.join(rules)} |"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.run import DEFAULT, FULL, NONE, SHORT, THRESHOLDS, Cell, Setting, beside, cells, grid, seeds, shares
-from written_pages import written
+from written_pages import header, written
 
 BEGIN, END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
 MISSING = "not run yet"
@@ -45,12 +45,6 @@ def records_in(folder: Path, setting: Setting) -> dict[Cell, dict[str, Any]]:
             sys.exit(f"{path} is no cell of the ablation in this setting")
         found[by_name[path.stem]] = record
     return found
-
-
-def header(columns: Sequence[str], texts: int) -> list[str]:
-    """The first two lines of a table whose first ``texts`` columns are words."""
-    rules = ["---"] * texts + ["---:"] * (len(columns) - texts)
-    return [f"| {' | '.join(columns)} |", f"| {' | '.join(rules)} |"]
 
 
 def setting_of(cell: Cell) -> list[str]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,14 @@ from flowprune.reporting import environment
 from flowprune.studies.pipeline.course import course_of
 from flowprune.studies.pipeline.job import Job, data_of, slug
 from flowprune.studies.pipeline.run_folder import RunFolder
-from flowprune.studies.pipeline.stages import Record, StageNames, Stages
+from flowprune.studies.pipeline.stages import StageNames, Stages
 from flowprune.studies.recipe import BudgetSection, ImportanceSection, Recipe, load_recipe
+
+sys.path[0] = str(
+    Path(__file__).resolve().parents[1]
+)  # where what studies share is found, also when this is run as a script
+
+from evidence.kept import kept  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -129,10 +136,10 @@ def of_seed(recipe: Recipe, seed: int, work: Path, data_dir: Path | None, progre
             stop.stage: stages.done(stop)
             for stop in course_of([trained, tuned] if way.criterion is None else [trained, cut, tuned])
         }
-        dense[way.training] = _kept(records.pop("dense"))
+        dense[way.training] = kept(records.pop("dense"))
         if way == SETS_BUDGET:
             budget = records["pruned"]["plan"]["macs"][1]
-        ways[way.name] = {stage: _kept(record) for stage, record in records.items()}
+        ways[way.name] = {stage: kept(record) for stage, record in records.items()}
     return {
         "flow_then_prune": recipe.name,
         "seed": seed,
@@ -146,29 +153,6 @@ def of_seed(recipe: Recipe, seed: int, work: Path, data_dir: Path | None, progre
 
 def _said(way: Way, seed: int) -> Any:
     return lambda line: print(f"seed {seed}, {way.name}: {line}", flush=True)
-
-
-def _kept(record: Record) -> dict[str, Any]:
-    """What the table and a doubting reader need of a stage."""
-    kept = {key: value for key, value in record["row"].items() if key not in ("network", "method", "stage")}
-    if "plan" in record:
-        kept["branches"] = [
-            f"{part['module']}: {part['kind']}, {part['live']} live" for part in record["plan"]["branches"]
-        ]
-        kept["channels"] = {layer["layer"]: f"{layer['kept']} of {layer['dense']}" for layer in record["channels"]}
-    if "history" in record:
-        # One line an epoch; the test accuracy of the last one is the row's.
-        keys = ("task_loss", "penalty", "train_accuracy", "strength", "dead_share", "macs_left")
-        kept["history"] = {key: _column(record["history"], key) for key in keys}
-    if record.get("coefficients") is not None:
-        kept["coefficients"] = record["coefficients"]
-    return {**kept, "seconds": round(record["seconds"], 1)}
-
-
-def _column(history: list[dict[str, Any]], key: str) -> str | None:
-    """A figure over the epochs, in one line; None where there is none."""
-    values = [epoch.get(key) for epoch in history]
-    return None if all(value is None for value in values) else " ".join(f"{value:.5g}" for value in values)
 
 
 def main() -> None:
