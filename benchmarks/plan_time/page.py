@@ -28,7 +28,7 @@ def main() -> int:
     revisions = content["revisions"]
     lines += [
         "",
-        f"Before is revision {revisions['before'][:7]}, now {revisions['after'][:7]}; {content['unit']}, the median of "
-        f"{content['rounds']} rounds in turns; one round where a plan takes longer than ten seconds.",
+        f"Before is revision {revisions['before'][:7]}, now {revisions['after'][:7]}; {content['unit']}, medians of "
+        f"{content['pairs']} turns each and of their ratios; one turn where a plan takes longer than ten seconds.",
     ]
     return written(ROOT / "docs" / "rightness.md", BEGIN, END, "\n".join(lines) + "\n")
