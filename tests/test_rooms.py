@@ -27,7 +27,7 @@ BUILDS_ON = {
     "training": "errors registry engine methods artifacts",
     "integrations": "errors engine methods",
     "reporting": "errors registry",
-    "studies": "errors engine methods models artifacts pruning explanation training reporting",
+    "studies": "errors registry engine methods models artifacts pruning explanation training reporting",
     "commands": "errors engine methods models artifacts pruning explanation training reporting studies",
     "cli": "errors commands",
     "__main__": "cli",
@@ -38,17 +38,18 @@ FLOORS = {
     "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
     "| branches",
     "methods/presets": "preset | *",
-    "methods": "importance allocators codecs | masks | regularizers quantizers replacements | recovery | presets",
+    "methods": "importance allocators codecs | masks quantizers | regularizers replacements | recovery | presets",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
     "methods/allocators": "_levels | _distortion | *",
     "methods/masks": "kept_weights | fixed_pattern | *",
     "methods/codecs": "_canonical | *",
-    "methods/quantizers": "_shared_values | *",
+    "methods/quantizers": "_shared_values _channelwise | *",
     "methods/recovery": "_calibration | *",
     "methods/regularizers": "strength together | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
     "studies/phases": "working criteria cuts_in_steps outcome_file named_regularizers | training_phase budgeted_phase | *",
-    "studies": "recipe_file sections flow_paths sensitivity speed | preset_phases phases | recipe | pipeline | comparison toy",
+    "studies": "recipe_file sections flow_paths sensitivity speed | preset_phases phases | recipe | pipeline "
+    "| comparison compression toy",
 }
 """Folder -> its rooms from the ground up. A room may import rooms of lower floors only; a star is every file that is not named."""
 

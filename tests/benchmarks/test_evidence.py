@@ -85,7 +85,7 @@ def test_a_cell_that_was_stopped_ends_as_one_that_was_not(
     assert main([*TOY, *folders(tmp_path / "stopped"), "--only", second]) == 0
     assert written == 5
     results = [json.loads((tmp_path / one / "out" / f"{second}.json").read_text()) for one in ("whole", "stopped")]
-    assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
+    assert {**results[0], "seconds": 0, "passes": 0} == {**results[1], "seconds": 0, "passes": 0}
     assert results[0]["coefficients"]["gradient"] > 0 and results[0]["top1"].keys() == {"choosing", "reporting"}
 
     assert (
@@ -113,3 +113,76 @@ def test_a_unit_is_adopted_by_the_rule_of_its_page() -> None:
     assert "none is adopted; at no strength" in decision(dead({}), "0.01")
     assert "none is adopted; nearest is 9 pull" in decision(dead({"9 pull": (2, 4, 6), "20%": (0, 4, 4)}), "0.01")
     assert "pressure is adopted" in decision(dead({"9 pull": (2, 3, 4), "8 pressure": (5, 6, 7)}), "0.01")
+
+
+def carried_out(cells: Any, worth: Any) -> dict[str, Any]:
+    """Results of all cells of a study, which give each the accuracy that it is ``worth``."""
+    known: dict[str, Any] = {}
+    while missing := [cell for cell in cells(known) if cell.name not in known]:
+        for cell in missing:
+            assert all(one.name in known for one in cell.chain[:-1]), "a cell comes before the one it begins with"
+            top1 = worth(cell)
+            row = {"filters": 100, "dead_filters": 3, "macs": 1000, "params": 10}
+            known[cell.name] = {**row, "top1": {"choosing": top1, "reporting": top1 + 1}, "seconds": 1, "passes": 1}
+    return known
+
+
+def test_the_ladder_chooses_by_seed_0_and_judges_by_the_fresh_ones() -> None:
+    from ladder.page import conclusion, pairs_of
+    from ladder.run import best_form, cells, chosen, later
+
+    def worth(cell: Any) -> float:
+        about = {"way": "", "kept": 0, **cell.about}
+        if about["stage"] == "cut":
+            return {"removal-0.01-energy": 50.0, "fpgm": 60.0}.get(about["way"], 40.0) + 10 * about["kept"]
+        found = {"today": 84.0, "relative": 85.0, "group": 87.0, "path": 86.0, "plain": 86.0}[about["form"]]
+        found += 0.3 * (about["setting"] in ("300%", "weight decay 0.001"))
+        return found + 0.1 * cell.seed * (about["form"] == "group")
+
+    assert best_form({}) is None and "not run yet" in conclusion({})
+    known = carried_out(cells, worth)
+    assert best_form(known) == "group"
+    picked = {form: chosen(form, known) for form in ("group", "plain")}
+    assert picked["group"] is not None and picked["group"].setting == "300%"
+    assert picked["plain"] is not None and picked["plain"].setting == "weight decay 0.001"
+    assert pairs_of("group", known)[0].differences == pytest.approx([1.1, 1.2, 1.3])
+    assert conclusion(known).endswith("pays at 60 % of the MACs, pays at 40 % of the MACs.")
+    assert [pairs.verdict for pairs in pairs_of("relative", known)] == ["loses", "loses"]
+    assert pairs_of("plain", known)[1].differences == [0, 0, 0]  # recovery makes nothing of another cut here
+    assert "group-300-seed3-40-removal-0.01-energy-recovered" in known and "group-100-seed1" not in known
+    assert "plain-weight-decay-0.001-seed2-60-fpgm-recovered" in known and "plain-as-the-others-seed1" not in known
+    assert len(later(known)) == 1
+
+
+def test_a_rung_of_the_ladder_is_trained_cut_and_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ladder.run import main
+
+    small = [*TOY, "--set", "data.normalize=digits", "--set", "network.weights=null", *folders(tmp_path)]
+    small += ["--only", "path-100-seed0*0.01", "--only", "path-100-seed0-60-*"]
+    assert main(small) == 0
+    results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()}
+    assert len(results) == 5, "the training is done, too, as the cuts need its network"
+    dense, removed = results["path-100-seed0"], results["path-100-seed0-removal-0.01"]
+    end = next(one for name, one in results.items() if name.endswith("-recovered"))
+    assert 0.5 * dense["macs"] < end["macs"] <= 0.6 * dense["macs"] and removed["macs"] <= dense["macs"]
+    assert len(dense["history"]["penalty"].split()) == 6 and len(end["history"]["task_loss"].split()) == 2
+    assert main([*small, "--list"]) == 0
+    assert "0 open cells" in capsys.readouterr().out
+
+
+def test_from_scratch_takes_the_form_of_the_ladder_and_reports_on_fresh_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    import from_scratch.run as study
+    from from_scratch.page import line, pairs
+
+    monkeypatch.setattr(study, "best_form", lambda known: None)
+    assert {cell.about["form"] for cell in study.cells({})} == {"plain"}
+    assert "the flow: waits for the ladder to choose a form" in study.later({})
+    said = line({}, {})
+    assert said.count("not run yet") == 2
+
+    monkeypatch.setattr(study, "best_form", lambda known: "group")
+    known = carried_out(study.cells, lambda cell: 85.0 - (cell.about["form"] == "group") + 0.01 * cell.seed)
+    assert pairs(known).differences == pytest.approx([-1, -1, -1]) and "from scratch loses at 60 %" in line(known, {})
+    fresh = [cell for cell in study.cells(known) if cell.seed > 0]
+    assert {cell.seed for cell in fresh} == {1, 2, 3} and len(fresh) == 3 * 2 * 3
+    assert max(cell.passes for cell in fresh) == 30 * 45_000 and len(study.later(known)) == 1

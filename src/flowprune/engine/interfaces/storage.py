@@ -20,7 +20,11 @@ class Parts(NamedTuple):
 
 @runtime_checkable
 class Codec(Protocol):
-    """A way to store arrays, built as ``Method(**options)``. Everything that decoding needs is in the parts."""
+    """A way to store arrays, built as ``Method(**options)``. Everything that decoding needs is in the parts.
+
+    One that stores numbers of a certain form alone has ``fits(array) -> bool``; of others an array is worth storing where its
+    numbers are few.
+    """
 
     def encode(self, array: NDArray[Any]) -> Parts:
         """Store an array of any shape."""
@@ -50,7 +54,10 @@ class Quantizer(Protocol):
 
 @runtime_checkable
 class Quantized(Protocol):
-    """What a quantizer made of weights: codes and tables."""
+    """What a quantizer made of weights: codes and tables.
+
+    It may have ``stored_with``: parameter name -> options that a codec which knows them is to be built with for it.
+    """
 
     def dequantize(self) -> dict[str, Tensor]:
         """The weights again, by parameter name, with the shapes and number types that were handed in."""
@@ -59,7 +66,11 @@ class Quantized(Protocol):
 
 @runtime_checkable
 class Replacement(Protocol):
-    """Another module in a module's place, built as ``Method()``; what it puts there has ``effective_macs()``."""
+    """Another module in a module's place, built as ``Method()``; what it puts there may have ``effective_macs()``.
+
+    One that has to see the model run also has ``in_model(model, inputs, names, **options)``: a copy of the model with modules
+    put in by ``replace``, and (their paths, the options) each time that it was called, which is all that is written down.
+    """
 
     def matches(self, module: nn.Module) -> bool:
         """Whether ``replace`` takes this module."""

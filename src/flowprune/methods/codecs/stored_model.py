@@ -115,7 +115,10 @@ def encoded(tensor: Tensor, codec: Codec) -> Parts | None:
     whole = tensor.detach().cpu().contiguous()
     plain = whole if _has_numpy(whole) else whole.view(_SAME_SIZE[whole.element_size()])
     array = plain.numpy()
-    if 2 * len(np.unique(array.view(f"u{array.itemsize}"))) > array.size:
+    if (fits := getattr(codec, "fits", None)) is not None:
+        if not fits(array):
+            return None  # trained on: the rows are on no grid any more
+    elif 2 * len(np.unique(array.view(f"u{array.itemsize}"))) > array.size:
         return None  # they are no few values any more, and a code for each would take longer than it is worth
     parts = codec.encode(array)
     return parts if sum(part.nbytes for part in parts.arrays.values()) < array.nbytes else None
@@ -134,8 +137,11 @@ def _codecs(lineage: Lineage) -> dict[str, Codec]:
     found: dict[str, Codec] = {}
     for step in lineage.steps:
         if step.kind == "quantize":
+            own = step.data.get("stored_with", {})
             codec = REGISTRY.built(step.data["codec"], step.data["codec_options"])
-            found |= dict.fromkeys(step.data["parameters"], codec)
+            for name in step.data["parameters"]:
+                options = {**step.data["codec_options"], **own.get(name, {})}
+                found[name] = REGISTRY.built(step.data["codec"], options) if name in own else codec
     return found
 
 

@@ -102,7 +102,8 @@ def _carried_out(
     if missing:
         raise FlowpruneError(f"{type(quantizer).__name__} needs {missing[0]}=, for example {missing[0]}=16, or bytes=")
     try:
-        values = quantizer.fit(weights, **options).dequantize()
+        fitted = quantizer.fit(weights, **options)
+        values = fitted.dequantize()
     except TypeError as error:
         reason = " ".join(str(error).split())
         raise FlowpruneError(f"{type(quantizer).__name__} cannot take the options {dict(options)}: {reason}") from error
@@ -113,6 +114,10 @@ def _carried_out(
             parameters[name].copy_(weight)
     lineage = lineage_of(model)
     set_to_zero(copied, lineage.masks)
+    stored = getattr(fitted, "stored_with", None)
+    known_to_codec = inspect.signature(CODECS[about["codec"]]).parameters
+    if stored and all(option in known_to_codec for own in stored.values() for option in own):
+        about = {**about, "stored_with": stored}
     attach_lineage(copied, lineage.with_step(Step("quantize", {**about, "options": dict(options)})))
     return copied
 
