@@ -24,7 +24,8 @@ def main() -> int:
     lines = ["| model | filters | before, s | now, s | ratio |", "| --- | --- | ---: | ---: | ---: |"]
     for row in content["rows"]:
         name = row["model"].partition(":")[2]
-        lines.append(f"| {name} | {row['filters']} | {row['before']:.2f} | {row['after']:.2f} | {row['ratio']:.2f} |")
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] >= 0.01 else "below 0.01"
+        lines.append(f"| {name} | {row['filters']} | {row['before']:.2f} | {row['after']:.2f} | {ratio} |")
     revisions = content["revisions"]
     lines += [
         "",
