@@ -84,7 +84,7 @@ BROUGHT = {
     "the command line, and names known before torch is": ("c9f1e49",),
     "predictions and the report's first screen": ("37f3382", "c4e4d9a", "2d72029"),
 }
-"""The commits of a group that went into files which stood before, all of them after the move; ``git show`` says what each is for."""
+"""The commits of a group that went into files which stood before, all after the move; ``git show`` says what each is for."""
 
 STOOD = (
     "methods/regularizers/feature_flow/*",
