@@ -15,6 +15,7 @@ import argparse
 import ast
 import doctest
 import json
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -80,11 +81,15 @@ BROUGHT = {
     ),
     "forms and units of feature flow regularization": ("6f8b72e",),
     "recipes of phases": ("4585312", "12655f7", "649c3da", "8ea383a", "afae5be", "4f5ee33"),
+    "training": ("1fd83d5",),
     "speed, measured": ("2deae7f",),
     "the command line, and names known before torch is": ("c9f1e49",),
     "predictions and the report's first screen": ("37f3382", "c4e4d9a", "2d72029"),
 }
-"""The commits of a group that went into files which stood before, all after the move; ``git show`` says what each is for."""
+"""The commits of a group that went into files which stood before, all but one after the move; ``git show`` says what for."""
+
+NOW_IN = re.compile("^(pipeline/|comparison/)")
+"""Where the one commit that came before the move says less than the path of today."""
 
 STOOD = (
     "methods/regularizers/feature_flow/*",
@@ -184,7 +189,7 @@ def brought(commits: tuple[str, ...], files: set[str]) -> dict[str, int]:
             "diff", "--name-status", "--no-renames", f"{commit}^", commit, "--", "src/flowprune"
         ).splitlines():
             status, path = line.split("\t")
-            file = path.removeprefix("src/flowprune/")
+            file = NOW_IN.sub(r"studies/\1", path.removeprefix("src/flowprune/"))
             if file in files:
                 lines, examples = counted(git("show", f"{commit}:{path}"))
                 had, had_examples = counted(git("show", f"{commit}^:{path}")) if status == "M" else (0, 0)

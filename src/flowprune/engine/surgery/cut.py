@@ -12,7 +12,7 @@ from torch import nn
 from flowprune.engine.allocation import Plan
 from flowprune.engine.surgery.attributes import mend_attributes
 from flowprune.engine.surgery.restructuring import renumber, restructured
-from flowprune.engine.tracing import model_of
+from flowprune.engine.tracing import model_of, tensors_of
 from flowprune.engine.tracing.shadow import check_weights_there, copy_with, to_meta
 from flowprune.errors import ModelError
 
@@ -72,10 +72,7 @@ def _copy(model: nn.Module, plan: Plan, stand_in: Callable[[torch.Tensor], torch
 
 def check_fits(model: nn.Module, plan: Plan) -> None:
     """Raise a ``ModelError`` naming the first tensor of the plan that ``model`` lacks or has in another shape."""
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    tensors = tensors_of(model)
     for name, shape in plan.shapes.items():
         if name not in tensors:
             raise ModelError(

@@ -11,7 +11,7 @@ from flowprune.engine.interfaces import Replacement
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.steps.lineage import Lineage, Step, attach_lineage, lineage_of
 from flowprune.engine.steps.trying import check_runs
-from flowprune.errors import FlowpruneError
+from flowprune.errors import FlowpruneError, one_line
 from flowprune.methods.replacements.in_model import matching, replace_modules, restorable, restore_modules
 from flowprune.methods.replacements.registry import REGISTRY
 
@@ -53,8 +53,7 @@ def replace(
     try:
         new = replace_modules(model, built, chosen, **options)
     except TypeError as error:
-        reason = " ".join(str(error).split())
-        raise FlowpruneError(f"the replacement {name} cannot take the options {options}: {reason}") from error
+        raise FlowpruneError(f"the replacement {name} cannot take the options {options}: {one_line(error)}") from error
     attach_lineage(
         new, lineage.with_step(Step("replace", {"replacement": name, "modules": chosen, "options": options}))
     )
