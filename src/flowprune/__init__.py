@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowprune.methods.replacements import replace
     from flowprune.pruning import plan, prune, prune_iteratively
     from flowprune.studies.comparison import compare
+    from flowprune.studies.compression import compress
     from flowprune.studies.flow_paths import flow_paths
     from flowprune.studies.recipe import load_recipe
     from flowprune.studies.sensitivity import sensitivity
@@ -39,6 +40,7 @@ __all__ = [
     "Training",
     "TrainingSettings",
     "compare",
+    "compress",
     "data_from",
     "errors",
     "evaluate",
@@ -86,6 +88,7 @@ _HOMES = {
     "flowprune.models": "models",
     "flowprune.pruning": "plan prune prune_iteratively",
     "flowprune.studies.comparison": "compare",
+    "flowprune.studies.compression": "compress",
     "flowprune.studies.flow_paths": "flow_paths",
     "flowprune.studies.recipe": "load_recipe",
     "flowprune.studies.sensitivity": "sensitivity",

@@ -13,12 +13,35 @@ KEEP, CUT = "$keep", "$cut"
 """Holes in a preset's options: the share that the budget keeps, and that it takes away."""
 
 
-def short_form(preset: Preset) -> dict[str, Any]:
-    """The content of a recipe that runs a preset on the embedded digits, in about a minute."""
+def short_form(preset: Preset, keep: float | None = None) -> dict[str, Any]:
+    """The content of a recipe that runs a preset on the embedded digits, in about a minute.
+
+    Args:
+        preset: the system.
+        keep: the share that stands in the form's holes, of whatever its budgets are of; the form's own if None.
+
+    Raises:
+        RecipeError: a share is asked for, and the form has no hole: it keeps what it keeps.
+    """
     content = {"name": preset.name, **read_content(None, embedded="short.yaml"), "methods": [preset.name]}
-    for key, value in preset.short.items():
+    own = dict(preset.short)
+    usual = own.pop("keep", None)
+    if keep is not None and usual is None:
+        raise RecipeError(f"the short form of {preset.name} keeps what it keeps; leave the share out")
+    if usual is not None:
+        own = _with_share(own, usual if keep is None else keep)
+    for key, value in own.items():
         content[key] = {**_section(content, key), **value} if isinstance(value, Mapping) else value
     return content
+
+
+def _with_share(value: Any, keep: float) -> Any:
+    """A part of a short form with numbers in its holes."""
+    if isinstance(value, dict):
+        return {key: _with_share(one, keep) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_share(one, keep) for one in value]
+    return keep if value == KEEP else 1 - keep if value == CUT else value
 
 
 def with_method(content: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
@@ -90,18 +113,19 @@ def _budgets(preset: Preset, content: Mapping[str, Any]) -> list[Any]:
 
 def _filled(value: Any, preset: Preset, budgets: list[Any]) -> Any:
     """A phase with numbers in its holes."""
-    if isinstance(value, dict):
-        return {key: _filled(one, preset, budgets) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_filled(one, preset, budgets) for one in value]
-    if value not in (KEEP, CUT):
+    if not _has_hole(value):
         return value
     shares = [share for budget in budgets for key, share in budget.items() if key != "scope"]
     if len(shares) != 1 or not isinstance(shares[0], float):
         raise RecipeError(
             f"the method {preset.name} trains towards one budget, a share such as {{macs: 0.5}}; leave one such in pruning.budgets"
         )
-    return shares[0] if value == KEEP else 1 - shares[0]
+    return _with_share(value, shares[0])
+
+
+def _has_hole(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value in (KEEP, CUT) or any(_has_hole(one) for one in parts)
 
 
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -42,7 +42,8 @@ class Preset(BaseModel):
         budgets: the budgets it can be asked for; those of its kind if left out.
         published: where the settings are from, of which ``phases`` is made.
         phases: as in a recipe, with holes: network, data and budget, which a recipe fills.
-        short: what a run on the embedded digits changes in ``recipes/short.yaml``: its ``phases`` above all.
+        short: what a run on the embedded digits changes in ``recipes/short.yaml``: its ``phases`` above all; ``keep`` is what is
+            in their holes, if they have any.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

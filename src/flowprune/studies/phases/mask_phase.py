@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from flowprune.engine.interfaces import Allocator
+from flowprune.engine.interfaces import Allocator, WeightScore
 from flowprune.engine.steps.lineage import lineage_of
 from flowprune.methods.allocators import REGISTRY as ALLOCATORS
+from flowprune.methods.importance.weight_scores import REGISTRY as SCORES
 from flowprune.methods.masks import mask
 from flowprune.studies.phases.budgeted_phase import BudgetedPhase
 from flowprune.studies.phases.working import Done, Work
@@ -26,6 +27,7 @@ class MaskPhase(BudgetedPhase):
         options: of the mask's constructor.
         budgets: of ``weights``; none for a fixed pattern, which keeps what it keeps.
         score: what single weights are worth, by its registered name.
+        score_options: of the score's constructor.
         allocator: how the budget is shared out among the tensors, by its registered name; the mask's own way if None.
         allocator_options: of the allocator's constructor.
         ignore: modules, dotted names or patterns whose weights stay whole and are not counted.
@@ -36,6 +38,7 @@ class MaskPhase(BudgetedPhase):
     mask: str = "weight"
     options: dict[str, Any] = Field(default_factory=dict)
     score: str = "magnitude"
+    score_options: dict[str, Any] = Field(default_factory=dict)
     allocator: str | None = None
     allocator_options: dict[str, Any] = Field(default_factory=dict)
     ignore: list[str] = Field(default_factory=list)
@@ -51,6 +54,7 @@ class MaskPhase(BudgetedPhase):
         """Mask the untrained model by chance, whose budgets can be met alike."""
         if self.mask == "outcome":
             return
+        self._score()
         if self.allocator is not None:
             self._allocator([])
         for budget in self.targets:
@@ -77,7 +81,7 @@ class MaskPhase(BudgetedPhase):
                 example,
                 mask=self.mask,
                 weights=_weights(budget),
-                score=self.score,
+                score=self._score(),
                 allocator=shared,
                 batches=images,
                 ignore=self.ignore,
@@ -89,6 +93,10 @@ class MaskPhase(BudgetedPhase):
             "of": sum(one.numel() for one in held.values()),
         }
         return Done(sparse, {"top1": evaluate(sparse, work.data).top1, "extra": {"masked": kept}})
+
+    def _score(self) -> WeightScore:
+        built: WeightScore = SCORES.built(self.score, self.score_options)
+        return built
 
     def _allocator(self, images: list[Any]) -> Allocator:
         assert self.allocator is not None

@@ -122,7 +122,7 @@ class RunFolder:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise OutputError(f"cannot read {file}; start anew with --overwrite") from error
         now = yaml.safe_load(dump_recipe(recipe))
-        difference = _first_difference(before, now)
+        difference = first_difference(before, now)
         if difference is not None:
             raise OutputError(
                 f"{self.path} holds a run of another recipe ({difference}); resume with the same one, or choose another "
@@ -153,10 +153,11 @@ def _in_todays_words(content: Any, schema: type[BaseModel]) -> Any:
         return content
 
 
-def _first_difference(before: Any, now: Any, key: str = "") -> str | None:
+def first_difference(before: Any, now: Any, key: str = "") -> str | None:
+    """The first key, dotted, whose value is another one now, and both values in words; None where all are the same."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*now, *(name for name in before if name not in now)]:
-            found = _first_difference(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+            found = first_difference(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
             if found is not None:
                 return found
         return None
