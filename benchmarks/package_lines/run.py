@@ -27,6 +27,7 @@ ADDED: dict[str, tuple[str, ...]] = {
     "soundness": (),
     "methods of the literature, and what hands them in": (
         "artifacts/carried_steps.py",
+        "artifacts/integer_weights.py",
         "engine/interfaces/*",
         "engine/measuring/single_weights.py",
         "engine/planning/*_problem.py",
@@ -67,6 +68,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         "engine/planning/liked_widths.py",
         "studies/speed/*",
     ),
+    "compressing a model of one's own": ("studies/compression/*", "studies/sensitivity/by_sensitivity.py"),
     "the command line, and names known before torch is": ("commands/*", "cli.py", "models/own_names.py"),
     "predictions and the report's first screen": ("artifacts/onnx_session.py", "reporting/gains.py"),
     "old import paths": ("old_paths.py",),
@@ -77,12 +79,13 @@ BROUGHT = {
     "soundness": ("3498113", "8ae85bf"),
     "methods of the literature, and what hands them in": (
         *("9dcf1f5", "016d28b", "1c9bc61", "dccc502", "73895b1", "774c750", "232c702", "a4af2f9", "8780a80"),
-        "b149fa4",
+        *("b149fa4", "906db5f"),
     ),
     "forms and units of feature flow regularization": ("6f8b72e",),
     "recipes of phases": ("4585312", "12655f7", "649c3da", "8ea383a", "afae5be", "4f5ee33"),
     "training": ("1fd83d5",),
     "speed, measured": ("2deae7f",),
+    "compressing a model of one's own": ("a77c23e",),
     "the command line, and names known before torch is": ("c9f1e49",),
     "predictions and the report's first screen": ("37f3382", "c4e4d9a", "2d72029"),
 }
