@@ -158,10 +158,7 @@ def fill(model: nn.Module, stored: dict[str, Tensor], header: Header, complaint:
         ]
         raise ArtifactError(f"{complaint}: {'; '.join(parts)}; was it saved from another model?")
     _share(model, header)
-    places = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    places = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
     for name, tensor in stored.items():
         if name in places and places[name].dtype != tensor.dtype:
             places[name].data = places[name].data.to(tensor.dtype)

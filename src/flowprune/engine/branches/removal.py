@@ -66,14 +66,7 @@ class BranchRemoval:
     _labels: LinkedLabels | None = None
 
     @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        inputs: Any,
-        dense: CoupledModel,
-        scales: Scales,
-        request: Request,
-    ) -> BranchRemoval:
+    def of(cls, model: nn.Module, inputs: Any, dense: CoupledModel, scales: Scales, request: Request) -> BranchRemoval:
         """Decide which branches are changed, and how; then restructure the model and analyse it.
 
         Args:

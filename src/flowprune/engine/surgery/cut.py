@@ -20,10 +20,7 @@ from flowprune.errors import ModelError
 def names_of_tensors(model: nn.Module) -> dict[int, str]:
     """id of every parameter and buffer -> its first dotted name, as a traced graph names it."""
     names: dict[int, str] = {}
-    for name, tensor in [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]:
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
         names.setdefault(id(tensor), name)
     return names
 
