@@ -140,7 +140,7 @@ class Workshop:
         if self._images is None:
             self._images = Images.of(setting.data, self.data_dir, setting.choosing, setting.chosen_from)
         # The seed of the first cell says nothing here: what every cell of the folder has in common is the setting.
-        self.folder.claim(setting.recipe(0), resume=True, overwrite=False)
+        self.folder.claim(setting.recipe(0), None, resume=True, overwrite=False)
         recipe = setting.recipe(seed, [one.phase for one in cell.chain])
         stops = list(course_of(recipe.phases_of(METHOD)))
         names = {_key(stop): one.name for stop, one in zip(stops, cell.chain, strict=True)}
