@@ -90,9 +90,8 @@ class _Reader:
         block = next((b for b in evaluation.layouts.get(weight.value, ()) if b.dimensions == (dimension,)), None)
         roots = coupling.roots[block.labels] if block is not None else np.empty(0, dtype=np.int64)
         if len(roots) and self.is_convolution and dimension == 1:
-            roots = np.tile(
-                roots, operation.argument("groups", 1)
-            )  # a column of the weight reads one channel of every group
+            # a column of the weight reads one channel of every group
+            roots = np.tile(roots, operation.argument("groups", 1))
         self.indices = np.flatnonzero(removed[roots]) if len(roots) else np.empty(0, dtype=np.int64)
         self.roots = roots[self.indices] if len(roots) else roots
 

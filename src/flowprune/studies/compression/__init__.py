@@ -14,9 +14,8 @@ __all__ = ["Compressed", "Round", "compress"]
 
 # Imported on first use: how many images a drop takes (``paired_drop``) is said without waiting for torch.
 _HOMES = {
-    "Compressed": "flowprune.studies.compression.compressing",
-    "Round": "flowprune.studies.compression.rounds",
-    "compress": "flowprune.studies.compression.compressing",
+    "flowprune.studies.compression.compressing": "Compressed compress",
+    "flowprune.studies.compression.rounds": "Round",
 }
 
 __getattr__, __dir__ = on_first_use(__name__, _HOMES)
