@@ -14,7 +14,6 @@ from torch import nn
 import flowprune as fp
 from flowprune.engine.interfaces import Outcome, Training
 from flowprune.engine.planning import CoupledModel
-from flowprune.engine.planning.decided import makers
 from flowprune.errors import BudgetError, ModelError
 from flowprune.methods.regularizers import REGISTRY
 
@@ -75,7 +74,7 @@ def test_scores_stand_in_for_an_importance_under_a_budget() -> None:
     worth = {name: torch.rand(len(p), dtype=torch.float64) for name, p in model.named_parameters() if p.ndim > 1}
 
     def importance(model: nn.Module, inputs: Any, groups: Any) -> list[torch.Tensor]:
-        told = [[worth[m.name][torch.from_numpy(m.indices)].mean(1) for m in makers(group)] for group in groups]
+        told = [[worth[m.name][torch.from_numpy(m.indices)].mean(1) for m in group.makers] for group in groups]
         return [torch.stack(own).mean(0) for own in told]
 
     for budget in ({"macs": 0.5}, {"params": 0.6, "scope": "local"}, {"channels": 0.5}):
@@ -135,7 +134,7 @@ def test_any_choice_of_whole_channels_leaves_as_it_was_chosen(model: SmallNetwor
         size = coupled.coupling.groups[groups[0]].channels
         chosen = torch.randperm(size)[: size // 3]
         for group in groups:
-            for maker in makers(coupled.coupling.groups[group]):
+            for maker in coupled.coupling.groups[group].makers:
                 own = torch.from_numpy(maker.indices)[chosen].reshape(-1)
                 leaves[maker.name] = torch.cat([leaves.get(maker.name, own[:0]), own])
     if not any(len(own) for own in leaves.values()):

@@ -33,12 +33,10 @@ def widths_of(coupling: Coupling) -> tuple[Width, ...]:
     found: dict[tuple[str, int], Array] = {}
     for number, groups in enumerate(coupling.classes):
         for group in groups:
-            for member in coupling.groups[group].members:
-                if member.role == "output" and not member.name.endswith("bias"):
-                    losses = found.setdefault(
-                        (member.name, member.dimension), np.zeros(len(coupling.classes), dtype=np.int64)
-                    )
-                    losses[number] += member.indices.shape[1] * coupling.strides[group]
+            for maker in coupling.groups[group].makers:
+                none = np.zeros(len(coupling.classes), dtype=np.int64)
+                losses = found.setdefault((maker.name, maker.dimension), none)
+                losses[number] += maker.indices.shape[1] * coupling.strides[group]
     return tuple(
         Width(slot.name.rpartition(".")[0] or slot.name, slot.size, found[slot.name, slot.dimension])
         for slot in coupling.notes.slots

@@ -65,3 +65,8 @@ class CoupledGroup:
     channels: int
     members: tuple[Member, ...]
     maps: Sequence[FeatureMap]
+
+    @property
+    def makers(self) -> list[Member]:
+        """The weights whose filters make the channels."""
+        return [member for member in self.members if member.role == "output" and not member.name.endswith("bias")]

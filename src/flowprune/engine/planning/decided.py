@@ -48,7 +48,7 @@ class Decided:
         found: list[Tensor] = []
         for group in groups:
             told = []
-            for maker in makers(group):
+            for maker in group.makers:
                 if maker.name in self._scores:
                     score = self._scores[maker.name]
                     filters = shapes[maker.name][maker.dimension]
@@ -109,7 +109,7 @@ def decided_channels(coupled: CoupledModel, leaves: Mapping[str, Tensor]) -> tup
     verdicts: list[Mask] = []
     stays: dict[str, str] = {}
     for group in coupling.groups:
-        own = makers(group)
+        own = group.makers
         told = [_all_named(maker, named) for maker in own]
         verdict = np.logical_and.reduce([*told, np.full(group.channels, bool(own))])
         verdicts.append(verdict)
@@ -149,14 +149,9 @@ def left_over(coupling: Coupling, verdicts: Sequence[Mask], removed: Mask, round
             reason = f"widths are to be multiples of {round_to}" if round_to > 1 else LAST_TWO
             if count > min(counts):
                 reason = IN_STEP.format(other=coupling.groups[groups[counts.index(min(counts))]].name)
-            for maker in makers(coupling.groups[group]):
+            for maker in coupling.groups[group].makers:
                 stays.setdefault(maker.name, _said(int(staying.sum()) * maker.indices.shape[1], reason))
     return stays
-
-
-def makers(group: CoupledGroup) -> list[Member]:
-    """The weights whose filters make a group's channels."""
-    return [member for member in group.members if member.role == "output" and not member.name.endswith("bias")]
 
 
 def _all_named(maker: Member, named: Mapping[str, Mask]) -> Mask:

@@ -260,12 +260,8 @@ def _folding(
 def _all_makers_dead(coupling: Coupling, number: int, dead: dict[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """[channels] of a group: whether every filter that makes the channel is dead; False where a maker cannot be judged."""
     group = coupling.groups[number]
-    verdict = np.ones(group.channels, dtype=bool)
-    makers = 0
-    for member in group.members:
-        if member.role != "output" or member.name.endswith("bias"):
-            continue
-        makers += 1
-        mask = dead.get(member.name.rpartition(".")[0])
-        verdict &= False if mask is None else mask[member.indices].all(axis=1)
-    return verdict if makers else np.zeros(group.channels, dtype=bool)
+    verdict = np.full(group.channels, bool(group.makers))
+    for maker in group.makers:
+        mask = dead.get(maker.name.rpartition(".")[0])
+        verdict &= False if mask is None else mask[maker.indices].all(axis=1)
+    return verdict
