@@ -34,7 +34,6 @@ ADDED: dict[str, tuple[str, ...]] = {
         "engine/planning/decided.py",
         "engine/planning/unread_channels.py",
         "engine/steps/*",
-        "methods/__init__.py",
         "methods/allocators/*",
         "methods/codecs/*",
         "methods/importance/dependency_aware.py",
@@ -72,7 +71,6 @@ ADDED: dict[str, tuple[str, ...]] = {
     "compressing a model of one's own": ("studies/compression/*", "studies/sensitivity/by_sensitivity.py"),
     "the command line, and names known before torch is": ("commands/*", "cli.py", "models/own_names.py"),
     "predictions and the report's first screen": ("artifacts/onnx_session.py", "reporting/gains.py"),
-    "old import paths": ("old_paths.py",),
 }
 """What was added, by what for; the first group that a file fits counts it, one that names the file before all others."""
 
