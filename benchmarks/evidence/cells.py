@@ -15,7 +15,9 @@ from typing import Any
 from accelerate import Accelerator
 from evidence.images import Images
 from evidence.kept import kept
+from evidence.passes import counted
 
+from flowprune import measure
 from flowprune.artifacts.atomic_write import write_text
 from flowprune.reporting import environment
 from flowprune.studies.pipeline.course import Stop, course_of
@@ -41,7 +43,7 @@ class Cell:
         phase: as in a recipe; at most one budget.
         after: whose model it begins with; None for the study's network itself.
         seed: of starting weights, of the order of the images, of the images that criteria see.
-        passes: image passes that its trainings take, a forward and backward each; 0 where nothing is trained.
+        passes: image passes that its training is expected to take, a forward and backward each; 0 where nothing is trained.
         about: what its page wants to know of it.
     """
 
@@ -142,15 +144,24 @@ class Workshop:
         recipe = setting.recipe(seed, [one.phase for one in cell.chain])
         stops = list(course_of(recipe.phases_of(METHOD)))
         names = {_key(stop): one.name for stop, one in zip(stops, cell.chain, strict=True)}
-        job = Job(recipe, self._images.data, Accelerator(mixed_precision="no").device)
-        stages = Stages(
-            job, self.folder, recipe.networks[0], METHOD, lambda *key: names[key], self.progress, lambda line: None
-        )
-        for stop, one in zip(stops, cell.chain, strict=True):
-            if not self.has_model(one):
-                say(f"{one.name}: begins")
-            record = stages.done(stop)
+        begun = self.epochs(cell)
+        with counted(self._images.data) as (data, passes):
+            job = Job(recipe, data, Accelerator(mixed_precision="no").device)
+            stages = Stages(
+                job, self.folder, recipe.networks[0], METHOD, lambda *key: names[key], self.progress, lambda line: None
+            )
+            for stop, one in zip(stops, cell.chain, strict=True):
+                if not self.has_model(one):
+                    say(f"{one.name}: begins")
+                before = passes.cost
+                record = stages.done(stop)
+            cost = passes.cost - before
         model = stages.model_after(stops[-1])
+        epochs = len(record.get("history", []))
+        # What was trained before an interruption was not counted here; every epoch costs the same.
+        if epochs:
+            cost = cost * epochs / (epochs - begun) if begun < epochs else cell.passes
+        of_network = measure(model, job.example())
         result = {
             "command": f"python benchmarks/{setting.study}/run.py --only {cell.name}",
             "cell": cell.name,
@@ -159,9 +170,10 @@ class Workshop:
             "about": dict(cell.about),
             "setting": asdict(setting),
             "phase": dict(cell.phase),
-            "passes": cell.passes,
+            "passes": round(cost),
             "top1": {"choosing": self._images.top1_choosing(model), "reporting": record["row"]["top1"]},
             **{key: value for key, value in kept(record).items() if key not in ("top1", "best_top1", "budget")},
+            **{name: getattr(of_network, name) for name in ("effective_macs", "nonzero", "bytes", "stored_bytes")},
             "environment": environment(),
         }
         result = json.loads(json.dumps(result, allow_nan=False))

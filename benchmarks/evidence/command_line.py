@@ -104,8 +104,8 @@ def opened(cells: Sequence[Cell], known: Known, workshop: Workshop) -> Iterator[
 
 def listed(cells: Sequence[Cell], known: Known, workshop: Workshop, images_a_second: float) -> Iterator[str]:
     """A line a cell: its name, how long it is expected to take, and what there is of it."""
-    trained = [result["seconds"] / result["passes"] for result in known.values() if result["passes"]]
-    other = [result["seconds"] for result in known.values() if not result["passes"]]
+    trained = [result["seconds"] / result["passes"] for result in known.values() if result.get("history")]
+    other = [result["seconds"] for result in known.values() if not result.get("history")]
     a_pass = statistics.median(trained) if trained else 1 / images_a_second
     a_cut = statistics.median(other) if other else 60.0
     whole = 0.0

@@ -85,7 +85,7 @@ def test_a_cell_that_was_stopped_ends_as_one_that_was_not(
     assert main([*TOY, *folders(tmp_path / "stopped"), "--only", second]) == 0
     assert written == 5
     results = [json.loads((tmp_path / one / "out" / f"{second}.json").read_text()) for one in ("whole", "stopped")]
-    assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
+    assert {**results[0], "seconds": 0, "passes": 0} == {**results[1], "seconds": 0, "passes": 0}
     assert results[0]["coefficients"]["gradient"] > 0 and results[0]["top1"].keys() == {"choosing", "reporting"}
 
     assert (
@@ -168,3 +168,21 @@ def test_a_rung_of_the_ladder_is_trained_cut_and_recovered(tmp_path: Path, capsy
     assert len(dense["history"]["penalty"].split()) == 6 and len(end["history"]["task_loss"].split()) == 2
     assert main([*small, "--list"]) == 0
     assert "0 open cells" in capsys.readouterr().out
+
+
+def test_from_scratch_takes_the_form_of_the_ladder_and_reports_on_fresh_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    import from_scratch.run as study
+    from from_scratch.page import line, pairs
+
+    monkeypatch.setattr(study, "best_form", lambda known: None)
+    assert {cell.about["form"] for cell in study.cells({})} == {"plain"}
+    assert "the flow: waits for the ladder to choose a form" in study.later({})
+    said = line({}, {})
+    assert said.count("not run yet") == 2
+
+    monkeypatch.setattr(study, "best_form", lambda known: "group")
+    known = carried_out(study.cells, lambda cell: 85.0 - (cell.about["form"] == "group") + 0.01 * cell.seed)
+    assert pairs(known).differences == pytest.approx([-1, -1, -1]) and "from scratch loses at 60 %" in line(known, {})
+    fresh = [cell for cell in study.cells(known) if cell.seed > 0]
+    assert {cell.seed for cell in fresh} == {1, 2, 3} and len(fresh) == 3 * 2 * 3
+    assert max(cell.passes for cell in fresh) == 30 * 45_000 and len(study.later(known)) == 1

@@ -97,7 +97,8 @@ def disturbed(name: str, folder: Path) -> dict[str, Any]:
     epochs = [len(path.read_text().splitlines()) for path in sorted((whole / "stages").glob("*/metrics.jsonl"))]
     acting = [getattr(phase, "regularizers", None) for phase in courses]
     training = [phase.training.epochs for phase in courses if hasattr(phase, "share")]
-    behind = sum(training[: next((n for n, some in enumerate(acting) if some), 0)])
+    before = courses[: next((n for n, some in enumerate(acting) if some), 0)]
+    behind = sum(phase.training.epochs for phase in before if hasattr(phase, "share"))
 
     def dying() -> None:
         killed_after(behind + max(1, training[0] // 2))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowprune.artifacts.atomic_write import replacing
+from flowprune.artifacts.integer_weights import reads_grids, with_integer_weights
 from flowprune.artifacts.onnx_session import NOTES_KEY
 from flowprune.engine.measuring.onnx_program import OPSET, onnx_program, quiet
 from flowprune.engine.signatures import Inputs
@@ -22,6 +23,8 @@ from flowprune.errors import ArtifactError, ModelError
 from flowprune.old_paths import formerly
 
 TOLERANCE = 1e-4
+TOLERANCE_ON_GRIDS = 0.05
+"""Of models that read activations on grids: a number beside a step may fall on either side of it, and all behind it moves."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def export(
     path: str | Path,
     *,
     dynamic_batch: bool = True,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> OnnxExport:
     """Write ``model`` (in evaluation mode) as one ONNX file, after checking it in ONNX Runtime on the CPU.
@@ -57,13 +60,18 @@ def export(
     within ``tolerance`` times the largest absolute value of PyTorch's (or within ``tolerance``, if that is below 1). A file that is
     at ``path`` stays if anything fails. Weights above 2 GB do not fit into one ONNX file.
 
+    Where layers read activations on a grid (``replacement="pact"``) the file has ``QuantizeLinear`` and ``DequantizeLinear``, of 8
+    bits in any case, and weights that ``quantizer="mixed_precision"`` put on grids are int8 with a scale a filter. PACT floors and
+    ONNX rounds: 0.5 - 2^-16 steps are taken off before ``QuantizeLinear``, so that only numbers within 2^-16 steps below a level,
+    and sums that two programs round otherwise, can come out one level apart.
+
     Args:
         model: any module; its mode is put back.
         inputs: example inputs: a tensor, a tuple of positional or a dictionary of keyword arguments; the first dimension of each
             tensor as large as that of the first is the batch.
         path: of the file.
         dynamic_batch: leave the batch size open; False fixes it to that of ``inputs``.
-        tolerance: see above.
+        tolerance: see above; if None 1e-4, and 0.05 for a model that reads activations on grids.
         notes: JSON-able additions for whoever reads the file, kept in its metadata under "flowprune".
 
     Raises:
@@ -83,6 +91,8 @@ def export(
     except ImportError as error:
         raise ArtifactError(f"export needs {error.name}: pip install 'flowprune[onnx]'") from error
     model = model_of(model)
+    if tolerance is None:
+        tolerance = TOLERANCE_ON_GRIDS if reads_grids(model) else TOLERANCE
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -94,7 +104,7 @@ def export(
         _run(model, inputs)
         with replacing(path) as temporary:
             with quiet():
-                _write(model, inputs, temporary, dynamic_batch, notes)
+                _write(with_integer_weights(model), inputs, temporary, dynamic_batch, notes)
                 # Without this limit ONNX Runtime reports its optimisations on standard error.
                 options = onnxruntime.SessionOptions()
                 options.log_severity_level = 4

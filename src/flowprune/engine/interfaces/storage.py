@@ -66,7 +66,11 @@ class Quantized(Protocol):
 
 @runtime_checkable
 class Replacement(Protocol):
-    """Another module in a module's place, built as ``Method()``; what it puts there has ``effective_macs()``."""
+    """Another module in a module's place, built as ``Method()``; what it puts there may have ``effective_macs()``.
+
+    One that has to see the model run also has ``in_model(model, inputs, names, **options)``: a copy of the model with modules
+    put in by ``replace``, and (their paths, the options) each time that it was called, which is all that is written down.
+    """
 
     def matches(self, module: nn.Module) -> bool:
         """Whether ``replace`` takes this module."""

@@ -91,6 +91,13 @@ class ChannelBits:
         """What the levels alone take, in bits: the size that a search of bits counts."""
         return sum(int(width) for width in parts.header["bits"]) * size_of(tuple(parts.header["shape"]))[1]
 
+    def levels_of(self, array: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[Any]] | None:
+        """The whole numbers of an array, in its shape, and the scale of every row; None where it does not fit."""
+        found = self._grids(as_matrix(array)) if array.dtype.kind == "f" else None
+        if found is None:
+            return None
+        return np.stack(found[2]).astype(np.int8).reshape(array.shape), found[1]
+
     def _grids(self, matrix: NDArray[Any]) -> tuple[list[int], NDArray[Any], list[NDArray[np.int64]]] | None:
         """Widths, scales and levels of all rows; None where one is on no grid of its width."""
         widths = [8] * len(matrix) if self._bits is None else self._bits

@@ -48,16 +48,22 @@ def replace(
         Linear(in_features=8, out_features=4, bias=False)
     """
     built, name = _known(replacement)
-    chosen = matching(model, built, names)
-    lineage = without_replaced(lineage_of(model), chosen)
+    in_model = getattr(built, "in_model", None)
+    new: nn.Module
+    done: list[tuple[list[str], dict[str, Any]]]
     try:
-        new = replace_modules(model, built, chosen, **options)
+        if in_model is not None:
+            new, done = in_model(model, inputs, names, **options)
+        else:
+            done = [(matching(model, built, names), options)]
+            new = replace_modules(model, built, done[0][0], **options)
     except TypeError as error:
         reason = " ".join(str(error).split())
         raise FlowpruneError(f"the replacement {name} cannot take the options {options}: {reason}") from error
-    attach_lineage(
-        new, lineage.with_step(Step("replace", {"replacement": name, "modules": chosen, "options": options}))
-    )
+    lineage = without_replaced(lineage_of(model), [module for modules, _ in done for module in modules])
+    for modules, own in done:
+        lineage = lineage.with_step(Step("replace", {"replacement": name, "modules": modules, "options": own}))
+    attach_lineage(new, lineage)
     check_runs(new, inputs)
     return new
 

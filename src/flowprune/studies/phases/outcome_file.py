@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from flowprune.artifacts.atomic_write import replacing
 from flowprune.engine.interfaces import Outcome
@@ -27,6 +30,23 @@ def write_outcome(outcome: Outcome, path: Path) -> None:
     kinds = [*said, *(["replacements"] if outcome.replacements is not None else [])]
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"kinds": " ".join(kinds), **named})
+
+
+def bits_left(bits: Mapping[str, Tensor], plans: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The bits of the filters that cuts leave.
+
+    Args:
+        bits: name of a parameter -> one number a filter.
+        plans: the cuts since, oldest first, as ``Plan.as_dict`` writes them.
+    """
+    left = dict(bits)
+    for plan in plans:
+        for name, own in left.items():
+            removed = {int(dimension): indices for dimension, indices in plan["removed"].get(name, {}).items()}
+            gone = [int(index) for index in removed.get(0, ())]
+            stays = torch.ones(len(own), dtype=torch.bool).index_fill_(0, torch.tensor(gone, dtype=torch.int64), False)
+            left[name] = own[stays]
+    return left
 
 
 def read_outcome(path: Path) -> Outcome | None:

@@ -10,13 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Regularizer
+from flowprune.engine.measuring.single_weights import single_weights
 from flowprune.engine.steps.lineage import lineage_of
 from flowprune.methods.codecs.stored_model import stored_model
-from flowprune.methods.quantizers import CumulativeRetraining, SharedValues, quantize
+from flowprune.methods.quantizers import CumulativeRetraining, GridTraining, SharedValues, quantize
 from flowprune.studies.phases.budgeted_phase import BudgetedPhase
 from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import TrainingSettings, evaluate, train
+
+OUTCOME = "outcome"
 
 
 class QuantizePhase(BudgetedPhase):
@@ -24,12 +27,13 @@ class QuantizePhase(BudgetedPhase):
 
     Attributes:
         quantizer: its registered name.
-        options: of the quantizer.
+        options: of the quantizer; ``bits: outcome`` takes those that a training before this phase decided, and leaves what it did
+            not search as it is.
         codec: the registered name of the format that the weights are stored in.
         codec_options: of the codec's constructor.
         budgets: of ``bytes``; none where ``options`` says the size (``values: 16``).
         ignore: modules, dotted names or patterns whose weights stay as they are.
-        training: how the shared values are trained; None leaves them as they were found.
+        training: how the shared values, or the weights behind their grids, are trained; None leaves them as they were found.
         sums: what a shared value's step is the sum of, where they are trained: "gradients", or "changes" of single weights.
     """
 
@@ -49,12 +53,13 @@ class QuantizePhase(BudgetedPhase):
 
     def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
         """Quantize the untrained model, where that is a matter of options alone."""
-        if not self.budgets:
+        if not self.budgets and not self._by_outcome:
             self._quantized(model, example, None)
 
     def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
         """A model whose weights are values of one list."""
-        few = self._quantized(model, work.example(), budget)
+        bits = {name: own.tolist() for name, own in work.decided("bits", "bits").items()} if self._by_outcome else None
+        few = self._quantized(model, work.example(), budget, bits)
         found: dict[str, Any] = {}
         if self.training is not None:
             result = train(
@@ -62,7 +67,7 @@ class QuantizePhase(BudgetedPhase):
                 work.data,
                 self.training,
                 run_folder=work.folder,
-                regularizer=_Sharing(few, self.sums),
+                regularizer=_on_grids(few, model) or _Sharing(few, self.sums),
                 resume=True,
                 progress=work.progress,
                 title=work.title,
@@ -70,16 +75,27 @@ class QuantizePhase(BudgetedPhase):
             found = {"history": result.history}
         return Done(few, {**found, "top1": evaluate(few, work.data).top1, "extra": {"bytes": stored_model(few).size}})
 
-    def _quantized(self, model: nn.Module, example: Tensor, budget: BudgetSection | None) -> nn.Module:
+    @property
+    def _by_outcome(self) -> bool:
+        return self.options.get("bits") == OUTCOME
+
+    def _quantized(
+        self,
+        model: nn.Module,
+        example: Tensor,
+        budget: BudgetSection | None,
+        bits: Mapping[str, list[int]] | None = None,
+    ) -> nn.Module:
+        unsearched = [] if bits is None else [n.rpartition(".")[0] for n in single_weights(model) if n not in bits]
         return quantize(
             model,
             example,
             quantizer=self.quantizer,
             codec=self.codec,
             bytes=None if budget is None else budget.bytes,
-            ignore=self.ignore,
+            ignore=[*self.ignore, *unsearched],
             codec_options=self.codec_options,
-            **self.options,
+            **(self.options if bits is None else {**self.options, "bits": bits}),
         )
 
 
@@ -100,6 +116,20 @@ class _Sharing(Regularizer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._retraining.load_state_dict(state)
+
+
+def _on_grids(few: nn.Module, model: nn.Module) -> GridTraining | None:
+    """What trains the weights behind the grids of a model's last quantization, which began as those of ``model``."""
+    step = next(step for step in reversed(lineage_of(few).steps) if step.kind == "quantize")
+    if step.data["quantizer"] != "mixed_precision":
+        return None
+    asked = step.data["options"]["bits"]
+    parameters = dict(model.named_parameters())
+    bits = {
+        name: torch.tensor([asked] * len(parameters[name]) if isinstance(asked, int) else asked[name])
+        for name in step.data["parameters"]
+    }
+    return GridTraining(few, {name: parameters[name].detach() for name in bits}, bits)
 
 
 def _values_of(model: nn.Module) -> SharedValues:

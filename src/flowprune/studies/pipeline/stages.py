@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from flowprune.artifacts import load, save
+from flowprune.artifacts import load, read_header, save
 from flowprune.engine.allocation import Plan
 from flowprune.engine.allocation.composition import composed, cuts_between
 from flowprune.engine.interfaces import Outcome
-from flowprune.studies.phases.outcome_file import read_outcome, write_outcome
+from flowprune.studies.phases import CutPhase
+from flowprune.studies.phases.outcome_file import bits_left, read_outcome, write_outcome
 from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.pipeline.course import Stop
 from flowprune.studies.pipeline.job import Job, slug
@@ -122,14 +123,26 @@ class Stages:
         return dense, made[0] if len(made) == 1 else composed(made, f"{len(made)} cuts")
 
     def _outcome_before(self, stop: Stop) -> Outcome | None:
-        """What the last of the trainings before it decided, of weights that have the same shapes still."""
+        """What the last of the trainings before it decided, of weights that have the same shapes still; bits live through cuts."""
         here = stop.before
-        while here is not None and not here.phase.changes_shape:
+        cuts: list[Stop] = []
+        while here is not None and (isinstance(here.phase, CutPhase) or not here.phase.changes_shape):
             found = read_outcome(self.folder.stage(self.name(here.stage, here.budgets)) / _OUTCOME)
             if found is not None:
-                return found
+                if not cuts or found.bits is None:
+                    return None if cuts else found
+                return Outcome(bits=bits_left(found.bits, self._plans_since(here, cuts[0])))
+            if here.phase.changes_shape:
+                cuts.append(here)
             here = here.before
         return None
+
+    def _plans_since(self, before: Stop, last: Stop) -> list[Record]:
+        """The cuts that were made after one stage up to another, as artifacts have them."""
+        known, all_of_them = (
+            read_header(self.folder.model(self.name(stop.stage, stop.budgets))).plans for stop in (before, last)
+        )
+        return [dict(plan) for plan in all_of_them[len(known) :]]
 
     def _record(self, stop: Stop, done: Done) -> Record:
         found = dict(done.found)
