@@ -28,8 +28,8 @@ class _OfBasis:
         return convolved
 
     def effective_macs(self) -> int:
-        """Multiply-accumulates per image on inputs like those of the last call, as the paper counts them: every channel that is read
-        is convolved with the basis, and summed by the coefficients that are not zero; no more than with the kernels themselves.
+        """Multiply-accumulates per image on inputs like those of the last call, as the paper counts them: every channel that
+        is read is convolved with the basis, and summed by the coefficients that are not zero; no more than with the kernels.
 
         Raises:
             FlowpruneError: it was not called yet.
