@@ -9,7 +9,7 @@ import pytest
 import yaml
 from documents import blocks, run, text_of
 
-from flowprune.studies.recipe import PruningSection
+from flowprune.studies.sections import PruningSection
 
 PAGE = "docs/budgets.md"
 

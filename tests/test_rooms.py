@@ -27,7 +27,7 @@ BUILDS_ON = {
     "training": "errors registry engine methods artifacts",
     "integrations": "errors engine methods",
     "reporting": "errors registry",
-    "studies": "errors engine methods models artifacts pruning explanation training reporting",
+    "studies": "errors registry engine methods models artifacts pruning explanation training reporting",
     "commands": "errors engine methods models artifacts pruning explanation training reporting studies",
     "cli": "errors commands",
     "__main__": "cli",
@@ -48,7 +48,8 @@ FLOORS = {
     "methods/regularizers": "strength together | feature_flow | *",
     "methods/regularizers/feature_flow": "points | maps | penalty | *",
     "studies/phases": "working criteria cuts_in_steps outcome_file named_regularizers | training_phase budgeted_phase | *",
-    "studies": "recipe_file sections flow_paths sensitivity speed | preset_phases phases | recipe | pipeline | comparison toy",
+    "studies": "recipe_file sections flow_paths sensitivity speed | preset_phases phases | recipe | pipeline "
+    "| comparison compression toy",
 }
 """Folder -> its rooms from the ground up. A room may import rooms of lower floors only; a star is every file that is not named."""
 

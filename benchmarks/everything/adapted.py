@@ -120,5 +120,5 @@ def _with(acting: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
 
 def _asked(preset: Preset) -> dict[str, Any]:
     """What a recipe would ask the preset for."""
-    kept = BUDGETS.get(preset.kind)
-    return {} if kept is None else {"pruning": {"budgets": [kept]}}
+    kept = {budget: share for budget, share in BUDGETS.get(preset.kind, {}).items() if budget in preset.takes}
+    return {} if not kept else {"pruning": {"budgets": [kept]}}

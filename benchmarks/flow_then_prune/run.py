@@ -33,7 +33,8 @@ from flowprune.studies.pipeline.course import course_of
 from flowprune.studies.pipeline.job import Job, data_of, slug
 from flowprune.studies.pipeline.run_folder import RunFolder
 from flowprune.studies.pipeline.stages import StageNames, Stages
-from flowprune.studies.recipe import BudgetSection, ImportanceSection, Recipe, load_recipe
+from flowprune.studies.recipe import Recipe, load_recipe
+from flowprune.studies.sections import BudgetSection, ImportanceSection
 
 sys.path[0] = str(
     Path(__file__).resolve().parents[1]

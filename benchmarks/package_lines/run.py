@@ -4,7 +4,9 @@
 
 A line of an example is one that a docstring's ``>>>`` prompt, its continuation or its expected output stands on, and the heading
 ``Example:`` with the blank line in front of it. What came in since the older checkout is listed by what it is for; ``--files``
-names its files, too. A file that replaces an older one counts in a group with what it has more than that.
+names its files, too. A file that replaces an older one counts in a group with what it has more than that. A file that stood
+before counts with what the commits of a group have brought to it: the lines that came less those that went, and no more than
+what stands today of the lines they wrote. What they took out of it, mostly into files of the group, is taken off.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import ast
 import doctest
 import json
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -21,7 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 ADDED: dict[str, tuple[str, ...]] = {
+    "soundness": (),
     "methods of the literature, and what hands them in": (
+        "artifacts/carried_steps.py",
+        "artifacts/integer_weights.py",
         "engine/interfaces/*",
         "engine/measuring/single_weights.py",
         "engine/planning/*_problem.py",
@@ -30,6 +36,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         "methods/__init__.py",
         "methods/allocators/*",
         "methods/codecs/*",
+        "methods/importance/dependency_aware.py",
         "methods/importance/weight_scores/*",
         "methods/masks/*",
         "methods/presets/*",
@@ -37,6 +44,18 @@ ADDED: dict[str, tuple[str, ...]] = {
         "methods/recovery/*",
         "methods/regularizers/*",
         "methods/replacements/*",
+    ),
+    "forms and units of feature flow regularization": tuple(
+        f"methods/regularizers/feature_flow/{name}.py"
+        for name in [
+            "by_steps",
+            "followed",
+            "form",
+            "penalty/between_processes",
+            "points/makers",
+            "stream_penalty",
+            "ways",
+        ]
     ),
     "recipes of phases": ("studies/phases/*", "studies/preset_phases.py", "studies/sections.py"),
     "training": ("training/*", "studies/pipeline/chosen_precision.py"),
@@ -46,12 +65,34 @@ ADDED: dict[str, tuple[str, ...]] = {
             f"engine/measuring/{name}.py"
             for name in ["backends", "layer_times", "live_memory", "onnx_program", "preferred_widths", "zero_products"]
         ),
+        "engine/planning/liked_widths.py",
         "studies/speed/*",
     ),
-    "the command line": ("commands/*", "cli.py"),
+    "compressing a model of one's own": ("studies/compression/*", "studies/sensitivity/by_sensitivity.py"),
+    "the command line, and names known before torch is": ("commands/*", "cli.py", "models/own_names.py"),
+    "predictions and the report's first screen": ("artifacts/onnx_session.py", "reporting/gains.py"),
     "old import paths": ("old_paths.py",),
 }
-"""What was added, by what for; the first group that a file fits counts it."""
+"""What was added, by what for; the first group that a file fits counts it, one that names the file before all others."""
+
+BROUGHT = {
+    "soundness": ("3498113", "8ae85bf"),
+    "methods of the literature, and what hands them in": (
+        *("9dcf1f5", "016d28b", "1c9bc61", "dccc502", "73895b1", "774c750", "232c702", "a4af2f9", "8780a80"),
+        *("b149fa4", "906db5f"),
+    ),
+    "forms and units of feature flow regularization": ("6f8b72e",),
+    "recipes of phases": ("4585312", "12655f7", "649c3da", "8ea383a", "afae5be", "4f5ee33"),
+    "training": ("1fd83d5",),
+    "speed, measured": ("2deae7f",),
+    "compressing a model of one's own": ("a77c23e",),
+    "the command line, and names known before torch is": ("c9f1e49",),
+    "predictions and the report's first screen": ("37f3382", "c4e4d9a", "2d72029"),
+}
+"""The commits of a group that went into files which stood before, all but one after the move; ``git show`` says what for."""
+
+NOW_IN = re.compile("^(pipeline/|comparison/)")
+"""Where the one commit that came before the move says less than the path of today."""
 
 STOOD = (
     "methods/regularizers/feature_flow/*",
@@ -87,7 +128,7 @@ REPLACED = {
     "recipes of phases": ("pipeline/between.py", "pipeline/criteria.py"),
     "training": ("training/*",),
     "other people's loops": ("integrations/*",),
-    "the command line": ("commands/*", "cli.py"),
+    "the command line, and names known before torch is": ("commands/*", "cli.py"),
 }
 """The older checkout's files that those of a group stand in the place of."""
 
@@ -129,10 +170,8 @@ def package(source: Path) -> dict[str, tuple[int, int]]:
 
 def soundness() -> dict[str, int]:
     """File of the package, as it was called then -> the lines that soundness has added to it."""
-    asked = ["git", "diff", "--numstat", SOUNDNESS, "--", "src/flowprune"]
-    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found: dict[str, int] = {}
-    for line in told.splitlines():
+    for line in git("diff", "--numstat", SOUNDNESS, "--", "src/flowprune").splitlines():
         came, went, path = line.split("\t")
         file = path.removeprefix("src/flowprune/")
         if file.endswith(".py") and not file.startswith(BESIDE_IT):
@@ -140,8 +179,39 @@ def soundness() -> dict[str, int]:
     return found
 
 
+def git(*arguments: str) -> str:
+    """What git answers in this checkout."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def brought(commits: tuple[str, ...], files: set[str]) -> dict[str, int]:
+    """File of ``files`` -> lines without examples that the commits have brought to it, at most what still stands of theirs."""
+    came: dict[str, int] = {}
+    for commit in commits:
+        for line in git(
+            "diff", "--name-status", "--no-renames", f"{commit}^", commit, "--", "src/flowprune"
+        ).splitlines():
+            status, path = line.split("\t")
+            file = NOW_IN.sub(r"studies/\1", path.removeprefix("src/flowprune/"))
+            if file in files:
+                lines, examples = counted(git("show", f"{commit}:{path}"))
+                had, had_examples = counted(git("show", f"{commit}^:{path}")) if status == "M" else (0, 0)
+                came[file] = came.get(file, 0) + (lines - examples) - (had - had_examples)
+    return {file: min(net, written_by(commits, file)) for file, net in came.items()}
+
+
+def written_by(commits: tuple[str, ...], file: str) -> int:
+    """How many of a file's lines were last written by one of the commits."""
+    return sum(
+        line.startswith(commits) for line in git("blame", "-s", "-l", "--", f"src/flowprune/{file}").splitlines()
+    )
+
+
 def group_of(file: str, groups: dict[str, tuple[str, ...]]) -> str:
     """The first group with a pattern that fits a file; "" for none, and for what stood there before."""
+    named = next((name for name, patterns in groups.items() if file in patterns), "")
+    if named:
+        return named
     if any(fnmatch(file, pattern) for pattern in STOOD):
         return ""
     return next((name for name, patterns in groups.items() if any(fnmatch(file, p) for p in patterns)), "")
@@ -157,21 +227,24 @@ def main() -> int:
     before = package(arguments.before / "src" / "flowprune") if arguments.before is not None else {}
     plain = {file: lines - examples for file, (lines, examples) in after.items()}
     older = {file: lines - examples for file, (lines, examples) in before.items()}
-    sound = soundness() if before else {}
-    groups = {"soundness": sum(sound.values())} | {
-        name: sum(count for file, count in plain.items() if group_of(file, ADDED) == name)
-        - sum(count for file, count in older.items() if group_of(file, REPLACED) == name)
+    stood = {file for file in plain if not group_of(file, ADDED)}
+    groups = {
+        name: [(count, file) for file, count in plain.items() if group_of(file, ADDED) == name]
+        + [(-count, f"{file} before") for file, count in older.items() if group_of(file, REPLACED) == name]
+        + [(count, f"{file}, what it has grown by") for file, count in brought(BROUGHT.get(name, ()), stood).items()]
         for name in ADDED
     }
+    groups["soundness"] += [(count, f"{file} at 0bdf5ae") for file, count in soundness().items()]
+    sums = {name: sum(count for count, _ in entries) for name, entries in groups.items()}
     whole = sum(plain.values())
-    rest = whole - sum(groups.values())
+    rest = whole - sum(sums.values())
     numbers = {
         "before": sum(older.values()),
         "before with examples": sum(lines for lines, _ in before.values()),
         "after": whole,
         "after with examples": sum(lines for lines, _ in after.values()),
-        "added": groups,
-        "after without soundness": whole - groups["soundness"],
+        "added": sums,
+        "after without soundness": whole - sums["soundness"],
         "after without what was added": rest,
     }
     if arguments.json:
@@ -182,13 +255,12 @@ def main() -> int:
             f"before: {numbers['before']:,} lines ({numbers['before with examples']:,} with the examples in docstrings)"
         )
     print(f"now:    {whole:,} lines ({numbers['after with examples']:,} with the examples in docstrings)")
-    for name, count in groups.items() if before else ():
-        print(f"  of these, added for {name}: {count:,}")
-        files = sound if name == "soundness" else {f: n for f, n in plain.items() if group_of(f, ADDED) == name}
-        for file, lines in sorted(files.items()) if arguments.files else ():
-            print(f"    {lines:5d} {file}")
+    for name, entries in groups.items() if before else ():
+        print(f"  of these, added for {name}: {sums[name]:,}")
+        for count, file in sorted(entries, key=lambda entry: entry[1]) if arguments.files else ():
+            print(f"    {count:5d} {file}")
     if before:
-        print(f"now without soundness: {whole - groups['soundness']:,}")
+        print(f"now without soundness: {whole - sums['soundness']:,}")
         print(f"now without all that was added: {rest:,}")
     return 0
 

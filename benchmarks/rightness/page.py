@@ -82,7 +82,11 @@ def _zoo(twins: dict[str, Any], threshold: dict[str, Any], listed: int) -> list[
     lines += ["| --- | --- | ---: | --- | ---: |"]
     for what, reference, content in (
         ("half of the channels, at random", "the silenced twin", twins),
-        ("a tenth of the filters before batch norms, dead and constant", "the dense model", threshold),
+        (
+            "a tenth of the filters (before batch norms, where there are any), dead and constant",
+            "the dense model",
+            threshold,
+        ),
     ):
         models = content["models"]
         verdicts = Counter(model["verdict"] for model in models)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowprune.methods.replacements import replace
     from flowprune.pruning import plan, prune, prune_iteratively
     from flowprune.studies.comparison import compare
+    from flowprune.studies.compression import compress
     from flowprune.studies.flow_paths import flow_paths
     from flowprune.studies.recipe import load_recipe
     from flowprune.studies.sensitivity import sensitivity
@@ -39,6 +40,7 @@ __all__ = [
     "Training",
     "TrainingSettings",
     "compare",
+    "compress",
     "data_from",
     "errors",
     "evaluate",
@@ -69,37 +71,28 @@ keep_working()
 
 # Imported on first use: `flowprune --help` must not wait for torch.
 _HOMES = {
-    "FeatureFlow": "flowprune.methods.regularizers.feature_flow",
-    "FlowpruneError": "flowprune.errors",
-    "FlowpruneWarning": "flowprune.errors",
-    "Plan": "flowprune.engine.allocation",
-    "Training": "flowprune.engine.interfaces",
-    "TrainingSettings": "flowprune.training",
-    "compare": "flowprune.studies.comparison",
-    "data_from": "flowprune.training",
-    "errors": "flowprune.errors",
-    "evaluate": "flowprune.training",
-    "explain": "flowprune.explanation",
-    "export": "flowprune.artifacts",
-    "flow_paths": "flowprune.studies.flow_paths",
-    "hold": "flowprune.engine.steps",
-    "importance": "flowprune.importance",
-    "list_methods": "flowprune.methods",
-    "load": "flowprune.artifacts",
-    "load_data": "flowprune.training",
-    "load_recipe": "flowprune.studies.recipe",
-    "mask": "flowprune.methods.masks",
-    "measure": "flowprune.methods.codecs",
-    "models": "flowprune.models",
-    "plan": "flowprune.pruning",
-    "prune": "flowprune.pruning",
-    "prune_iteratively": "flowprune.pruning",
-    "quantize": "flowprune.methods.quantizers",
-    "recover": "flowprune.methods.recovery",
-    "replace": "flowprune.methods.replacements",
-    "save": "flowprune.artifacts",
-    "sensitivity": "flowprune.studies.sensitivity",
-    "train": "flowprune.training",
+    "flowprune.artifacts": "export load save",
+    "flowprune.engine.allocation": "Plan",
+    "flowprune.engine.interfaces": "Training",
+    "flowprune.engine.steps": "hold",
+    "flowprune.errors": "FlowpruneError FlowpruneWarning errors",
+    "flowprune.explanation": "explain",
+    "flowprune.importance": "importance",
+    "flowprune.methods": "list_methods",
+    "flowprune.methods.codecs": "measure",
+    "flowprune.methods.masks": "mask",
+    "flowprune.methods.quantizers": "quantize",
+    "flowprune.methods.recovery": "recover",
+    "flowprune.methods.regularizers.feature_flow": "FeatureFlow",
+    "flowprune.methods.replacements": "replace",
+    "flowprune.models": "models",
+    "flowprune.pruning": "plan prune prune_iteratively",
+    "flowprune.studies.comparison": "compare",
+    "flowprune.studies.compression": "compress",
+    "flowprune.studies.flow_paths": "flow_paths",
+    "flowprune.studies.recipe": "load_recipe",
+    "flowprune.studies.sensitivity": "sensitivity",
+    "flowprune.training": "TrainingSettings data_from evaluate load_data train",
 }
 
 

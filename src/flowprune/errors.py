@@ -54,6 +54,12 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return max(near, key=likeness, default=None)
 
 
+def hint(name: str, known: Iterable[str]) -> str:
+    """For the end of a message: the known name that was probably meant; empty where none is like it."""
+    close = nearest_name(name, known)
+    return "" if close is None else f"; did you mean {close!r}?"
+
+
 def _number_in(name: str) -> float:
     return float("".join(character for character in name if character in "0123456789") or 0)
 
@@ -64,6 +70,11 @@ def checked_name(kind: str, name: Given, known: Iterable[str | None]) -> Given:
     if name not in names:
         raise UnknownNameError(kind, name, map(str, names))
     return name
+
+
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """What an error says as one line, of at most so many characters; the name of its class where it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
 
 
 class ModelError(FlowpruneError):

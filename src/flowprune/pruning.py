@@ -144,7 +144,7 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
     if request.heads == "both":
         return plan_both(plan_as_asked, model, inputs, request)
     coupled = CoupledModel.of(model, inputs, request.ignore, request.freeze, request.heads)
-    scales = filter_scales(model, inputs, graph=coupled.graph)
+    scales = filter_scales(model, inputs, graph=coupled.graph, by_weights=request.budget.kind == "threshold")
     if request.importance is not None:
         request = replace(request, importance=AskedOnce(request.importance))
     removal = BranchRemoval.of(model, inputs, coupled, scales, request) if request.branches else None

@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from flowprune.errors import DataError, FlowpruneError, RecipeError, UnknownNameError
+from flowprune.errors import DataError, FlowpruneError, RecipeError, UnknownNameError, one_line
 
 Item = TypeVar("Item")
 
@@ -40,19 +40,20 @@ def on_first_use(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str]
 
     Args:
         package: its name.
-        homes: name -> the module that it is in; a module below the package is its own home.
+        homes: module -> the names that it has, with blanks between them; a module below the package is its own home.
     """
     own = sys.modules[package].__dict__
+    home_of = {name: home for home, names in homes.items() for name in names.split()}
 
     def find(name: str) -> object:
-        if name not in homes:
+        if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        home = importlib.import_module(homes[name])
-        found: object = home if homes[name] == f"{package}.{name}" else getattr(home, name)
+        home = importlib.import_module(home_of[name])
+        found: object = home if home_of[name] == f"{package}.{name}" else getattr(home, name)
         own[name] = found
         return found
 
-    return find, lambda: sorted({*own, *homes})
+    return find, lambda: sorted({*own, *home_of})
 
 
 class Registry(Generic[Item]):
@@ -142,8 +143,9 @@ class Registry(Generic[Item]):
         try:
             return method(*given, **named, **data, **(options or {}))
         except (TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise RecipeError(f"{self.kind} {name} cannot take the options {dict(options or {})}: {reason}") from error
+            raise RecipeError(
+                f"{self.kind} {name} cannot take the options {dict(options or {})}: {one_line(error)}"
+            ) from error
 
     def __contains__(self, name: object) -> bool:
         self._discover()

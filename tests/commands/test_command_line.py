@@ -120,6 +120,10 @@ def test_old_spellings_keep_working(before: str, now: str) -> None:
         ("compare missing.yaml", "cannot read the recipe missing.yaml"),
         ("run --out .", "not empty"),
         ("run --resume --overwrite", "one of them"),
+        ("compress resnet8 --data digits", "one of --macs, --latency and --max-drop"),
+        ("compress resnet8 --macs 0 --data digits", "above 0 and below 1"),
+        ("compress resnet8 --data digits --max-drop 0.5 --validation-images 100", "at least 539"),
+        ("compress resnet8 --macs 50% --data digitz --importance l3", "did you mean 'l2'?"),
     ],
 )
 def test_what_needs_no_library_is_refused_before_torch_is_imported(arguments: str, said: str, tmp_path: Path) -> None:

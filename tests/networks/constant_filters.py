@@ -39,6 +39,35 @@ def with_constant_filters(
     return model
 
 
+def without_weights(model: nn.Module, share: float, together: float = 0.9) -> int:
+    """Make all weights of ``share`` of the filters of every convolution and linear layer zero and keep their biases; ``model`` is
+    changed.
+
+    Args:
+        model: any model.
+        share: of a layer's filters; at least one, and at most half. Layers of fewer than four stay.
+        together: share of the layers that take the same filters, so that whole streams hold constants.
+
+    Returns:
+        How many filters there are without weights now.
+    """
+    with torch.no_grad():
+        everywhere = torch.rand(1 << 14) < share
+        changed: dict[int, int] = {}
+        for module in model.modules():
+            if not isinstance(module, _LAYERS) or id(module.weight) in changed:
+                continue
+            transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+            rows = module.weight.movedim(1, 0) if transposed else module.weight
+            width = len(rows)
+            if width >= 4 and not (transposed and module.groups > 1):  # whose filters are not along one dimension
+                dead = everywhere[:width] if torch.rand(()) < together else torch.rand(width) < share
+                chosen = _some(dead.nonzero().flatten(), width)
+                rows[chosen] = 0.0
+                changed[id(module.weight)] = len(chosen)
+    return sum(changed.values())
+
+
 def _some(dead: Tensor, width: int) -> Tensor:
     """At least one index, and at most half of all."""
     if not len(dead):

@@ -38,10 +38,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    except SafetensorError as error:  # its own name for a full disk
-        raise OutputError(f"cannot write {target}: {error}") from error
+    except (OSError, SafetensorError) as error:  # the latter is safetensors' own name for a full disk
+        raise OutputError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

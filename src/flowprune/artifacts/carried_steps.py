@@ -13,7 +13,7 @@ from flowprune.engine.allocation import Plan
 from flowprune.engine.interfaces import Codec, Replacement
 from flowprune.engine.steps import Step
 from flowprune.engine.surgery import cut
-from flowprune.errors import ArtifactError, FlowpruneError
+from flowprune.errors import ArtifactError, FlowpruneError, one_line
 from flowprune.methods.codecs import REGISTRY as CODECS
 from flowprune.methods.replacements import REGISTRY as REPLACEMENTS
 from flowprune.methods.replacements import replace_modules, restore_modules
@@ -85,9 +85,8 @@ def _replaced(model: nn.Module, step: Step) -> nn.Module:
     try:
         return replace_modules(model, replacement, step.data["modules"], **step.data["options"])
     except TypeError as error:
-        reason = " ".join(str(error).split())
         raise FlowpruneError(
-            f"{step.data['replacement']} cannot take the options that the file has ({reason})"
+            f"{step.data['replacement']} cannot take the options that the file has ({one_line(error)})"
         ) from error
 
 

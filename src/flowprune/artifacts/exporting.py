@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from flowprune.artifacts.atomic_write import replacing
 from flowprune.artifacts.integer_weights import reads_grids, with_integer_weights
 from flowprune.artifacts.onnx_session import NOTES_KEY
-from flowprune.engine.measuring.onnx_program import OPSET, onnx_program, quiet
+from flowprune.engine.measuring.onnx_program import OPSET, feed_of, onnx_program, quiet, session_of
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import call_model, first_tensor, model_of
-from flowprune.errors import ArtifactError, ModelError
+from flowprune.errors import ArtifactError, ModelError, one_line
 from flowprune.old_paths import formerly
 
 TOLERANCE = 1e-4
@@ -86,7 +86,7 @@ def export(
         (True, True)
     """
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ArtifactError(f"export needs {error.name}: pip install 'flowprune[onnx]'") from error
@@ -105,10 +105,7 @@ def export(
         with replacing(path) as temporary:
             with quiet():
                 _write(with_integer_weights(model), inputs, temporary, dynamic_batch, notes)
-                # Without this limit ONNX Runtime reports its optimisations on standard error.
-                options = onnxruntime.SessionOptions()
-                options.log_severity_level = 4
-                session = onnxruntime.InferenceSession(temporary, options, providers=["CPUExecutionProvider"])
+                session = session_of(temporary)
             worst = _difference(model, session, inputs, tolerance)
             if dynamic_batch and first_tensor(inputs).dim():
                 other = _with_batch(inputs, 2 * len(first_tensor(inputs)) + 1)
@@ -126,8 +123,7 @@ def _write(model: nn.Module, inputs: Any, target: Path, dynamic_batch: bool, not
             program.model.metadata_props[NOTES_KEY] = json.dumps(dict(notes))
         program.save(target)
     except Exception as error:  # the exporter raises whatever a model makes it stumble over
-        reason = " ".join((str(error) or type(error).__name__).split())
-        raise ArtifactError(f"{type(model).__name__} cannot be exported to ONNX: {reason[:300]}") from error
+        raise ArtifactError(f"{type(model).__name__} cannot be exported to ONNX: {one_line(error, 300)}") from error
 
 
 def _difference(model: nn.Module, session: Any, inputs: Any, tolerance: float) -> float:
@@ -137,14 +133,11 @@ def _difference(model: nn.Module, session: Any, inputs: Any, tolerance: float) -
         ArtifactError: it is too large, or ONNX Runtime does not run.
     """
     expected = [leaf for leaf in tree_leaves(_run(model, inputs)) if isinstance(leaf, Tensor)]
-    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    feed = {slot.name: leaf.cpu().numpy() for slot, leaf in zip(session.get_inputs(), given, strict=False)}
     try:
-        found = session.run(None, feed)
+        found = session.run(None, feed_of(session, inputs))
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
-        reason = " ".join(str(error).split())
         raise ArtifactError(
-            f"the ONNX file does not run on a batch of {len(first_tensor(inputs))} ({reason[:200]}); "
+            f"the ONNX file does not run on a batch of {len(first_tensor(inputs))} ({one_line(error, 200)}); "
             "dynamic_batch=False fixes the batch size"
         ) from error
     if len(found) != len(expected):
@@ -171,8 +164,9 @@ def _run(model: nn.Module, inputs: Any) -> Any:
         with torch.no_grad():
             return call_model(model, inputs)
     except Exception as error:  # the user's forward
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{type(model).__name__} does not run on the example inputs: {reason[:200]}") from error
+        raise ModelError(
+            f"{type(model).__name__} does not run on the example inputs: {one_line(error, 200)}"
+        ) from error
 
 
 def _with_batch(inputs: Any, size: int) -> Any:

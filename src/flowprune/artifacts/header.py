@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowprune.engine.allocation import Plan
 from flowprune.engine.steps.lineage import KINDS, Step
-from flowprune.errors import ArtifactError
+from flowprune.errors import ArtifactError, one_line
 
 FORMAT = 2
 FIRST_FORMAT = 1
@@ -109,9 +109,8 @@ class Header:
                 fields["steps"] = [{"kind": "cut", "data": plan} for plan in fields.pop("plans")]
             header = cls(**{**fields, "steps": tuple(Step(**step) for step in fields["steps"])})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = " ".join(str(error).split())
             raise ArtifactError(
-                f"{path}: the header is damaged ({type(error).__name__}: {reason}); save it again"
+                f"{path}: the header is damaged ({type(error).__name__}: {one_line(error)}); save it again"
             ) from error
         if not header.is_well_formed:
             raise ArtifactError(f"{path}: the header is damaged (a field has the wrong type); save it again")
@@ -167,5 +166,4 @@ def check_is_file(file: Path) -> None:
 
 def unreadable(file: Path, error: Exception) -> ArtifactError:
     """What to say of a file that is no safetensors."""
-    reason = " ".join(str(error).split())
-    return ArtifactError(f"cannot read {file}: it is damaged, cut off, or no artifact of flowprune ({reason})")
+    return ArtifactError(f"cannot read {file}: it is damaged, cut off, or no artifact of flowprune ({one_line(error)})")

@@ -17,7 +17,7 @@ from flowprune.engine.steps.carried_masks import held_where
 from flowprune.engine.steps.lineage import Lineage, attach_lineage
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
-from flowprune.errors import ArtifactError, FlowpruneError, ModelError, UnknownNameError
+from flowprune.errors import ArtifactError, FlowpruneError, ModelError, UnknownNameError, one_line
 from flowprune.methods.codecs.stored_model import StoredModel, restored_tensors
 from flowprune.models import create, runs_own_code
 
@@ -62,7 +62,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, allow: Collection[
     except FlowpruneError as error:
         raise ArtifactError(f"{file} does not fit {fits}: {error}") from error
     except (RuntimeError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ArtifactError(f"{file}: its steps cannot be carried out on {fits} ({_one_line(error)})") from error
+        raise ArtifactError(f"{file}: its steps cannot be carried out on {fits} ({one_line(error)})") from error
     fill(result, stored, header, f"{file} does not fit {fits}")
     try:
         masks = held_where(result, masks)
@@ -92,7 +92,7 @@ def read_artifact(file: Path, allow: Collection[str] = ()) -> tuple[Header, dict
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}; save it again") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise ArtifactError(f"{file}: its codes are damaged ({_one_line(error)}); save it again") from error
+        raise ArtifactError(f"{file}: its codes are damaged ({one_line(error)}); save it again") from error
     for name, first in header.shared.items():
         if first not in stored:
             raise ArtifactError(f"{file}: {name} should share the tensor {first}, which is missing; save it again")
@@ -121,7 +121,7 @@ def _build(header: Header, file: Path) -> nn.Module:
         with torch.random.fork_rng():
             return create(header.builder, **options)
     except (ModelError, UnknownNameError, TypeError) as error:
-        raise ArtifactError(f"{file} cannot be rebuilt: {_one_line(error)}") from error
+        raise ArtifactError(f"{file} cannot be rebuilt: {one_line(error)}") from error
 
 
 def _own_copy(model: nn.Module) -> nn.Module:
@@ -131,7 +131,7 @@ def _own_copy(model: nn.Module) -> nn.Module:
     except ModelError as error:
         raise ArtifactError(f"model= is no fresh instance: {error}") from error
     except Exception as error:  # deepcopy runs the user's own code
-        raise ArtifactError(f"the model given as model= cannot be copied ({_one_line(error)})") from error
+        raise ArtifactError(f"the model given as model= cannot be copied ({one_line(error)})") from error
 
 
 def fill(model: nn.Module, stored: dict[str, Tensor], header: Header, complaint: str) -> None:
@@ -158,10 +158,7 @@ def fill(model: nn.Module, stored: dict[str, Tensor], header: Header, complaint:
         ]
         raise ArtifactError(f"{complaint}: {'; '.join(parts)}; was it saved from another model?")
     _share(model, header)
-    places = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    places = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
     for name, tensor in stored.items():
         if name in places and places[name].dtype != tensor.dtype:
             places[name].data = places[name].data.to(tensor.dtype)
@@ -183,7 +180,3 @@ def _share(model: nn.Module, header: Header) -> None:
             continue
         path, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(path), attribute, parameters[first])
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowprune.errors import ArtifactError, MissingLibraryError
+from flowprune.engine.measuring.onnx_program import session_of
+from flowprune.errors import ArtifactError, MissingLibraryError, one_line
 
 NOTES_KEY = "flowprune"
 """The entry of the file's metadata that holds the notes, as JSON."""
@@ -33,20 +34,17 @@ class OnnxModel:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         try:
-            import onnxruntime
+            import onnxruntime  # noqa: F401
         except ImportError as error:
             raise MissingLibraryError("ONNX files need onnxruntime: pip install 'flowprune[onnx]'") from error
         if not path.is_file():
             raise ArtifactError(f"no ONNX file {path}")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        if threads is not None:
-            options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = session_of(str(path), threads)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
-            reason = " ".join(str(error).split())
-            raise ArtifactError(f"cannot read {path}: it is damaged, or no ONNX file ({reason[:200]})") from error
+            raise ArtifactError(
+                f"cannot read {path}: it is damaged, or no ONNX file ({one_line(error, 200)})"
+            ) from error
         self.path = path
         try:
             noted = json.loads(self._session.get_modelmeta().custom_metadata_map.get(NOTES_KEY, "{}"))
@@ -65,6 +63,7 @@ class OnnxModel:
         try:
             found = self._session.run(None, {self._input.name: images.numpy()})[0]
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise ArtifactError(f"{self.path} does not run on images {list(images.shape)}: {reason[:200]}") from error
+            raise ArtifactError(
+                f"{self.path} does not run on images {list(images.shape)}: {one_line(error, 200)}"
+            ) from error
         return torch.from_numpy(found)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from flowprune.commands.bench import bench
 from flowprune.commands.compare import compare
+from flowprune.commands.compress import compress
 from flowprune.commands.evaluate import evaluate
 from flowprune.commands.explain import explain
 from flowprune.commands.export import export
@@ -24,7 +25,7 @@ from flowprune.commands.sensitivity import sensitivity
 from flowprune.commands.toy import toy
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make a model smaller": (run, prune, mask, replace, quantize, finetune),
+    "Make a model smaller": (run, compress, prune, mask, replace, quantize, finetune),
     "Look at a model": (evaluate, measure, bench, explain, sensitivity, flow),
     "Hand it over": (predict, export, report),
     "Compare methods": (compare, methods, toy),
@@ -34,6 +35,10 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     run: (
         "flowprune run --out runs/demo",
         "flowprune run recipe.yaml --set training.epochs=5 --data-dir DATA",
+    ),
+    compress: (
+        "flowprune compress dense.fp --data flowers --macs 0.5 --out runs/smaller",
+        "flowprune compress dense.fp --data-dir DATA --max-drop 0.5 --hours 2",
     ),
     prune: (
         "flowprune prune torchvision:resnet50 --macs 50% --out small.fp",

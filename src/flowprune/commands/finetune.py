@@ -29,11 +29,6 @@ from flowprune.commands.options import (
 )
 from flowprune.errors import OutputError
 
-LARGEST_BATCH, FEWEST_STEPS = 128, 30
-"""The usual batch: as large as leaves so many steps an epoch, for batch norms and the optimizer need them to settle."""
-LR = 0.01
-"""The usual learning rate of a batch of 128; of smaller ones it is smaller by the same factor."""
-
 
 def finetune(
     model: ModelArgument,
@@ -82,7 +77,9 @@ def finetune(
     check_free(out, overwrite)
     from flowprune.studies.recipe_file import checked_sections
     from flowprune.training.settings import TrainingSettings
+    from flowprune.training.usual_settings import LARGEST_BATCH, LR, fitted
 
+    set_here = key_values(setting, "--set")
     chosen: dict[str, Any] = {
         "epochs": epochs,
         "lr": lr if lr is not None else LR,
@@ -90,7 +87,7 @@ def finetune(
         "weight_decay": weight_decay,
         "warmup_epochs": min(1.0, epochs / 10),
         "seed": seed,
-        **key_values(setting, "--set"),
+        **set_here,
     }
     settings = checked_sections(TrainingSettings, chosen, "settings of the training")
     refuse_unknown(model, builder=model_name, data=data, data_option=data_option)
@@ -111,12 +108,12 @@ def finetune(
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     options = key_values(data_option, "--data-option")
     images = given.labelled_data(data, data_dir, options)
-    if batch_size is None and "batch_size" not in key_values(setting, "--set"):
-        fitting = _usual_batch(len(images.train))
-        usual_lr = settings.lr if lr is not None else settings.lr * fitting / LARGEST_BATCH
-        settings = settings.model_copy(update={"batch_size": fitting, "lr": usual_lr})
-    elif lr is None and "lr" not in key_values(setting, "--set"):
-        settings = settings.model_copy(update={"lr": LR * min(1.0, settings.batch_size / LARGEST_BATCH)})
+    settings = fitted(
+        settings,
+        len(images.train),
+        lr=lr is not None or "lr" in set_here,
+        batch_size=batch_size is not None or "batch_size" in set_here,
+    )
     before = evaluate(given.model.to(here()), images)
     with tracked(tracker, out.stem, out.absolute().parent, settings.model_dump()) as each_epoch:
         can_go_on_by_resume()
@@ -150,11 +147,3 @@ def finetune(
         f"top-1 {result.top1:.2f} % after {after} in {result.precision} (before: {before.top1:.2f} %; {before.images} test "
         f"images of {images.name})\nsaved: {out}"
     )
-
-
-def _usual_batch(images: int) -> int:
-    """The largest power of two up to 128 that leaves thirty steps an epoch; at least 8."""
-    size = LARGEST_BATCH
-    while size > 8 and images // size < FEWEST_STEPS:
-        size //= 2
-    return size

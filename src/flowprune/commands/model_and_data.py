@@ -26,11 +26,12 @@ from flowprune.errors import (
     ModelError,
     RecipeError,
     UnknownNameError,
+    one_line,
 )
 from flowprune.methods.importance import REGISTRY
 from flowprune.models import create
-from flowprune.studies.recipe import DataSection
 from flowprune.studies.recipe_file import checked_sections
+from flowprune.studies.sections import DataSection
 from flowprune.training import Data, load_data
 
 
@@ -149,8 +150,9 @@ class Subject:
             with torch.no_grad():
                 return self.model.eval()(x)
         except Exception as error:  # the user's forward
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"the model does not run on an image of shape {list(x.shape[1:])}: {reason}") from error
+            raise ModelError(
+                f"the model does not run on an image of shape {list(x.shape[1:])}: {one_line(error, 200)}"
+            ) from error
         finally:
             self.model.train(mode)
 
@@ -203,9 +205,8 @@ def here() -> torch.device:
     try:
         torch.zeros(1, device=device)
     except Exception as error:  # each kind of device has errors of its own
-        reason = " ".join(str(error).split())[:120]
         raise ModelError(
-            f"there is no device {device} here ({reason}); leave --device out, or use --device cpu"
+            f"there is no device {device} here ({one_line(error, 120)}); leave --device out, or use --device cpu"
         ) from error
     return device
 

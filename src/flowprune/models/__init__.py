@@ -26,15 +26,10 @@ __all__ = [
 
 # Imported on first use: the names alone (``own_names``) must not wait for torch.
 _HOMES = {
-    "BasicBlock": "flowprune.models.resnet",
-    "CifarResNet": "flowprune.models.resnet",
-    "PaddedShortcut": "flowprune.models.resnet",
-    "PlainNet": "flowprune.models.vgg",
-    "create": "flowprune.models.catalogue",
-    "load_weights": "flowprune.models.weights",
-    "names": "flowprune.models.catalogue",
-    "runs_own_code": "flowprune.models.catalogue",
-    "takes_classes": "flowprune.models.catalogue",
+    "flowprune.models.catalogue": "create names runs_own_code takes_classes",
+    "flowprune.models.resnet": "BasicBlock CifarResNet PaddedShortcut",
+    "flowprune.models.vgg": "PlainNet",
+    "flowprune.models.weights": "load_weights",
 }
 
 

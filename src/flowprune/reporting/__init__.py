@@ -26,14 +26,9 @@ __all__ = [
 
 # Imported on first use: pages need plotly, which only the extra flowprune[run] brings along.
 _HOMES = {
-    "ChannelRow": "flowprune.reporting.results",
-    "PointRow": "flowprune.reporting.results",
-    "ResultRow": "flowprune.reporting.results",
-    "RunResults": "flowprune.reporting.results",
-    "load_results": "flowprune.reporting.results",
-    "markdown_table": "flowprune.reporting.table",
-    "results_table": "flowprune.reporting.table",
-    "write_report": "flowprune.reporting.run_page",
+    "flowprune.reporting.results": "ChannelRow PointRow ResultRow RunResults load_results",
+    "flowprune.reporting.run_page": "write_report",
+    "flowprune.reporting.table": "markdown_table results_table",
 }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from flowprune.reporting.flow_comparison import TOTALS, Flow, verdict
 from flowprune.reporting.flow_record import FlowRecord
+from flowprune.reporting.table import ruled_table
 
 POINT_HEADERS = ("point", "shape", "|Y|", "|d|", "|d|/|Y|", "|c|", "angle", "silent")
 STAGE_HEADERS = ("stage", "shape", "steps", "length", "/ ||Y||", "straightness")
@@ -81,23 +81,12 @@ def verdicts(records: Mapping[str, FlowRecord]) -> list[str]:
 def terminal_tables(records: Mapping[str, FlowRecord]) -> Iterator[Table]:
     """Everything, table by table, for the terminal."""
     for name, record in records.items():
-        yield _table(
-            f"{name}: the flow of {record.images} images, point by point", POINT_HEADERS, point_cells(record), 2
-        )
-        yield _table("stage by stage", STAGE_HEADERS, stage_cells(record), 2)
+        title = Text(f"{name}: the flow of {record.images} images, point by point")
+        yield ruled_table(title, POINT_HEADERS, point_cells(record), 2)
+        yield ruled_table(Text("stage by stage"), STAGE_HEADERS, stage_cells(record), 2)
         if record.layers:
-            yield _table("dead filters", LAYER_HEADERS, layer_cells(record), 1)
-    yield _table("totals", ("", *records), total_cells(records), 1)
-
-
-def _table(title: str, headers: Sequence[str], rows: Sequence[Cells], text_columns: int) -> Table:
-    # Text, because a name in square brackets would otherwise be read as markup.
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column, header in enumerate(headers):
-        table.add_column(Text(header), justify="left" if column < text_columns else "right", no_wrap=True)
-    for cells in rows:
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+            yield ruled_table(Text("dead filters"), LAYER_HEADERS, layer_cells(record), 1)
+    yield ruled_table(Text("totals"), ("", *records), total_cells(records), 1)
 
 
 def _shape(shape: Sequence[int]) -> str:

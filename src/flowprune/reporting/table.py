@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -76,16 +76,32 @@ def results_table(results: RunResults | Mapping[str, Any]) -> Table:
         ArtifactError: ``results`` is not what a run writes.
     """
     results = checked_results(results)
-    table = Table(
-        title=f"seed {results.seed}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    for column, header in enumerate(HEADERS):
-        table.add_column(header, justify="left" if column < TEXT_COLUMNS else "right", no_wrap=True)
-    rows = list(zip(results.rows, table_cells(results), strict=True))
-    for position, (row, cells) in enumerate(rows):
-        last = position + 1 == len(rows) or rows[position + 1][0].network != row.network
+    starts = [row.network for row in results.rows]
+    return ruled_table(f"seed {results.seed}", HEADERS, table_cells(results), TEXT_COLUMNS, starts)
+
+
+def ruled_table(
+    title: str | Text,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text_columns: int,
+    parts: Sequence[str] = (),
+) -> Table:
+    """A table for the terminal.
+
+    Args:
+        title, headers: above it, and above each column.
+        rows: the cells.
+        text_columns: the first so many hold text, the rest numbers.
+        parts: what part of the table each row belongs to; a rule stands between two.
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column, header in enumerate(headers):
+        table.add_column(Text(header), justify="left" if column < text_columns else "right", no_wrap=True)
+    for number, cells in enumerate(rows):
+        ends = bool(parts) and (number + 1 == len(rows) or parts[number + 1] != parts[number])
         # Text, because a name in square brackets would otherwise be read as markup.
-        table.add_row(*(Text(cell) for cell in cells), end_section=last)
+        table.add_row(*(Text(cell) for cell in cells), end_section=ends)
     return table
 
 
@@ -95,10 +111,13 @@ def markdown_table(results: RunResults | Mapping[str, Any]) -> str:
     Raises:
         ArtifactError: ``results`` is not what a run writes.
     """
-    results = checked_results(results)
-    rules = ["---"] * TEXT_COLUMNS + ["---:"] * (len(HEADERS) - TEXT_COLUMNS)
-    lines = [HEADERS, rules, *table_cells(results)]
-    return "".join("| " + " | ".join(_escaped(cell) for cell in line) + " |\n" for line in lines)
+    return markdown_of(HEADERS, table_cells(checked_results(results)), TEXT_COLUMNS)
+
+
+def markdown_of(headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    """A table as Markdown, with a final newline; for the arguments see ``ruled_table``."""
+    rules = ["---"] * text_columns + ["---:"] * (len(headers) - text_columns)
+    return "".join("| " + " | ".join(map(_escaped, line)) + " |\n" for line in (headers, rules, *rows))
 
 
 def _escaped(cell: str) -> str:

@@ -15,31 +15,8 @@ from flowprune.studies.phases import AnyPhase, CutPhase, Phase, RecoverPhase, Tr
 from flowprune.studies.phases.named_regularizers import RegularizerSection
 from flowprune.studies.preset_phases import phases_from, short_form, with_method
 from flowprune.studies.recipe_file import checked_sections, override, read_content, read_sections, where_of
-from flowprune.studies.sections import (
-    BudgetSection,
-    DataSection,
-    FlowSection,
-    ImportanceSection,
-    NetworkSection,
-    PruningSection,
-    Section,
-    Strength,
-)
+from flowprune.studies.sections import DataSection, FlowSection, NetworkSection, PruningSection, Section
 from flowprune.training.settings import TrainingSettings
-
-__all__ = [
-    "BudgetSection",
-    "DataSection",
-    "FlowSection",
-    "ImportanceSection",
-    "NetworkSection",
-    "PruningSection",
-    "Recipe",
-    "Section",
-    "Strength",
-    "dump_recipe",
-    "load_recipe",
-]
 
 SHORT = ("plain", "ffr")
 """The methods whose phases the sections ``training``, ``flow``, ``pruning`` and ``finetuning`` say."""

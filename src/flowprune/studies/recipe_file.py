@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from flowprune.errors import RecipeError, UnknownNameError
+from flowprune.errors import RecipeError, UnknownNameError, one_line
 
 Sections = TypeVar("Sections", bound=BaseModel)
 
@@ -66,7 +66,7 @@ def read_content(path: str | Path | None, *, embedded: str = "digits.yaml") -> d
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is no valid YAML: {_one_line(error)}") from error
+        raise RecipeError(f"{where} is no valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{where} is no recipe: expected sections (network, data, training, ...)")
     return content
@@ -103,7 +103,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: the value is no valid YAML: {_one_line(error)}") from error
+        raise RecipeError(f"--set {override!r}: the value is no valid YAML: {one_line(error)}") from error
     place: Any = content
     for part, following in zip(parts, [*parts[1:], None], strict=True):
         position: Any = part
@@ -181,15 +181,6 @@ def _sections_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _tag(section: type[BaseModel]) -> object:
     """The one value of a key that tells a section from its alternatives."""
-    literal = (
-        typing.get_args(field.annotation) for field in section.model_fields.values() if _is_literal(field.annotation)
-    )
+    annotations = [field.annotation for field in section.model_fields.values()]
+    literal = [typing.get_args(one) for one in annotations if typing.get_origin(one) is typing.Literal]
     return next((values[0] for values in literal if len(values) == 1), None)
-
-
-def _is_literal(annotation: Any) -> bool:
-    return typing.get_origin(annotation) is typing.Literal
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

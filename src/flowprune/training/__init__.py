@@ -32,18 +32,13 @@ __all__ = [
 
 # Imported on first use: the names of the data sets (``data_names``) must not wait for torch.
 _HOMES = {
-    "Augmentation": "flowprune.training.settings",
-    "Data": "flowprune.training.data",
-    "Evaluation": "flowprune.training.evaluation",
-    "Normalization": "flowprune.training.pixel_normalization",
-    "Regularizer": "flowprune.engine.interfaces",
-    "TrainingResult": "flowprune.training.training_result",
-    "TrainingSettings": "flowprune.training.settings",
-    "data_from": "flowprune.training.data",
-    "data_sets": "flowprune.training.data",
-    "evaluate": "flowprune.training.evaluation",
-    "load_data": "flowprune.training.data",
-    "train": "flowprune.training.loop",
+    "flowprune.engine.interfaces": "Regularizer",
+    "flowprune.training.data": "Data data_from data_sets load_data",
+    "flowprune.training.evaluation": "Evaluation evaluate",
+    "flowprune.training.loop": "train",
+    "flowprune.training.pixel_normalization": "Normalization",
+    "flowprune.training.settings": "Augmentation TrainingSettings",
+    "flowprune.training.training_result": "TrainingResult",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -67,27 +67,51 @@ def totals(model: nn.Module, data: Data, *, batch_size: int | None = None, share
         batch_size: images a forward; as many as are fast on the device if None.
         share: (rank, processes): every ``processes``-th image from ``rank`` on.
     """
-    tensor = next(model.parameters(), torch.empty(0))
+    device = next(model.parameters(), torch.empty(0)).device
+    return _summed(model, _test_batches(data, device, batch_size, share), device)
+
+
+def right_answers(model: nn.Module, data: Data) -> Tensor:
+    """Which test images the model names rightly: bool [images] on the CPU, in the order of the split.
+
+    Args:
+        model: on any device; it is left as it was.
+        data: whose test split is used.
+    """
+    device = next(model.parameters(), torch.empty(0)).device
+    found = [(logits.argmax(1) == targets).cpu() for logits, targets in _outputs(model, _test_batches(data, device))]
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
+
+
+def _test_batches(
+    data: Data, device: torch.device, batch_size: int | None = None, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images of one process's share as the network takes them."""
     rank, processes = share
-    batch_size = batch_size or (_BATCH_ON_CPU if tensor.device.type == "cpu" else _BATCH)
+    batch_size = batch_size or (_BATCH_ON_CPU if device.type == "cpu" else _BATCH)
     positions = [chosen for chosen in torch.arange(rank, len(data.test), processes).split(batch_size) if len(chosen)]
-    read = data.test.batches(positions, tensor.device)
-    ready = ((data.normalize(images).to(memory_format=torch.channels_last), targets) for images, targets in read)
-    return _summed(model, ready, tensor.device)
+    for images, targets in data.test.batches(positions, device):
+        yield data.normalize(images).to(memory_format=torch.channels_last), targets
 
 
 def _summed(model: nn.Module, batches: Batches, device: torch.device) -> Tensor:
     total = torch.zeros(3, device=device)
+    for logits, targets in _outputs(model, batches):
+        hits = (logits.argmax(1) == targets).sum()
+        loss = functional.cross_entropy(logits, targets, reduction="sum")
+        total += torch.stack([hits, loss, hits.new_tensor(len(targets))])
+    return total
+
+
+def _outputs(model: nn.Module, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and targets of every batch, in evaluation mode, without gradients; the model is left as it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
-            for images, targets in batches:
+        for images, targets in batches:
+            with torch.no_grad():
                 logits = model(images).float()
-                hits = (logits.argmax(1) == targets).sum()
-                loss = functional.cross_entropy(logits, targets, reduction="sum")
-                total += torch.stack([hits, loss, hits.new_tensor(len(targets))])
+            yield logits, targets
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return total

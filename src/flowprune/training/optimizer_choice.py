@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flowprune.errors import MissingLibraryError, RecipeError, UnknownNameError
+from flowprune.errors import MissingLibraryError, RecipeError, UnknownNameError, one_line
 
 TIMM = "timm:"
 """What the names of timm's optimizers begin with here, as those of its models do."""
@@ -99,5 +99,4 @@ def checked(name: str, given: Mapping[str, Any], parameters: Any) -> torch.optim
     try:
         return maker(name)(parameters, **given)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"optimizer {name!r} refuses what it is given ({reason})") from error
+        raise RecipeError(f"optimizer {name!r} refuses what it is given ({one_line(error)})") from error

@@ -135,3 +135,11 @@ def drawn(split: Split, count: int, seed: int) -> Subset:
     """So many of the images, drawn by the seed, in their own order."""
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count]
     return Subset(split, chosen.sort().values)
+
+
+def split_off(split: Split, count: int, seed: int) -> tuple[Subset, Subset]:
+    """So many of the images, drawn by the seed, and all the others, each in their own order."""
+    chosen = drawn(split, count, seed)
+    others = torch.ones(len(split), dtype=torch.bool)
+    others[chosen.positions] = False
+    return chosen, Subset(split, others.nonzero().flatten())

@@ -9,7 +9,7 @@ import yaml
 from documents import ROOT, blocks, run
 
 from flowprune.engine.branches.savings import is_worth_opening
-from flowprune.studies.recipe import PruningSection
+from flowprune.studies.sections import PruningSection
 
 PAGE = "docs/branches.md"
 

@@ -22,7 +22,8 @@ from flowprune.errors import BudgetError, ModelError
 from flowprune.explanation import explain
 from flowprune.pruning import prune_iteratively
 from flowprune.studies.pipeline.run import run
-from flowprune.studies.recipe import PruningSection, Recipe
+from flowprune.studies.recipe import Recipe
+from flowprune.studies.sections import PruningSection
 
 
 def test_in_steps_the_last_one_takes_the_branches() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprune.engine.coupling import CoupledGroup, Coupling
-from flowprune.errors import BudgetError
+from flowprune.errors import BudgetError, hint
 
 Shares = float | Mapping[str, float] | Callable[[CoupledGroup], float]
 """One share for every layer; pattern -> share, where the first pattern that matches counts; or a function of a group."""
@@ -63,9 +62,7 @@ def share_of_classes(shares: Shares, coupling: Coupling, otherwise: float, optio
     known = {path for name in tensors for path in _around(name)} | {group.name for group in coupling.groups}
     for pattern in shares:
         if not any(_means(pattern, name) for name in known):
-            close = difflib.get_close_matches(pattern, sorted(known), n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise BudgetError(f"{option}: {pattern!r} matches no layer of the model{hint}")
+            raise BudgetError(f"{option}: {pattern!r} matches no layer of the model{hint(pattern, known)}")
     found = np.full(len(coupling.classes), otherwise)
     for number, groups in enumerate(coupling.classes):
         names = {coupling.groups[group].name for group in groups}
@@ -84,8 +81,13 @@ def share_of_layer(shares: Shares, layer: str) -> float:
         raise TypeError("a function gives shares to groups, not to layers")
     if not isinstance(shares, Mapping):
         return float(shares)
-    meant = (share for pattern, share in shares.items() if any(_means(pattern, name) for name in _around(layer)))
+    meant = (share for pattern, share in shares.items() if covers(pattern, layer))
     return next(meant, 1.0)
+
+
+def covers(pattern: str | None, name: str) -> bool:
+    """Whether a pattern means a tensor or module: by itself, or by a module around it; None means nothing."""
+    return pattern is not None and any(_means(pattern, path) for path in _around(name))
 
 
 def _around(name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,16 +47,17 @@ def composed(plans: Sequence[Plan], asked: str, *, untrained: bool = False) -> P
         gone = np.setdiff1d(np.arange(shapes[name][dimension]), kept)
         if len(gone) and not any(_is_gone(name, branch) for branch in branches):
             removed.setdefault(name, {})[dimension] = tuple(gone.tolist())
+    still_there = {layer.layer for layer in last.layers}
     return replace(
         last,
         asked=asked,
         removed=removed,
         shapes={name: shapes[name] for name in shapes if name in removed},
         attributes=_attributes(plans),
-        layers=_layers(first.layers, last.layers),
+        layers=merged_layers([layer for layer in first.layers if layer.layer in still_there], last.layers),
         macs=(first.macs[0], last.macs[1]),
         params=(first.params[0], last.params[1]),
-        frozen=_merged([made.frozen for made in plans]),
+        frozen={name: reason for made in plans for name, reason in made.frozen.items()},
         folds=tuple(fold for made in plans for fold in made.folds),
         branches=tuple(branches),
         shifts=_shifts(plans) if untrained else {},
@@ -115,19 +116,12 @@ def _attributes(plans: Sequence[Plan]) -> tuple[AttributeChange, ...]:
     return tuple(found.values())
 
 
-def _layers(first: Sequence[LayerChange], last: Sequence[LayerChange]) -> tuple[LayerChange, ...]:
-    after = {change.layer: change for change in last}
+def merged_layers(dense: Sequence[LayerChange], left: Sequence[LayerChange]) -> tuple[LayerChange, ...]:
+    """Every layer of the dense model, with what is left of it; nothing of those that are gone, with their branch."""
+    after = {change.layer: change for change in left}
+    nothing = LayerChange("", (0, 0), (0, 0), (0, 0))
+    pairs = [(change, after.get(change.layer, nothing)) for change in dense]
     return tuple(
-        LayerChange(
-            change.layer,
-            (change.channels[0], after[change.layer].channels[1]),
-            (change.macs[0], after[change.layer].macs[1]),
-            (change.params[0], after[change.layer].params[1]),
-        )
-        for change in first
-        if change.layer in after
+        LayerChange(a.layer, (a.channels[0], b.channels[1]), (a.macs[0], b.macs[1]), (a.params[0], b.params[1]))
+        for a, b in pairs
     )
-
-
-def _merged(reasons: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    return {name: reason for own in reasons for name, reason in own.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -73,12 +74,8 @@ def find_ends(model: nn.Module, graph: Graph, layers: Iterable[FilterLayer]) -> 
             addition = next(reader for reader in consumers[value] if adds_activations(reader, graph))
             shape = graph.values[value].shape
             alone = _alone(graph, norm)
-            positions = 1
-            for size in shape[2:]:
-                positions *= size
-            found.append(
-                BranchEnd(layer, norm.module, value, len(shape), positions, addition, alone, _tensors_of(graph, alone))
-            )
+            own = _tensors_of(graph, alone)
+            found.append(BranchEnd(layer, norm.module, value, len(shape), prod(shape[2:]), addition, alone, own))
     return found, refused
 
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowprune.engine.allocation import BranchChange, Budget, Fit, Plan
+from flowprune.engine.allocation.composition import merged_layers
 from flowprune.engine.branches.alignment import departure, touched_by, with_operators
 from flowprune.engine.branches.deciding import Terms, change_of_end, change_of_reader
 from flowprune.engine.branches.ends import BranchEnd, find_ends
 from flowprune.engine.branches.linked_labels import ChangedBranch, LinkedLabels
-from flowprune.engine.branches.merged_layers import merged_layers
 from flowprune.engine.branches.readers import find_readers, unread
 from flowprune.engine.branches.silenced_ends import TOLERANCE, difference, silenced, silences
 from flowprune.engine.constants import Folding
@@ -66,14 +66,7 @@ class BranchRemoval:
     _labels: LinkedLabels | None = None
 
     @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        inputs: Any,
-        dense: CoupledModel,
-        scales: Scales,
-        request: Request,
-    ) -> BranchRemoval:
+    def of(cls, model: nn.Module, inputs: Any, dense: CoupledModel, scales: Scales, request: Request) -> BranchRemoval:
         """Decide which branches are changed, and how; then restructure the model and analyse it.
 
         Args:

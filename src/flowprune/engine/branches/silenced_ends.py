@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowprune.engine.constants import constants_behind
 from flowprune.engine.tracing import FilterLayer, Graph, Reference, call_model, shadow, tensors_of
+from flowprune.engine.tracing.shadow import own_tensor
 
 TOLERANCE = 1e-7
 """Largest difference of an output, as a share of its largest value."""
@@ -54,7 +55,7 @@ def silenced(model: nn.Module, silences: Mapping[str, Silence]) -> nn.Module:
         model: the dense model.
         silences: batch norm -> its dead filters and their constants.
     """
-    twin = shadow(model, _own)
+    twin = shadow(model, own_tensor)
     for path, (mask, said) in silences.items():
         norm = twin.get_submodule(path)
         if not isinstance(norm, _BatchNorm):
@@ -66,11 +67,6 @@ def silenced(model: nn.Module, silences: Mapping[str, Silence]) -> nn.Module:
                 chosen = torch.from_numpy(mask).to(norm.bias.device)
                 norm.bias[chosen] = said.to(norm.bias)[chosen]
     return twin
-
-
-def _own(tensor: Tensor) -> Tensor:
-    held = tensor.detach().clone()
-    return nn.Parameter(held, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else held
 
 
 def difference(left: nn.Module, right: nn.Module, inputs: Any) -> float | None:

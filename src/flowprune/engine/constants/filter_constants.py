@@ -76,10 +76,40 @@ def with_dead_filters(
     if found is None or found[0] not in dead or not dead[found[0]].any():
         return known
     layer, constant = found
+    return _told(operation, known, graph, torch.from_numpy(dead[layer]).to(constant.device), constant)
+
+
+def with_filters_without_weights(
+    operation: Operation,
+    known: Knowledge | None,
+    graph: Graph,
+    dead: Mapping[str, NDArray[np.bool_]],
+    tensors: Mapping[str, torch.Tensor],
+) -> Knowledge | None:
+    """What is known behind a convolution or product, together with what its dead filters without weights say: their bias."""
+    layer, value = layer_of(operation, graph), operation.outputs[0]
+    if layer not in dead or not dead[layer].any() or value is None or operation.argument("beta", 1) != 1:
+        return known
+    argument = operation.argument("bias") if is_convolution(operation) else operation.argument("self")
+    nothing = torch.zeros(len(dead[layer]), dtype=graph.values[value].dtype)
+    silent = _without_weights(operation, graph, nothing, tensors)
+    bias = nothing.to(silent.device)
+    if isinstance(argument, Reference) and (is_convolution(operation) or operation.name == "aten.addmm"):
+        name = graph.parameters.get(argument.value)
+        if name is None or tensors[name].shape != bias.shape:
+            return known
+        bias = tensors[name].detach()
+    silent = silent & torch.from_numpy(dead[layer]).to(silent.device)
+    return _told(operation, known, graph, silent, bias) if silent.any() else known
+
+
+def _told(
+    operation: Operation, known: Knowledge | None, graph: Graph, mask: torch.Tensor, constant: torch.Tensor
+) -> Knowledge | None:
+    """What is known of an operation's result, together with the constants of some of its channels."""
     value = operation.outputs[0]
     assert value is not None
     made = graph.values[value]
-    mask = torch.from_numpy(dead[layer]).to(constant.device)
     if len(made.shape) < 2 or made.shape[1] != len(mask):
         return known
     shape = [1, -1] + [1] * (len(made.shape) - 2)

@@ -90,9 +90,8 @@ class _Reader:
         block = next((b for b in evaluation.layouts.get(weight.value, ()) if b.dimensions == (dimension,)), None)
         roots = coupling.roots[block.labels] if block is not None else np.empty(0, dtype=np.int64)
         if len(roots) and self.is_convolution and dimension == 1:
-            roots = np.tile(
-                roots, operation.argument("groups", 1)
-            )  # a column of the weight reads one channel of every group
+            # a column of the weight reads one channel of every group
+            roots = np.tile(roots, operation.argument("groups", 1))
         self.indices = np.flatnonzero(removed[roots]) if len(roots) else np.empty(0, dtype=np.int64)
         self.roots = roots[self.indices] if len(roots) else roots
 
@@ -102,10 +101,10 @@ class _Reader:
         """Add the removed channels' constants to the layer's bias, or take them from the next batch norm's running mean."""
         channels = torch.from_numpy(self.indices)
         known, constant = self.arrival.known[channels], self.arrival.even[channels]
-        first = self.arrival.values[channels]
-        result.varying.update(self.roots[~known.numpy()].tolist())
-        result.unfoldable.update(self.roots[(known & ~constant).numpy()].tolist())
-        matters = constant & (first.abs() > ZERO)
+        first, read = self.arrival.values[channels], self._read()[channels]
+        result.varying.update(self.roots[(~known & read).numpy()].tolist())
+        result.unfoldable.update(self.roots[(known & ~constant & read).numpy()].tolist())
+        matters = constant & read & (first.abs() > ZERO)
         if not matters.any():
             return
         target = self._target()
@@ -128,6 +127,17 @@ class _Reader:
         change = float(((joint - shift[:, None]).abs() / scale[:, None]).max())
         result.shifts[name] = result.shifts.get(name, torch.zeros_like(shift)) + sign * shift
         result.folds.append(Fold(self.layer, name, len(allowed), change <= 1e-9, change if change > 1e-9 else 0.0))
+
+    def _read(self) -> Tensor:
+        """[channels]: whether the layer has a weight that is not zero for what it reads; True where its weight is not known."""
+        weight = self.arrival.weight
+        if weight is None or not len(self.roots):
+            return torch.ones(len(self.arrival.known), dtype=torch.bool)
+        along = 1 if self.is_convolution and not self.operation.argument("transposed", False) else 0
+        read = (weight.movedim(along, 0).flatten(1) != 0).any(dim=1).cpu()
+        if along == 1:  # a column is of one channel of every group
+            read = read.repeat(int(self.operation.argument("groups", 1)))
+        return read
 
     def _response(self, weight: Tensor, channel: Tensor, value: Tensor) -> Tensor:
         """What one constant channel adds to the layer's output: [filters, positions], float64."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flowprune.engine.constants.arrivals import Arrival, arrival, read_by
-from flowprune.engine.constants.filter_constants import with_dead_filters
+from flowprune.engine.constants.filter_constants import with_dead_filters, with_filters_without_weights
 from flowprune.engine.constants.interpretation import interpret
 from flowprune.engine.constants.knowledge import Knowledge
 from flowprune.engine.constants.mixing import Mixture, mixtures, silent_labels
@@ -64,6 +64,8 @@ def known_constants(
     def told(operation: Operation, known: Knowledge | None) -> Knowledge | None:
         if is_batch_norm(operation):
             return with_dead_filters(operation, known, graph, producers, dead, tensors)
+        if is_layer(operation):
+            return with_filters_without_weights(operation, known, graph, dead, tensors)
         return known
 
     interpret(graph, tensors, inputs, look, told)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprune.engine.coupling.labels import Array
+from flowprune.engine.coupling.labels import Array, classes_of
 from flowprune.engine.coupling.notes import Freeze, Notes
 
 _SIGNATURE_SEED = 20210604
@@ -96,14 +96,9 @@ def match_rows(channels: list[Array], balances: list[Balance]) -> Matching:
     Groups of one size in different rows are paired in order. Where the sizes differ, the groups are cut into pieces at each
     other's ends, and the caller groups again with these pieces apart. What one row has more than another stays.
     """
-    parent = list(range(len(channels)))
+    partners: list[tuple[int, int]] = []
     owner = {root: g for g, members in enumerate(channels) for root in members.tolist()} if balances else {}
     result = Matching()
-
-    def find(g: int) -> int:
-        while parent[g] != g:
-            g = parent[g]
-        return g
 
     for number, balance in enumerate(balances):
         in_rows = [np.unique(row) for row in balance.rows]
@@ -117,9 +112,7 @@ def match_rows(channels: list[Array], balances: list[Balance]) -> Matching:
         shortest = min(sum(len(channels[g]) for g in line) for line in lines)
         sizes = [[(len(channels[g]), times) for g, times in line] for line in found]
         if all(line == sizes[0] for line in sizes):
-            for partners in zip(*lines, strict=True):
-                for other in partners[1:]:
-                    parent[find(other)] = find(partners[0])
+            partners += [(first, other) for first, *others in zip(*lines, strict=True) for other in others]
             continue
         if any(times != 1 for line in sizes for _, times in line):
             result.unmatched.append(Freeze(np.unique(balance.rows), UNMATCHED))
@@ -136,10 +129,7 @@ def match_rows(channels: list[Array], balances: list[Balance]) -> Matching:
             for root, piece in zip(ordered[:shortest].tolist(), place.tolist(), strict=True):
                 result.pieces[root] = (number + 1) * 1_000_003 + piece
         return result  # one constraint at a time: the pieces change the others' rows
-    classes: dict[int, list[int]] = {}
-    for g in range(len(channels)):
-        classes.setdefault(find(g), []).append(g)
-    result.classes = tuple(tuple(groups) for groups in classes.values())
+    result.classes = tuple(tuple(groups) for groups in classes_of(len(channels), partners))
     result.unmatched += [
         Freeze(np.concatenate([channels[g] for g in groups]), UNMATCHED)
         for groups in result.classes

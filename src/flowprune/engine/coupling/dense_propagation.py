@@ -20,7 +20,7 @@ from flowprune.engine.tracing.expressions import (
     evaluate,
     in_words,
     is_derived_from_sizes,
-    sizes_in,
+    places_in,
     solved_for_first,
 )
 
@@ -100,7 +100,7 @@ class Analysis(Propagation):
             return
         place = place_of(operation)
         attribute = attributes_in(expression)[0] if expression[0] == "attribute" else None
-        if attribute is None and sizes_in(expression):
+        if attribute is None and places_in(expression):
             return  # computed from a size and an attribute: the attribute is known from elsewhere, or the certificate refuses
         if attribute is None and block.labels.ndim == 1 and not attributes_in(expression):
             self._stays(block.labels, "reshaped to", evaluate(expression, self._number), expression)
@@ -110,8 +110,7 @@ class Analysis(Propagation):
 
     def _number(self, attribute: Attribute) -> int:
         """What an attribute is in the dense model."""
-        held = getattr(self._model.get_submodule(attribute.module), attribute.name)
-        return int(held if attribute.position is None else held[attribute.position])
+        return attribute.held_by(self._model)
 
     def _tie(self, labels: Array, expression: Expression, operation: Operation) -> None:
         """Where the integer is a product or ratio of the sizes of other channels, those and ``labels`` lose the same share."""

@@ -71,6 +71,12 @@ def without(layout: Layout, blocks: Iterable[Block]) -> Layout:
     return tuple(block for block in layout if id(block) not in gone)
 
 
+def parted(layout: Layout, dimension: int) -> tuple[Block | None, Layout]:
+    """The block that holds ``dimension``, if one does, and the others."""
+    block = block_at(layout, dimension)
+    return block, layout if block is None else without(layout, [block])
+
+
 def reduced(dimensions: Sequence[int], labels: Array) -> Block | None:
     """A block with the axes dropped along which its labels do not vary; None if none is left."""
     if not labels.size:  # a slice that a cut has left nothing of
@@ -171,6 +177,15 @@ def components(count: int, left: Array, right: Array) -> Array:
     for half in (slice(None, middle), slice(middle, None)):
         root = _hooked(root, left[half], right[half])
     return root
+
+
+def classes_of(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """The numbers 0 .. count - 1 in classes: those together that pairs connect."""
+    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    classes: dict[int, list[int]] = {}
+    for number, root in enumerate(components(count, left, right).tolist()):
+        classes.setdefault(root, []).append(number)
+    return list(classes.values())
 
 
 def _hooked(root: Array, left: Array, right: Array) -> Array:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flowprune.engine.coupling.labels import Array
+from flowprune.engine.coupling.labels import Array, classes_of
 from flowprune.engine.coupling.notes import Freeze, Tie
 
 
@@ -49,13 +49,7 @@ def match_shares(
     for group, members in enumerate(channels):
         group_of[members] = group
     class_of = {group: number for number, groups in enumerate(classes) for group in groups}
-    parent = list(range(len(classes)))
-
-    def find(number: int) -> int:
-        while parent[number] != number:
-            number = parent[number]
-        return number
-
+    together: list[tuple[int, int]] = []
     seen: set[tuple[bytes, bytes]] = set()
     for tie in ties:
         left, right = np.sort(roots[tie.left]), np.sort(roots[tie.right])
@@ -68,13 +62,10 @@ def match_shares(
             reason = f"their number follows from that of channels that stay ({tie.place})"
             result.unmatched += [Freeze(side, reason) for side in alive if len(side)]
             continue
-        tied = [find(class_of[group]) for side in alive for group in np.unique(group_of[side]).tolist()]
-        for other in tied[1:]:
-            parent[find(other)] = find(tied[0])
-    merged: dict[int, list[int]] = {}
-    for number, groups in enumerate(classes):
-        merged.setdefault(find(number), []).extend(groups)
-    result.classes = tuple(tuple(groups) for groups in merged.values())
+        tied = [class_of[group] for side in alive for group in np.unique(group_of[side]).tolist()]
+        together += [(tied[0], other) for other in tied[1:]]
+    merged = classes_of(len(classes), together)
+    result.classes = tuple(tuple(group for number in numbers for group in classes[number]) for numbers in merged)
     strides = [1] * len(channels)
     for groups in result.classes:
         steps = math.gcd(*(len(channels[group]) for group in groups))

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
-from flowprune.engine.measuring.onnx_program import onnx_program, quiet
+from flowprune.engine.measuring.onnx_program import feed_of, onnx_program, quiet, session_of
 from flowprune.engine.tracing import call_model, first_tensor
-from flowprune.errors import MissingLibraryError, ModelError, UnknownNameError
+from flowprune.errors import MissingLibraryError, ModelError, UnknownNameError, one_line
 
 BACKENDS = ("pytorch", "compiled", "onnxruntime")
 
@@ -47,14 +46,13 @@ def _compiled(model: nn.Module, inputs: Any) -> Run:
         with quiet():
             call_model(faster, inputs)
     except Exception as error:  # a compiler that is missing, or whatever the model makes it stumble over
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{type(model).__name__} cannot be compiled here: {reason[:200]}") from error
+        raise ModelError(f"{type(model).__name__} cannot be compiled here: {one_line(error, 200)}") from error
     return lambda: call_model(faster, inputs)
 
 
 def _in_onnx_runtime(model: nn.Module, inputs: Any) -> Run:
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingLibraryError(f"backend onnxruntime needs {error.name}: pip install 'flowprune[onnx]'") from error
@@ -62,13 +60,8 @@ def _in_onnx_runtime(model: nn.Module, inputs: Any) -> Run:
         raise ModelError("backend onnxruntime runs on the processor; put the model and its inputs there")
     try:
         written = onnx_program(model, inputs, dynamic_batch=False).model_proto.SerializeToString()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+        session = session_of(written, torch.get_num_threads())
     except Exception as error:  # the exporter and the runtime raise whatever a model makes them stumble over
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{type(model).__name__} cannot be run by ONNX Runtime: {reason[:200]}") from error
-    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    feed = {slot.name: leaf.numpy() for slot, leaf in zip(session.get_inputs(), given, strict=False)}
+        raise ModelError(f"{type(model).__name__} cannot be run by ONNX Runtime: {one_line(error, 200)}") from error
+    feed = feed_of(session, inputs)
     return lambda: session.run(None, feed)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from flowprune.engine.measuring.zero_products import ZeroProducts
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import batch_size, call_model, meta_shadow, model_of, shadow
+from flowprune.engine.tracing.shadow import own_buffer
 from flowprune.errors import FlowpruneError, ModelError
 from flowprune.old_paths import formerly
 
@@ -162,11 +163,8 @@ def _on_meta(model: nn.Module, inputs: Inputs) -> Counted | None:
 
 
 def _on_real(model: nn.Module, inputs: Inputs) -> Counted:
-    def own(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
-
     try:
-        return _count(model, shadow(model, own), tree_map_only(torch.Tensor, own, inputs))
+        return _count(model, shadow(model, own_buffer), tree_map_only(torch.Tensor, own_buffer, inputs))
     except FlowpruneError:
         raise
     except Exception as error:

@@ -19,7 +19,11 @@ DEAD_BELOW = 1e-2
 
 
 def filter_scales(
-    model: nn.Module, inputs: Any, batches: Iterable[Any] | None = None, graph: Graph | None = None
+    model: nn.Module,
+    inputs: Any,
+    batches: Iterable[Any] | None = None,
+    graph: Graph | None = None,
+    by_weights: bool = False,
 ) -> dict[FilterLayer, torch.Tensor | None]:
     """The standard deviation of every filter's output, as the running statistics tell it.
 
@@ -31,6 +35,8 @@ def filter_scales(
         inputs: example inputs for the trace.
         batches: an iterable of inputs or (input, target) pairs, read once; only layers without a batch norm need it.
         graph: the evaluation pass, where the caller has traced it already.
+        by_weights: whether to look at the weights, too: a filter all of whose weights are zero has the scale 0, whatever the
+            running statistics say. In a layer that only data could tell, the scale of all others is then infinite.
 
     Returns:
         For every convolution and linear layer, in execution order: float64 ``[filters]``, or None where only data could
@@ -52,7 +58,22 @@ def filter_scales(
     unmeasured = [layer for layer in layers if layer.norm is None]
     if unmeasured and batches is not None:
         scales.update(_deviations(model, unmeasured, batches, graph))
+    if by_weights:
+        for layer in layers:
+            silent, scale = _without_weights(layer, tensors), scales[layer]
+            if scale is not None:
+                scales[layer] = scale.masked_fill(silent, 0.0)
+            elif silent.any():
+                scales[layer] = torch.full(silent.shape, torch.inf, dtype=torch.float64).masked_fill(silent, 0.0)
     return scales
+
+
+def _without_weights(layer: FilterLayer, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """``[filters]`` of bool, on the CPU: whether all weights of a filter are zero."""
+    weight: torch.Tensor = tensors[layer.weight].detach()
+    if layer.transposed:  # [inputs, filters / groups, ...], its groups one after the other along the inputs
+        weight = weight.unflatten(0, (layer.groups, -1)).movedim(2, 1).flatten(0, 1)
+    return (weight.flatten(1) == 0).all(dim=1).cpu()
 
 
 def norm_multiplier(norm: FollowingNorm, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -64,7 +85,8 @@ def norm_multiplier(norm: FollowingNorm, tensors: dict[str, torch.Tensor]) -> to
 
 def reference_scale(scales: Mapping[FilterLayer, torch.Tensor | None]) -> float:
     """The 90th percentile of the scales of all measured convolutions' filters; 0 where there are none."""
-    known = [scale for layer, scale in scales.items() if scale is not None and layer.kind == "convolution"]
+    convolutions = [scale for layer, scale in scales.items() if scale is not None and layer.kind == "convolution"]
+    known = [scale for scale in convolutions if bool(scale.isfinite().all())]
     return float(np.percentile(torch.cat(known).numpy(), 90)) if known else 0.0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowprune.engine.tracing import first_tensor
 
@@ -52,6 +52,28 @@ def onnx_program(model: nn.Module, inputs: Any, dynamic_batch: bool) -> Any:
         )
     assert program is not None  # no file was named
     return program
+
+
+def session_of(written: Any, threads: int | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the processor; whatever ONNX Runtime raises is not caught.
+
+    Args:
+        written: the program as bytes, or the path of its file.
+        threads: it works with; its own choice if None.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # else it reports its optimisations on standard error
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+
+
+def feed_of(session: Any, inputs: Any) -> dict[str, Any]:
+    """The inputs of a forward, by the names that a session has for them."""
+    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    return {slot.name: leaf.cpu().numpy() for slot, leaf in zip(session.get_inputs(), given, strict=False)}
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from flowprune.engine.planning.contradictions import Contradiction, settle
 from flowprune.engine.planning.exemptions import Exemptions, Frozen, Ignored, exemptions
 from flowprune.engine.surgery import Refusal, certify, cut, cut_on_meta
 from flowprune.engine.tracing import Graph, Operation, batch_size, trace
-from flowprune.engine.tracing.expressions import Attribute, places_in, sizes_in
+from flowprune.engine.tracing.expressions import Attribute, places_in
 from flowprune.errors import CertificateError, ModelError
 
 
@@ -169,7 +169,7 @@ class CoupledModel:
             values |= dict.fromkeys([*operation.reads, *(v for v in operation.outputs if v is not None)])
             if with_sizes:
                 expressions = [e for origins in operation.integers.values() for e in origins]
-                values |= dict.fromkeys(value for e in expressions for value in sizes_in(e))
+                values |= dict.fromkeys(value for e in expressions for value, _ in places_in(e))
         return self._alive([block for value in values for block in dense.layouts.get(value, ())])
 
     def _alive(self, blocks: Sequence[Block]) -> list[Array]:

@@ -16,9 +16,8 @@ from flowprune.engine.coupling.groups import Member
 from flowprune.engine.coupling.roles import Roles, roles_in
 from flowprune.engine.interfaces import Outcome
 from flowprune.engine.planning.coupled_model import CoupledModel
-from flowprune.engine.planning.exemptions import nearest_name
 from flowprune.engine.planning.request import Request
-from flowprune.errors import BudgetError, ModelError
+from flowprune.errors import BudgetError, ModelError, hint
 
 Mask = NDArray[np.bool_]
 
@@ -176,9 +175,7 @@ def _named_filters(coupled: CoupledModel, leaves: Mapping[str, Tensor]) -> dict[
     for given, numbers in leaves.items():
         name = coupled.graph.aliases.get(given, given)
         if (name, 0) not in slot_of:
-            raise ModelError(
-                f"outcome: {given!r} is no weight of the model{nearest_name(given, coupled.graph.aliases)}"
-            )
+            raise ModelError(f"outcome: {given!r} is no weight of the model{hint(given, coupled.graph.aliases)}")
         filters = slot_of[name, 1 if roles.get((name, 1)) == "output" else 0].size
         wanted = torch.as_tensor(numbers).cpu()
         if wanted.is_floating_point() or wanted.dtype == torch.bool:
@@ -192,7 +189,7 @@ def _named_filters(coupled: CoupledModel, leaves: Mapping[str, Tensor]) -> dict[
 
 def _check_known(name: str, model: nn.Module, known: Collection[str]) -> None:
     if name not in known:
-        raise ModelError(f"outcome: {name!r} is no parameter of {type(model).__name__}{nearest_name(name, known)}")
+        raise ModelError(f"outcome: {name!r} is no parameter of {type(model).__name__}{hint(name, known)}")
 
 
 def _said(filters: int, reason: str) -> str:

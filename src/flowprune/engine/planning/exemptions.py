@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
+from flowprune.engine.allocation.by_layer import covers
 from flowprune.engine.coupling.notes import Freeze, Notes
 from flowprune.engine.tracing import Graph
-from flowprune.errors import ModelError
+from flowprune.errors import ModelError, hint
 
 Ignored = str | nn.Module | Collection[str | nn.Module]
 """Modules, dotted names or patterns; one, or several."""
@@ -90,18 +89,12 @@ def not_ignored(names: Iterable[str], model: nn.Module, ignore: Ignored) -> list
         pattern = _pattern(model, entry)
         covered = {name for name in known if covers(pattern, name)}
         if not covered:
-            near = nearest_name(pattern or "", known)
+            near = hint(pattern or "", known)
             raise ModelError(
                 f"ignore={_shown(entry)} matches none of the weights; give a module, its dotted name or a pattern{near}"
             )
         left = [name for name in left if name not in covered]
     return left
-
-
-def nearest_name(wanted: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the name that was probably meant; empty where none is close."""
-    close = difflib.get_close_matches(wanted, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _dimensions(entry: Any, given: Any) -> tuple[int, ...]:
@@ -118,15 +111,6 @@ def _pattern(model: nn.Module, entry: Any) -> str | None:
     return entry if isinstance(entry, str) and entry else None
 
 
-def covers(pattern: str | None, name: str) -> bool:
-    """Whether a pattern means a tensor or module: by itself, or by a module around it."""
-    if pattern is None:
-        return False
-    parts = name.split(".")
-    around = [".".join(parts[: end + 1]) for end in range(len(parts))]
-    return any(path == pattern or fnmatchcase(path, pattern) for path in around)
-
-
 def _matching(
     model: nn.Module, graph: Graph, entry: Any, pattern: str | None, option: str, may_be_empty: bool = False
 ) -> set[str]:
@@ -136,7 +120,7 @@ def _matching(
         names = [*graph.aliases, *(path for path, _ in model.named_modules() if path)]
         raise ModelError(
             f"{option}={_shown(entry)} matches no parameter of {type(model).__name__}; give a module, its dotted name or a "
-            f"pattern{nearest_name(pattern or '', names)}"
+            f"pattern{hint(pattern or '', names)}"
         )
     return found
 

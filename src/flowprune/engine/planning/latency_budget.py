@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -66,9 +67,9 @@ def within_latency(
         )
     fitting = [smallest]
     high = whole.macs[0]
-    for _ in range(CANDIDATES):
+    for tried in count():
         middle = (fitting[-1].macs[1] + high) // 2
-        if high - fitting[-1].macs[1] > CLOSE_ENOUGH * whole.macs[0]:
+        if tried < CANDIDATES and high - fitting[-1].macs[1] > CLOSE_ENOUGH * whole.macs[0]:
             candidate = planned(Budget("macs", absolute=middle, scope=budget.scope))
             if candidate.macs[1] > fitting[-1].macs[1] and _is_fast_enough(budget, *timed(candidate, TURNS)):
                 fitting.append(candidate)
@@ -77,13 +78,9 @@ def within_latency(
             continue
         before, after = timed(fitting[-1], FINAL_TURNS)
         if _is_fast_enough(budget, before, after) or len(fitting) == 1:
-            return _recorded(fitting[-1], budget, inputs, backend, before, after)
+            break
         high = fitting.pop().macs[1]
-    while True:
-        before, after = timed(fitting[-1], FINAL_TURNS)
-        if _is_fast_enough(budget, before, after) or len(fitting) == 1:
-            return _recorded(fitting[-1], budget, inputs, backend, before, after)
-        fitting.pop()
+    return _recorded(fitting[-1], budget, inputs, backend, before, after)
 
 
 def _is_fast_enough(budget: Budget, dense: Timing, small: Timing) -> bool:

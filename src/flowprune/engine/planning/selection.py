@@ -31,6 +31,7 @@ from flowprune.engine.measuring import is_dead, reference_scale
 from flowprune.engine.measuring.filter_scales import DEAD_BELOW
 from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.request import LARGEST_CUT, Request
+from flowprune.engine.planning.unread_channels import unread_channels
 from flowprune.engine.tracing import FilterLayer
 from flowprune.errors import ModelError
 
@@ -183,15 +184,19 @@ def _select_dead(
     inputs: Any,
     request: Request,
 ) -> Selection:
-    """A channel leaves if every filter that makes it is dead and its constant can be folded.
+    """A channel leaves if every filter that makes it is dead and its constant can be folded, or if nothing reads it.
 
     Under ``round_to`` dead filters stay up to the next allowed width: what is alive does not leave for its sake.
     """
     coupling = coupled.coupling
     verdicts = [_all_makers_dead(coupling, number, dead) for number in range(len(coupling.groups))]
+    unread = unread_channels(model, coupling)
     vetoed: set[int] = set()
     while True:
-        marked = [v & ~np.isin(coupling.channels[g], list(vetoed)) for g, v in enumerate(verdicts)]
+        marked = [
+            (verdict | idle) & ~np.isin(coupling.channels[g], list(vetoed))
+            for g, (verdict, idle) in enumerate(zip(verdicts, unread, strict=True))
+        ]
         removed, fit, rounded = _all_marked(coupling, marked, request.width_multiple)
         folding = _folding(coupled, model, inputs, dead, removed, request)
         if not folding.unfoldable and not folding.varying:
@@ -243,8 +248,8 @@ def _folding(
     removed: NDArray[np.bool_],
     request: Request,
 ) -> Folding:
-    """Where the constants of dead filters go; nothing to look for where none is dead."""
-    if not any(mask.any() for mask in dead.values()):
+    """Where the constants of dead filters go; nothing to look for where none is dead and none leaves for another reason."""
+    if not any(mask.any() for mask in dead.values()) and (request.budget.kind != "threshold" or not removed.any()):
         return Folding()
     constants = coupled.constants(model, inputs, dead)
     return fold_constants(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from flowprune.engine.steps.lineage import attach_lineage, lineage_of
 from flowprune.engine.tracing import model_of
-from flowprune.engine.tracing.shadow import check_weights_there, copy_with
+from flowprune.engine.tracing.shadow import check_weights_there, copy_with, own_tensor
 
 
 def copy_of(model: nn.Module) -> nn.Module:
@@ -17,11 +17,6 @@ def copy_of(model: nn.Module) -> nn.Module:
     """
     check_weights_there(model_of(model))
     lineage = lineage_of(model)
-
-    def copied(tensor: Tensor) -> Tensor:
-        own = tensor.detach().clone()
-        return nn.Parameter(own, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else own
-
-    new = copy_with(model, copied)
+    new = copy_with(model, own_tensor)
     attach_lineage(new, lineage)
     return new

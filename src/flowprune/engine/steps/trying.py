@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from flowprune.engine.tracing import call_model
-from flowprune.errors import ModelError
+from flowprune.errors import ModelError, one_line
 
 
 def check_runs(model: nn.Module, inputs: Any) -> None:
@@ -24,8 +24,9 @@ def check_runs(model: nn.Module, inputs: Any) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             call_model(model.eval(), tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), inputs))
     except Exception as error:  # the user's forward
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{type(model).__name__} does not run on the example inputs: {reason}") from error
+        raise ModelError(
+            f"{type(model).__name__} does not run on the example inputs: {one_line(error, 200)}"
+        ) from error
     finally:
         for module, mode in modes:
             module.training = mode

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from flowprune.engine.allocation import Plan
+from flowprune.engine.tracing.expressions import Attribute
 
 
 def mend_attributes(small: nn.Module, dense: nn.Module, plan: Plan) -> None:
@@ -23,13 +24,7 @@ def mend_attributes(small: nn.Module, dense: nn.Module, plan: Plan) -> None:
             if isinstance(module, kind):
                 mend(module, known[path])
     for change in plan.attributes:
-        module = small.get_submodule(change.module)
-        if change.position is None:
-            setattr(module, change.name, change.after)
-        else:
-            held = getattr(module, change.name)
-            mended = [change.after if place == change.position else number for place, number in enumerate(held)]
-            setattr(module, change.name, type(held)(mended))
+        Attribute(change.module, change.name, change.position).put_into(small, change.after)
 
 
 def _mend_convolution(small: nn.Module, dense: nn.Module) -> None:

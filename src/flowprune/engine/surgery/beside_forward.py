@@ -22,8 +22,8 @@ from torch import nn
 from flowprune.engine.allocation import AttributeChange, Plan
 from flowprune.engine.surgery.cut import cut
 from flowprune.engine.surgery.method_trial import Taken, example_of, outcome_of, own_copy, problem_of
-from flowprune.engine.surgery.readings import Reading, held_at, put_at
 from flowprune.engine.tracing import Graph, trace
+from flowprune.engine.tracing.expressions import Attribute
 from flowprune.errors import FlowpruneWarning, ModelError
 
 PREFIXES = ("fuse", "reparameterize", "reparametrize", "switch_to_deploy")
@@ -136,18 +136,18 @@ def _followed(
     removed = [indices for name in _tensors(dense, path) for indices in plan.removed.get(name, {}).values()]
     failure = ""
     for values in islice(product(*choices.values()), ATTEMPTS):
-        changed = {place: value for place, value in zip(choices, values, strict=True) if value != held_at(small, place)}
+        changed = {place: value for place, value in zip(choices, values, strict=True) if value != place.held_by(small)}
         tried = own_copy(small)
         for place, value in changed.items():
-            put_at(tried, place, value)
+            place.put_into(tried, value)
         problem = problem_of(outcome_of(tried, method, small_inputs), expected, as_cut, removed)
         if not problem:
             changes = [
-                AttributeChange(_joined(path, p.module), p.name, p.position, held_at(dense, p), value)
+                AttributeChange(_joined(path, p.module), p.name, p.position, p.held_by(dense), value)
                 for p, value in changed.items()
             ]
             for place, value in changed.items():
-                put_at(small, place, value)
+                place.put_into(small, value)
             return changes
         failure = failure or problem
     named = ", ".join(dict.fromkeys(_joined(path, _joined(place.module, place.name)) for place in choices))
@@ -187,12 +187,12 @@ def _became(dense: nn.Module, small: nn.Module) -> Became:
     return found
 
 
-def _candidates(place: Reading, dense: nn.Module, small: nn.Module, became: Became) -> list[int]:
+def _candidates(place: Attribute, dense: nn.Module, small: nn.Module, became: Became) -> list[int]:
     """What an attribute may be in the small module: what sizes equal to it became, those of its own module and the commonest first,
     and what it was. Nothing else, where it has been changed already."""
-    before = held_at(dense, place)
+    before = place.held_by(dense)
     try:
-        if held_at(small, place) != before or before < 2:
+        if place.held_by(small) != before or before < 2:
             return [before]
     except (AttributeError, TypeError, IndexError):  # the modules of branches are others
         return [before]

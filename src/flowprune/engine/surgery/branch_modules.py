@@ -76,14 +76,8 @@ class ReadingConv3d(Reading, nn.Conv3d):
     """``nn.Conv3d`` over some of the stream's channels."""
 
 
-_VARIANTS: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {
-    (Placed, nn.BatchNorm1d): PlacedBatchNorm1d,
-    (Placed, nn.BatchNorm2d): PlacedBatchNorm2d,
-    (Placed, nn.BatchNorm3d): PlacedBatchNorm3d,
-    (Reading, nn.Conv1d): ReadingConv1d,
-    (Reading, nn.Conv2d): ReadingConv2d,
-    (Reading, nn.Conv3d): ReadingConv3d,
-}
+_KNOWN = (PlacedBatchNorm1d, PlacedBatchNorm2d, PlacedBatchNorm3d, ReadingConv1d, ReadingConv2d, ReadingConv3d)
+_VARIANTS: dict[tuple[type, ...], type[nn.Module]] = {kind.__bases__: kind for kind in _KNOWN}
 
 
 def variant(mixed_in: type[nn.Module], origin: type[nn.Module]) -> type[nn.Module]:

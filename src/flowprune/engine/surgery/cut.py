@@ -12,7 +12,7 @@ from torch import nn
 from flowprune.engine.allocation import Plan
 from flowprune.engine.surgery.attributes import mend_attributes
 from flowprune.engine.surgery.restructuring import renumber, restructured
-from flowprune.engine.tracing import model_of
+from flowprune.engine.tracing import model_of, tensors_of
 from flowprune.engine.tracing.shadow import check_weights_there, copy_with, to_meta
 from flowprune.errors import ModelError
 
@@ -20,10 +20,7 @@ from flowprune.errors import ModelError
 def names_of_tensors(model: nn.Module) -> dict[int, str]:
     """id of every parameter and buffer -> its first dotted name, as a traced graph names it."""
     names: dict[int, str] = {}
-    for name, tensor in [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]:
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
         names.setdefault(id(tensor), name)
     return names
 
@@ -72,10 +69,7 @@ def _copy(model: nn.Module, plan: Plan, stand_in: Callable[[torch.Tensor], torch
 
 def check_fits(model: nn.Module, plan: Plan) -> None:
     """Raise a ``ModelError`` naming the first tensor of the plan that ``model`` lacks or has in another shape."""
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    tensors = tensors_of(model)
     for name, shape in plan.shapes.items():
         if name not in tensors:
             raise ModelError(

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flowprune.engine.surgery.readings import Reading, reading
-from flowprune.engine.tracing.shadow import copy_with
+from flowprune.engine.surgery.readings import reading
+from flowprune.engine.tracing.expressions import Attribute
+from flowprune.engine.tracing.shadow import copy_with, own_tensor
 
 Taken = Sequence[tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of every tensor that a call of a module took in."""
@@ -39,7 +40,7 @@ class Outcome:
     before: Tensor | None = None
     after: Tensor | None = None
     returned: tuple[Tensor, ...] = ()
-    read: tuple[Reading, ...] = ()
+    read: tuple[Attribute, ...] = ()
     inconsistent: str = ""
     raised: str = ""
 
@@ -56,12 +57,7 @@ class Outcome:
 
 def own_copy(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode with tensors of its own, to be spent on one method."""
-
-    def own(tensor: Tensor) -> Tensor:
-        held = tensor.detach().clone()
-        return nn.Parameter(held, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else held
-
-    return copy_with(module, own).eval()
+    return copy_with(module, own_tensor).eval()
 
 
 def example_of(taken: Taken, like: nn.Module) -> tuple[Tensor, ...]:

@@ -117,12 +117,11 @@ def same_layout(predicted: Layout, found: Layout) -> bool:
 
 
 _SIZES: dict[str, frozenset[str]] = {
-    "aten.view": frozenset({"size"}),
-    "aten._unsafe_view": frozenset({"size"}),
+    **dict.fromkeys(("aten.view", "aten._unsafe_view", "aten.expand"), frozenset({"size"})),
+    **dict.fromkeys(("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty"), frozenset({"size"})),
     "aten.reshape": frozenset({"shape"}),
     "aten._reshape_alias": frozenset({"size", "stride"}),
     "aten.as_strided_": frozenset({"size", "stride"}),
-    "aten.expand": frozenset({"size"}),
     "aten.slice": frozenset({"start", "end"}),
     "aten.split": frozenset({"split_size"}),
     "aten.split_with_sizes": frozenset({"split_sizes"}),
@@ -130,10 +129,6 @@ _SIZES: dict[str, frozenset[str]] = {
     **dict.fromkeys(CONVOLUTIONS, frozenset({"groups"})),
     "aten.native_layer_norm": frozenset({"normalized_shape"}),
     "aten.native_group_norm": frozenset({"C"}),
-    "aten.new_zeros": frozenset({"size"}),
-    "aten.new_ones": frozenset({"size"}),
-    "aten.new_full": frozenset({"size"}),
-    "aten.new_empty": frozenset({"size"}),
 }
 """Arguments that say how large something is. What they did shows in the results' shapes and labels, which are checked."""
 

@@ -4,43 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Reading:
-    """An integer attribute of a module inside another: its path there, its name, and its place in a list or tuple."""
-
-    module: str
-    name: str
-    position: int | None = None
-
-
-def held_at(module: nn.Module, place: Reading) -> int:
-    """The integer there."""
-    held = getattr(module.get_submodule(place.module), place.name)
-    return int(held if place.position is None else held[place.position])
-
-
-def put_at(module: nn.Module, place: Reading, number: int) -> None:
-    """Put another integer there."""
-    owner = module.get_submodule(place.module)
-    held = getattr(owner, place.name)
-    if place.position is not None:
-        number = type(held)(number if at == place.position else old for at, old in enumerate(held))
-    setattr(owner, place.name, number)
+from flowprune.engine.tracing.expressions import Attribute
 
 
 @contextmanager
-def reading(module: nn.Module) -> Iterator[dict[Reading, None]]:
+def reading(module: nn.Module) -> Iterator[dict[Attribute, None]]:
     """Inside, the integers of ``module`` and of the modules in it that are read, as it goes; torch's own modules left out.
 
     Meanwhile the modules are objects of subclasses that look at every attribute on its way out.
     """
-    read: dict[Reading, None] = {}
+    read: dict[Attribute, None] = {}
     watched: list[tuple[nn.Module, type[nn.Module]]] = []
     for path, owner in list(module.named_modules()):
         kind: Any = type(owner)
@@ -54,14 +31,14 @@ def reading(module: nn.Module) -> Iterator[dict[Reading, None]]:
             owner.__class__ = kind
 
 
-def _looking(kind: Any, path: str, read: dict[Reading, None]) -> Any:
+def _looking(kind: Any, path: str, read: dict[Attribute, None]) -> Any:
     def look(self: Any, name: str) -> Any:
         held = kind.__getattribute__(self, name)
         if type(held) is int:
             if name in object.__getattribute__(self, "__dict__"):
-                read[Reading(path, name)] = None
+                read[Attribute(path, name)] = None
         elif type(held) in (list, tuple) and held and all(type(entry) is int for entry in held):
-            read.update((Reading(path, name, place), None) for place in range(len(held)))
+            read.update((Attribute(path, name, place), None) for place in range(len(held)))
         return held
 
     return look

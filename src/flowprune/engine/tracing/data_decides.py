@@ -11,13 +11,8 @@ from flowprune.engine.tracing.graph import Graph, Operation, Reference
 
 _COUNTING = frozenset(
     {
-        "aten.nonzero",
-        "aten.masked_select",
-        "aten._unique2",
-        "aten.unique_dim",
-        "aten.unique_consecutive",
-        "aten._local_scalar_dense",
-        "torchvision.nms",
+        *("aten.nonzero", "aten.masked_select", "aten._unique2", "aten.unique_dim"),
+        *("aten.unique_consecutive", "aten._local_scalar_dense", "torchvision.nms"),
     }
 )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
+
+from torch import nn
 
 Expression = tuple[Any, ...]
 """("attribute", module path, name, position or None) | ("size", value number, dimension) | ("number", n)
@@ -30,18 +32,42 @@ class Attribute:
     name: str
     position: int | None = None
 
+    def held_by(self, model: nn.Module) -> int:
+        """The integer there."""
+        held = getattr(model.get_submodule(self.module), self.name)
+        return int(held if self.position is None else held[self.position])
+
+    def put_into(self, model: nn.Module, number: int) -> None:
+        """Put another integer there."""
+        owner = model.get_submodule(self.module)
+        held: Any = number
+        if self.position is not None:
+            before = getattr(owner, self.name)
+            held = type(before)(number if place == self.position else old for place, old in enumerate(before))
+        setattr(owner, self.name, held)
+
     def __str__(self) -> str:
         element = "" if self.position is None else f"[{self.position}]"
         return (f"{self.module}.{self.name}" if self.module else f"the model's {self.name}") + element
 
 
+def leaves(expression: Expression) -> Iterator[Expression]:
+    """The attributes, sizes and numbers that an expression is made of, in order."""
+    if expression[0] in OPERATORS:
+        for part in expression[1:]:
+            yield from leaves(part)
+    else:
+        yield expression
+
+
 def attributes_in(expression: Expression) -> list[Attribute]:
     """The attributes an expression depends on, in order."""
-    if expression[0] == "attribute":
-        return [Attribute(*expression[1:])]
-    if expression[0] in ("number", "size"):
-        return []
-    return attributes_in(expression[1]) + attributes_in(expression[2])
+    return [Attribute(*leaf[1:]) for leaf in leaves(expression) if leaf[0] == "attribute"]
+
+
+def places_in(expression: Expression) -> list[tuple[int, int]]:
+    """(value number, dimension) of every size in an expression, in order."""
+    return [(int(leaf[1]), int(leaf[2])) for leaf in leaves(expression) if leaf[0] == "size"]
 
 
 def widths_said(found: Iterable[tuple[Expression, Expression]]) -> list[tuple[Attribute, int, int]]:
@@ -54,40 +80,16 @@ def widths_said(found: Iterable[tuple[Expression, Expression]]) -> list[tuple[At
     return list(said)
 
 
-def sizes_in(expression: Expression) -> list[int]:
-    """Value numbers of the tensors whose sizes an expression depends on."""
-    if expression[0] == "size":
-        return [int(expression[1])]
-    if expression[0] in ("number", "attribute"):
-        return []
-    return sizes_in(expression[1]) + sizes_in(expression[2])
-
-
-def places_in(expression: Expression) -> list[tuple[int, int]]:
-    """(value number, dimension) of every size in an expression."""
-    if expression[0] == "size":
-        return [(int(expression[1]), int(expression[2]))]
-    if expression[0] in ("number", "attribute"):
-        return []
-    return places_in(expression[1]) + places_in(expression[2])
-
-
 def dimensions_in(expression: Expression) -> list[tuple[int, int]]:
     """(value number, dimension) of every size that an expression multiplies or divides; none where sizes are added up."""
-    if expression[0] == "size":
-        return [(int(expression[1]), int(expression[2]))]
-    if expression[0] not in ("*", "//"):
-        return []
-    return dimensions_in(expression[1]) + dimensions_in(expression[2])
+    if expression[0] in ("*", "//"):
+        return dimensions_in(expression[1]) + dimensions_in(expression[2])
+    return places_in(expression) if expression[0] == "size" else []
 
 
 def is_derived_from_sizes(expression: Expression) -> bool:
     """Whether the integer follows the sizes of tensors by itself: at least one size in it, and no attribute."""
-    if expression[0] == "size":
-        return True
-    if expression[0] in ("number", "attribute"):
-        return False
-    return not attributes_in(expression) and any(map(is_derived_from_sizes, expression[1:]))
+    return bool(places_in(expression)) and not attributes_in(expression)
 
 
 def evaluate(expression: Expression, number_of: Callable[[Attribute], int]) -> int:
@@ -111,7 +113,7 @@ def solved_for_first(
     """
     if expression[0] == "attribute":
         return Attribute(*expression[1:]), Fraction(1)
-    if expression[0] not in ("*", "//") or sizes_in(expression):
+    if expression[0] not in ("*", "//") or places_in(expression):
         return None
     left, right = expression[1:]
     if attributes_in(left):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -83,10 +83,10 @@ def _layer(
         return None
     groups, transposed = 1, False
     if is_convolution(operation):
-        weight, kind, dimension = operation.argument("weight"), "convolution", 1
+        weight, kind = operation.argument("weight"), "convolution"
         groups, transposed = int(operation.argument("groups", 1)), bool(operation.argument("transposed", False))
     elif is_product(operation):
-        weight, kind, dimension = operation.argument("mat2"), "linear", 1
+        weight, kind = operation.argument("mat2"), "linear"
         maker = producers.get(weight.value)
         if maker is None or maker.name != "aten.t":
             return None
@@ -104,8 +104,8 @@ def _layer(
         name=name.rpartition(".")[0] or name,
         kind=kind,
         weight=name,
-        filters=graph.values[output].shape[dimension],
-        channel_dimension=dimension,
+        filters=graph.values[output].shape[1],
+        channel_dimension=1,
         groups=groups,
         transposed=transposed,
         norm=norm,
@@ -132,18 +132,9 @@ def _norm(operation: Operation, graph: Graph) -> FollowingNorm | None:
 def _merged(calls: list[FilterLayer]) -> FilterLayer:
     """One layer from all its calls; with different norms behind them it counts as having none."""
     first = calls[0]
-    if len(calls) == 1:
-        return first
-    same = all(call.norm == first.norm for call in calls)
-    return FilterLayer(
-        name=first.name,
-        kind=first.kind,
-        weight=first.weight,
-        filters=first.filters,
-        channel_dimension=first.channel_dimension,
-        groups=first.groups,
-        transposed=first.transposed,
-        norm=first.norm if same else None,
+    return replace(
+        first,
+        norm=first.norm if all(call.norm == first.norm for call in calls) else None,
         positions=tuple(position for call in calls for position in call.positions),
         branch_end=any(call.branch_end for call in calls),
     )

@@ -64,16 +64,6 @@ class Integer(int):
         self.expression = expression
         return self
 
-    def __eq__(self, other: object) -> bool:
-        _compared(self, other)
-        return int.__eq__(self, other)
-
-    def __ne__(self, other: object) -> bool:
-        _compared(self, other)
-        return int.__ne__(self, other)
-
-    __hash__ = int.__hash__
-
     def __int__(self) -> int:
         return _plain(self)
 
@@ -157,7 +147,7 @@ def _comparison(name: str) -> Callable[[Integer, object], bool]:
     return method
 
 
-for _name in ("__lt__", "__le__", "__gt__", "__ge__"):
+for _name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
     setattr(Integer, _name, _comparison(_name))
 
 

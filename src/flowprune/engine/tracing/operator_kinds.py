@@ -8,9 +8,9 @@ from __future__ import annotations
 from flowprune.engine.tracing.graph import Graph, Operation
 
 
-def _with_in_place(names: str) -> frozenset[str]:
-    """``aten.NAME`` and ``aten.NAME_`` of every name."""
-    return frozenset(f"aten.{name}{suffix}" for name in names.split() for suffix in ("", "_"))
+def _named(names: str, *suffixes: str) -> frozenset[str]:
+    """``aten.NAME`` of every name, with each of the suffixes."""
+    return frozenset(f"aten.{name}{suffix}" for name in names.split() for suffix in suffixes or ("",))
 
 
 CONVOLUTIONS = ("aten.convolution", "aten._convolution")
@@ -26,25 +26,12 @@ BATCH_NORMS = (
     "aten.miopen_batch_norm",
 )
 _NORMS_OF_MAPS = frozenset({*BATCH_NORMS, "aten.native_group_norm"})
-_ADDITIONS = _with_in_place("add")
-_ARITHMETIC = _with_in_place("add sub mul div")
-_ACTIVATIONS = _with_in_place(
-    "relu hardtanh leaky_relu _prelu_kernel silu gelu hardswish elu celu mish tanh sigmoid softplus threshold"
+_ADDITIONS = _named("add", "", "_")
+_ARITHMETIC = _named("add sub mul div", "", "_")
+_ACTIVATIONS = _named(
+    "relu hardtanh leaky_relu _prelu_kernel silu gelu hardswish elu celu mish tanh sigmoid softplus threshold", "", "_"
 )
-_COPIES = frozenset(
-    f"aten.{name}"
-    for name in [
-        "clone",
-        "_to_copy",
-        "alias",
-        "detach",
-        "lift_fresh",
-        "copy_",
-        "native_dropout",
-        "bernoulli",
-        "zeros_like",
-    ]
-)
+_COPIES = _named("clone _to_copy alias detach lift_fresh copy_ native_dropout bernoulli zeros_like")
 
 
 def is_convolution(operation: Operation) -> bool:

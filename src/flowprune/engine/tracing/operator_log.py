@@ -100,9 +100,8 @@ class OperatorLog(TorchDispatchMode):
 
     def _enter(self, tensor: torch.Tensor) -> int:
         number = len(self.graph.values)
-        with (
-            torch._C.DisableTorchFunction()
-        ):  # under a scripted function, asking for the shape would be a call to look at
+        # Under a scripted function, asking for the shape would be a call to look at.
+        with torch._C.DisableTorchFunction():
             self.graph.values.append(Value(number, tuple(tensor.shape), tensor.dtype))
         self._numbers[id(tensor)] = number
         self._alive.append(tensor)

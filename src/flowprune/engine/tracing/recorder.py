@@ -21,7 +21,7 @@ from flowprune.engine.tracing.graph import Graph
 from flowprune.engine.tracing.integers import mark_attributes, noticing
 from flowprune.engine.tracing.operator_log import OperatorLog, tensors_in
 from flowprune.engine.tracing.random_numbers import repeated
-from flowprune.engine.tracing.shadow import call_model, first_tensor, model_of, shadow, to_meta
+from flowprune.engine.tracing.shadow import call_model, first_tensor, model_of, own_buffer, shadow, to_meta
 from flowprune.engine.tracing.unlogged import failures_unlogged
 from flowprune.errors import FlowpruneError, TraceError
 
@@ -96,11 +96,7 @@ def _on_fake(model: nn.Module, inputs: Any, training: bool, provenance: bool = T
 
 
 def _on_real(model: nn.Module, inputs: Any, training: bool, provenance: bool = True) -> Graph:
-    # Parameters are only read; buffers (batch-norm statistics) and inputs may be written to, so those are copies.
-    def own(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
-
-    return _record(model, inputs, own, training, "real", provenance)
+    return _record(model, inputs, own_buffer, training, "real", provenance)
 
 
 def _record(

@@ -25,40 +25,16 @@ from torch.types import Number
 _LIMIT = 20_000
 """Outcomes kept at most; a large network has a few hundred."""
 
-_PLAIN = (
-    int,
-    float,
-    bool,
-    str,
-    type(None),
-    torch.dtype,
-    torch.device,
-    torch.layout,
-    torch.memory_format,
-)
+_PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
+_PLAIN_CASES = {
+    "in place": "relu_ hardtanh_ silu_ hardswish_ hardsigmoid_ sigmoid_ leaky_relu_ elu_",
+    "entry by entry": "relu gelu silu hardtanh hardswish hardsigmoid sigmoid tanh leaky_relu elu",
+    "batch norm": "native_batch_norm",
+    "layer norm": "native_layer_norm",
+}
 _KNOWN: dict[OpOverload, str] = {
-    **{
-        getattr(torch.ops.aten, name).default: "in place"
-        for name in ["relu_", "hardtanh_", "silu_", "hardswish_", "hardsigmoid_", "sigmoid_", "leaky_relu_", "elu_"]
-    },
-    **{
-        getattr(torch.ops.aten, name).default: "entry by entry"
-        for name in [
-            "relu",
-            "gelu",
-            "silu",
-            "hardtanh",
-            "hardswish",
-            "hardsigmoid",
-            "sigmoid",
-            "tanh",
-            "leaky_relu",
-            "elu",
-        ]
-    },
-    torch.ops.aten.native_batch_norm.default: "batch norm",
-    torch.ops.aten.native_layer_norm.default: "layer norm",
+    getattr(torch.ops.aten, name).default: kind for kind, names in _PLAIN_CASES.items() for name in names.split()
 }
 """How an operator's plain case is told at once."""
 

@@ -101,8 +101,6 @@ class ScriptedPart(nn.Module):
 
 def hide_scripted_parts(model: nn.Module) -> None:
     """Put stand-ins in the places of the scripted parts of a shadow."""
-    if not any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        return
     stand_ins: dict[int, ScriptedPart] = {}
     for path, module in list(model.named_modules()):
         if isinstance(module, torch.jit.ScriptModule):

@@ -118,6 +118,17 @@ def to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return nn.Parameter(on_meta, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_meta
 
 
+def own_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """A stand-in with the same numbers in memory of its own."""
+    held = tensor.detach().clone()
+    return nn.Parameter(held, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else held
+
+
+def own_buffer(tensor: torch.Tensor) -> torch.Tensor:
+    """The same for buffers and inputs, which a forward may write to; a parameter is only read, and stands for itself."""
+    return tensor if isinstance(tensor, nn.Parameter) else own_tensor(tensor)
+
+
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """Call ``model`` on example inputs: a dictionary by keyword, a tuple or list by position, anything else as the one argument."""
     if isinstance(inputs, Mapping):

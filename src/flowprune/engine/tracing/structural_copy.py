@@ -74,9 +74,8 @@ def structural_copy(
             continue
         copied = memo[id(module)] = kind.__new__(kind)
         _enter_attributes(_begun(copied.__dict__, module, memo, later), memo, stand_in, made)
-    for state, name, held in reversed(
-        later
-    ):  # what holds others comes after them: a class's own way may ask them something
+    # What holds others comes after them: a class's own way may ask them something.
+    for state, name, held in reversed(later):
         if name in _TABLES:
             state[name] = type(held)((key, _copied(value, memo)) for key, value in held.items())
         else:

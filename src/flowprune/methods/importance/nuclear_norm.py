@@ -16,13 +16,7 @@ from flowprune.engine.measuring.batches import model_device
 from flowprune.engine.tracing import Graph, first_tensor, trace
 from flowprune.errors import DataError, FlowpruneError, ModelError, checked_name
 from flowprune.methods.importance._maps.map_scores import check_map
-from flowprune.methods.importance._maps.map_stages import (
-    MAP_AGGREGATIONS,
-    STAGES,
-    MapAggregation,
-    Stage,
-    maps_for,
-)
+from flowprune.methods.importance._maps.map_stages import MAP_AGGREGATIONS, STAGES, MapAggregation, Stage, maps_for
 from flowprune.methods.importance._maps.map_watch import evaluation_shadow, same_output, watch_maps
 from flowprune.methods.importance._maps.map_work import (
     GIBIBYTE,

@@ -13,13 +13,7 @@ from flowprune.engine.tracing import first_tensor, trace
 from flowprune.errors import checked_name
 from flowprune.methods.importance._maps.map_gradients import maps_and_gradients
 from flowprune.methods.importance._maps.map_scores import channel_maps, check_map
-from flowprune.methods.importance._maps.map_stages import (
-    MAP_AGGREGATIONS,
-    STAGES,
-    MapAggregation,
-    Stage,
-    maps_for,
-)
+from flowprune.methods.importance._maps.map_stages import MAP_AGGREGATIONS, STAGES, MapAggregation, Stage, maps_for
 from flowprune.methods.importance._passes.calibration_data import Loss, cross_entropy, labelled_in
 from flowprune.methods.importance._passes.gradients import differentiable_shadow, gradients_taken
 from flowprune.methods.importance._scores.group_scores import NORMALIZATIONS, Normalization, group_scores

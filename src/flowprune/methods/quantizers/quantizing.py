@@ -19,7 +19,7 @@ from flowprune.engine.steps.copying import copy_of
 from flowprune.engine.steps.lineage import Step, attach_lineage, lineage_of
 from flowprune.engine.steps.own_tensors import own_tensors
 from flowprune.engine.steps.trying import check_runs
-from flowprune.errors import BudgetError, FlowpruneError
+from flowprune.errors import BudgetError, FlowpruneError, one_line
 from flowprune.methods.codecs import REGISTRY as CODECS
 from flowprune.methods.codecs.stored_model import stored_model
 from flowprune.methods.quantizers.registry import REGISTRY
@@ -105,8 +105,9 @@ def _carried_out(
         fitted = quantizer.fit(weights, **options)
         values = fitted.dequantize()
     except TypeError as error:
-        reason = " ".join(str(error).split())
-        raise FlowpruneError(f"{type(quantizer).__name__} cannot take the options {dict(options)}: {reason}") from error
+        raise FlowpruneError(
+            f"{type(quantizer).__name__} cannot take the options {dict(options)}: {one_line(error)}"
+        ) from error
     copied = copy_of(model)
     parameters = dict(copied.named_parameters())
     with torch.no_grad():

@@ -19,7 +19,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from flowprune.errors import RecipeError
+from flowprune.errors import RecipeError, one_line
 
 Cost = Literal["size", "bit_operations", "latency"]
 COSTS: tuple[Cost, ...] = ("size", "bit_operations", "latency")
@@ -85,8 +85,9 @@ def latency_table(name: str, activation_bits: Sequence[int], precisions: Sequenc
     except FileNotFoundError:
         raise RecipeError(f"there is no latency table {name!r}; give mpic, or the path of a YAML file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"{name} is no latency table ({reason}); it needs macs_a_cycle: {{8: {{2: 2.5}}}}") from None
+        raise RecipeError(
+            f"{name} is no latency table ({one_line(error)}); it needs macs_a_cycle: {{8: {{2: 2.5}}}}"
+        ) from None
     for a in activation_bits:
         for p in precisions:
             if p and not table.get(a, {}).get(p, 0) > 0:

@@ -11,7 +11,7 @@ from flowprune.engine.interfaces import Replacement
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.steps.lineage import Lineage, Step, attach_lineage, lineage_of
 from flowprune.engine.steps.trying import check_runs
-from flowprune.errors import FlowpruneError
+from flowprune.errors import FlowpruneError, one_line
 from flowprune.methods.replacements.in_model import matching, replace_modules, restorable, restore_modules
 from flowprune.methods.replacements.registry import REGISTRY
 
@@ -58,8 +58,7 @@ def replace(
             done = [(matching(model, built, names), options)]
             new = replace_modules(model, built, done[0][0], **options)
     except TypeError as error:
-        reason = " ".join(str(error).split())
-        raise FlowpruneError(f"the replacement {name} cannot take the options {options}: {reason}") from error
+        raise FlowpruneError(f"the replacement {name} cannot take the options {options}: {one_line(error)}") from error
     lineage = without_replaced(lineage_of(model), [module for modules, _ in done for module in modules])
     for modules, own in done:
         lineage = lineage.with_step(Step("replace", {"replacement": name, "modules": modules, "options": own}))

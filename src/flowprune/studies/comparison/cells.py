@@ -19,7 +19,7 @@ from flowprune.studies.phases import RecoverPhase, TrainPhase
 from flowprune.studies.pipeline.course import Stop, course_of
 from flowprune.studies.pipeline.job import slug
 from flowprune.studies.pipeline.stages import Record, StageNames, Stages
-from flowprune.studies.recipe import BudgetSection, NetworkSection
+from flowprune.studies.sections import BudgetSection, NetworkSection
 from flowprune.training import TrainingSettings
 from flowprune.training.locating import found_beside_data
 

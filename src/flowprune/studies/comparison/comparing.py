@@ -10,7 +10,6 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from flowprune.artifacts.atomic_write import write_text
 from flowprune.engine.allocation import KINDS
 from flowprune.engine.measuring.number_of_threads import threads
 from flowprune.errors import OutputError
@@ -24,10 +23,9 @@ from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.pipeline.chosen_precision import as_begun, measured
 from flowprune.studies.pipeline.job import Job, data_of
 from flowprune.studies.pipeline.run import run_results
-from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT, RunFolder
+from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT, RunFolder, write_json
 from flowprune.studies.pipeline.stages import Stages
 from flowprune.training import Data
-from flowprune.training.precision import write_precision
 
 COMPARISON_FORMAT = 1
 
@@ -99,11 +97,9 @@ def compare(
         first = Job(recipe.run_recipe(recipe.seeds[0], None, None), data, state.device)
         network = located(recipe.network, data_dir)
         recipe, precision = measured(recipe, state, data, lambda: [first.build(network)])
-        if folder.writes:
-            folder.claim(recipe, resume=resume, overwrite=overwrite)
-            if precision is not None:
-                write_precision(folder.path, precision)
-                say(str(precision))
+        folder.claim(recipe, precision, resume=resume, overwrite=overwrite)
+        if folder.writes and precision is not None:
+            say(str(precision))
         state.wait_for_everyone()
         finished = []
         absent = left_out(recipe)
@@ -136,7 +132,7 @@ def compare(
             if folder.writes:
                 folder.write_cell(cell.name, {**results, "seed": cell.seed, "comparison": _described(cell)})
                 write_page(comparison_html(comparison), folder.path / REPORT)
-                write_text(folder.path / COMPARISON, json.dumps(comparison, indent=1, allow_nan=False) + "\n")
+                write_json(folder.path / COMPARISON, comparison)
             state.wait_for_everyone()
     return comparison
 

@@ -15,16 +15,7 @@ from flowprune.studies.comparison.comparison_recipe import CONTROL, DENSE, SCRAT
 from flowprune.studies.comparison.summary import HEADERS, TEXT_COLUMNS, table_cells
 
 COLORS = (
-    "#0f9d8a",
-    "#c2571a",
-    "#7b5cd6",
-    "#b8860b",
-    "#c23b6b",
-    "#3f7fd0",
-    "#5f8f2f",
-    "#a0522d",
-    "#d0703f",
-    "#2f8fa5",
+    *("#0f9d8a", "#c2571a", "#7b5cd6", "#b8860b", "#c23b6b", "#3f7fd0", "#5f8f2f", "#a0522d", "#d0703f", "#2f8fa5"),
     "#8a8a00",
 )
 _NEUTRAL = "#7a869a"

@@ -16,17 +16,17 @@ from flowprune.methods.importance import REGISTRY
 from flowprune.methods.presets import REGISTRY as PRESETS
 from flowprune.studies.pipeline.job import slug
 from flowprune.studies.preset_phases import phases_from
-from flowprune.studies.recipe import (
+from flowprune.studies.recipe import Recipe
+from flowprune.studies.recipe_file import checked_sections, override, read_sections
+from flowprune.studies.sections import (
+    BUDGETS,
     BudgetSection,
     DataSection,
     ImportanceSection,
     NetworkSection,
     PruningSection,
-    Recipe,
     Section,
 )
-from flowprune.studies.recipe_file import checked_sections, override, read_sections
-from flowprune.studies.sections import BUDGETS
 from flowprune.training.settings import TrainingSettings
 
 CONTROL, SCRATCH, DENSE = "control", "scratch", "dense"

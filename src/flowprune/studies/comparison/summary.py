@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
+from flowprune.reporting.table import markdown_of, ruled_table
 from flowprune.studies.comparison.cells import Cell
 from flowprune.studies.comparison.comparison_recipe import CONTROL, DENSE
 
@@ -141,23 +140,13 @@ def table_cells(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def terminal_table(comparison: Mapping[str, Any]) -> Table:
     """The table for the terminal; a rule stands between budgets."""
-    shown = Table(
-        title=str(comparison["name"]), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    for column, header in enumerate(HEADERS):
-        shown.add_column(header, justify="left" if column < TEXT_COLUMNS else "right", no_wrap=True)
     rows = table_cells(comparison["table"])
-    for position, cells in enumerate(rows):
-        last = position + 1 == len(rows) or rows[position + 1][0] != cells[0]
-        shown.add_row(*(Text(cell) for cell in cells), end_section=last)
-    return shown
+    return ruled_table(str(comparison["name"]), HEADERS, rows, TEXT_COLUMNS, [cells[0] for cells in rows])
 
 
 def markdown_table(comparison: Mapping[str, Any]) -> str:
     """The table as Markdown, with a final newline."""
-    rules = ["---"] * TEXT_COLUMNS + ["---:"] * (len(HEADERS) - TEXT_COLUMNS)
-    lines = [HEADERS, rules, *table_cells(comparison["table"])]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return markdown_of(HEADERS, table_cells(comparison["table"]), TEXT_COLUMNS)
 
 
 def _cost(counts: Sequence[int], shares: Sequence[float]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from flowprune.methods.regularizers.feature_flow.maps.links import steps_of
 from flowprune.methods.regularizers.feature_flow.maps.passage import is_another_layout
 from flowprune.methods.regularizers.feature_flow.maps.trajectory import Step, Trajectory
 
@@ -39,7 +40,7 @@ def segments(trajectory: Trajectory, features: Sequence[Tensor | None]) -> list[
     """
     found: list[Segment] = []
     steps: list[Step] = []
-    for step in trajectory.steps(features):
+    for step in steps_of(trajectory, features):
         if steps and not _continues(trajectory, steps[-1], step):
             found.append(_segment(steps, features))
             steps = []

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.measuring import check_finite
-from flowprune.errors import RecipeError
+from flowprune.errors import RecipeError, one_line
 from flowprune.models import create, takes_classes
 from flowprune.studies.phases import CutPhase
 from flowprune.studies.phases.criteria import importance_from
-from flowprune.studies.recipe import NetworkSection, Recipe
-from flowprune.studies.sections import DataSection
+from flowprune.studies.recipe import Recipe
+from flowprune.studies.sections import DataSection, NetworkSection
 from flowprune.training import Data, load_data
 
 
@@ -94,9 +94,8 @@ def _try_forward(model: nn.Module, x: Tensor, name: str) -> Tensor:
             found: Tensor = model.eval()(x)
         return found
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise RecipeError(
-            f"networks: {name} does not run on an image of shape {list(x.shape[1:])} ({reason}); set its options, "
+            f"networks: {name} does not run on an image of shape {list(x.shape[1:])} ({one_line(error, 200)}); set its options, "
             "for example in_channels"
         ) from error
     finally:

@@ -20,7 +20,6 @@ from flowprune.studies.pipeline.job import Job, data_of
 from flowprune.studies.pipeline.run_folder import MODEL, REPORT, RunFolder
 from flowprune.studies.pipeline.stages import Record, Stages, names_of_run
 from flowprune.studies.recipe import Recipe
-from flowprune.training.precision import write_precision
 
 RESULTS_FORMAT = 1
 
@@ -69,11 +68,9 @@ def run(
         job.check()
         recipe, precision = measured(recipe, state, data, lambda: [job.build(network) for network in recipe.networks])
         job = replace(job, recipe=recipe)
-        if folder.writes:
-            folder.claim(recipe, resume=resume, overwrite=overwrite)
-            if precision is not None:
-                write_precision(folder.path, precision)
-                say(str(precision))
+        folder.claim(recipe, precision, resume=resume, overwrite=overwrite)
+        if folder.writes and precision is not None:
+            say(str(precision))
         state.wait_for_everyone()
         records = []
         for network in recipe.networks:

@@ -14,7 +14,7 @@ from flowprune.artifacts.atomic_write import write_text
 from flowprune.errors import ArtifactError, OutputError
 from flowprune.studies.recipe import dump_recipe
 from flowprune.training.checkpoint import CHECKPOINT
-from flowprune.training.precision import PRECISION
+from flowprune.training.precision import PRECISION, MeasuredPrecision, write_precision
 
 RECIPE, RESULTS, REPORT, MODEL = "recipe.yaml", "results.json", "report.html", "model.fp"
 COMPARISON = "comparison.json"
@@ -57,11 +57,12 @@ class RunFolder:
         if resume:
             self._check_same(recipe)
 
-    def claim(self, recipe: BaseModel, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready for this recipe: new, emptied of an earlier run, or as that run left it."""
-        self.check(recipe, resume=resume, overwrite=overwrite)
+    def claim(self, recipe: BaseModel, precision: MeasuredPrecision | None, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready for this recipe: new, emptied of an earlier run, or as that run left it; and keep the measurement
+        of its precision."""
         if not self.writes:
             return
+        self.check(recipe, resume=resume, overwrite=overwrite)
         if overwrite:
             self._remove_run()
         try:
@@ -69,6 +70,8 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"cannot make the folder {self.path}: {error.strerror}") from error
         write_text(self.path / RECIPE, dump_recipe(recipe))
+        if precision is not None:
+            write_precision(self.path, precision)
 
     def stage(self, name: str) -> Path:
         """The folder a stage works in."""
@@ -102,14 +105,12 @@ class RunFolder:
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write ``results.json``."""
-        write_text(self.path / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_json(self.path / RESULTS, results)
 
     def write_cell(self, name: str, results: dict[str, Any]) -> None:
         """Write the results of one of many runs that share this folder."""
         (self.path / _RESULTS_OF_CELLS).mkdir(exist_ok=True)
-        write_text(
-            self.path / _RESULTS_OF_CELLS / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n"
-        )
+        write_json(self.path / _RESULTS_OF_CELLS / f"{name}.json", results)
 
     def _holds_something(self) -> bool:
         return self.path.is_dir() and any(self.path.iterdir())
@@ -121,7 +122,7 @@ class RunFolder:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise OutputError(f"cannot read {file}; start anew with --overwrite") from error
         now = yaml.safe_load(dump_recipe(recipe))
-        difference = _first_difference(before, now)
+        difference = first_difference(before, now)
         if difference is not None:
             raise OutputError(
                 f"{self.path} holds a run of another recipe ({difference}); resume with the same one, or choose another "
@@ -139,6 +140,11 @@ class RunFolder:
         shutil.rmtree(self.path / _STAGES, ignore_errors=True)
 
 
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of results, as a whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
 def _in_todays_words(content: Any, schema: type[BaseModel]) -> Any:
     """A recipe as an earlier version wrote it, with the keys it did not know yet as they were meant."""
     try:
@@ -147,10 +153,11 @@ def _in_todays_words(content: Any, schema: type[BaseModel]) -> Any:
         return content
 
 
-def _first_difference(before: Any, now: Any, key: str = "") -> str | None:
+def first_difference(before: Any, now: Any, key: str = "") -> str | None:
+    """The first key, dotted, whose value is another one now, and both values in words; None where all are the same."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*now, *(name for name in before if name not in now)]:
-            found = _first_difference(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+            found = first_difference(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
             if found is not None:
                 return found
         return None

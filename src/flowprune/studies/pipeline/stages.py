@@ -21,7 +21,7 @@ from flowprune.studies.pipeline.course import Stop
 from flowprune.studies.pipeline.job import Job, slug
 from flowprune.studies.pipeline.measurement import flow_profile, measured
 from flowprune.studies.pipeline.run_folder import RunFolder
-from flowprune.studies.recipe import NetworkSection
+from flowprune.studies.sections import NetworkSection
 
 Record = dict[str, Any]
 Say = Callable[[str], None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from flowprune.studies.sensitivity.by_sensitivity import BySensitivity
 from flowprune.studies.sensitivity.result import CutPoint, GroupSensitivity, Sensitivity
 from flowprune.studies.sensitivity.scan import SHARES, sensitivity
 
-__all__ = ["SHARES", "CutPoint", "GroupSensitivity", "Sensitivity", "sensitivity"]
+__all__ = ["SHARES", "BySensitivity", "CutPoint", "GroupSensitivity", "Sensitivity", "sensitivity"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,6 +99,21 @@ class Sensitivity:
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Sensitivity:
+        """What ``as_dict`` wrote; further keys are left aside."""
+        rows = tuple(
+            GroupSensitivity(
+                tuple(row["groups"]),
+                tuple(row["layers"]),
+                row["channels"],
+                tuple(CutPoint(**point) for point in row["points"]),
+            )
+            for row in written["rows"]
+        )
+        whole = {name: written[name] for name in ("accuracy", "macs", "params", "importance")}
+        return cls(**whole, shares=tuple(written["shares"]), rows=rows)
 
     def __str__(self) -> str:
         width = max([len(row.name) for row in self.rows] + [8])

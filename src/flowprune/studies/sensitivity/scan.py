@@ -72,7 +72,7 @@ def sensitivity(
     criterion = AskedOnce(importance if importance is not None else L2())
     whole = {group.name: 1.0 for group in coupling.groups}
     cost = measure(model, inputs)
-    accuracy = _number(evaluate(model))
+    accuracy = checked_accuracy(evaluate(model))
     rows = []
     for number, members in enumerate(coupling.classes):
         groups = [coupling.groups[member] for member in members]
@@ -89,11 +89,11 @@ def sensitivity(
                     ignore=ignore,
                     freeze=freeze,
                 )
-            removed = _removed(made, groups[0])
+            removed = removed_from(groups[0], made)
             if points and points[-1].removed == removed:
                 found = points[-1].accuracy
             else:
-                found = _number(evaluate(prune(model, made))) if removed else accuracy
+                found = checked_accuracy(evaluate(prune(model, made))) if removed else accuracy
             points.append(CutPoint(share, removed, made.macs[1], made.params[1], found))
             progress(number * len(asked) + position + 1, len(coupling.classes) * len(asked), groups[0].name)
         rows.append(
@@ -107,8 +107,8 @@ def sensitivity(
     return Sensitivity(accuracy, cost.macs, cost.params, name_of(criterion), asked, tuple(rows))
 
 
-def _removed(made: Plan, group: CoupledGroup) -> int:
-    """How many of the group's channels leave."""
+def removed_from(group: CoupledGroup, made: Plan) -> int:
+    """How many of the group's channels leave by a plan."""
     member = group.members[0]
     gone = made.removed.get(member.name, {}).get(member.dimension, ())
     return int(np.isin(member.indices[:, 0], list(gone)).sum())
@@ -125,7 +125,8 @@ def _checked(share: object) -> float:
     return float(share)
 
 
-def _number(found: object) -> float:
+def checked_accuracy(found: object) -> float:
+    """What an ``evaluate`` returned, as a number. Raises a ``ModelError`` where it is none."""
     try:
         number = float(found)  # type: ignore[arg-type]
     except (TypeError, ValueError):

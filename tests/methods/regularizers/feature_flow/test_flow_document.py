@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 from documents import blocks, run
 
-from flowprune.studies.recipe import FlowSection
+from flowprune.studies.sections import FlowSection
 
 PAGE = "docs/flow.md"
 

@@ -9,42 +9,17 @@ from flowprune.engine.constants.call import Call, Operand, values_of
 from flowprune.engine.constants.knowledge import Knowledge, is_zero, learned
 from flowprune.engine.constants.rules import Learned, is_random, of_what_is_known, rule
 
+_NAMES = """
+abs add sub rsub div neg pow sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan tanh atan erf erfc sigmoid
+logit reciprocal square relu relu6 leaky_relu prelu _prelu_kernel elu celu selu gelu silu mish hardswish hardsigmoid
+hardtanh softplus log_sigmoid_forward threshold hardshrink softshrink clamp clamp_min clamp_max maximum minimum fmax
+fmin lerp addcmul addcdiv sign floor ceil round trunc frac remainder fmod eq ne lt le gt ge logical_and logical_or
+logical_not logical_xor bitwise_and bitwise_or bitwise_not isnan isfinite isinf _to_copy clone contiguous nan_to_num
+native_dropout dropout lift_fresh_copy
+"""
 
-@rule(
-    *(
-        "abs",
-        "add",
-        "sub",
-        "rsub",
-        "div",
-        "neg",
-        "pow",
-        "sqrt",
-        "rsqrt",
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-    ),
-    *("log1p", "sin", "cos", "tan", "tanh", "atan", "erf", "erfc", "sigmoid", "logit", "reciprocal", "square", "relu"),
-    *("relu6", "leaky_relu", "prelu", "_prelu_kernel", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish"),
-    *(
-        "hardsigmoid",
-        "hardtanh",
-        "softplus",
-        "log_sigmoid_forward",
-        "threshold",
-        "hardshrink",
-        "softshrink",
-    ),
-    *("clamp", "clamp_min", "clamp_max", "maximum", "minimum", "fmax", "fmin", "lerp"),
-    *("addcmul", "addcdiv", "sign", "floor", "ceil", "round", "trunc", "frac", "remainder", "fmod", "eq", "ne", "lt"),
-    *("le", "gt", "ge", "logical_and", "logical_or", "logical_not", "logical_xor", "bitwise_and", "bitwise_or"),
-    *("bitwise_not", "isnan", "isfinite", "isinf", "_to_copy", "clone", "contiguous", "nan_to_num", "native_dropout"),
-    *("dropout", "lift_fresh_copy"),
-)
+
+@rule(*_NAMES.split())
 def elementwise(call: Call) -> Learned:
     """Run on all entries, and believe it where every operand is known. Whole numbers only run where all are: a division by a
     zero that nobody knows would raise."""

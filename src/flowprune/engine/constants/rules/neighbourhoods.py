@@ -6,6 +6,7 @@ constant is known at all of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -14,43 +15,19 @@ from flowprune.engine.constants.call import Call, Operand, values_of
 from flowprune.engine.constants.knowledge import Knowledge, learned
 from flowprune.engine.constants.rules import Learned, is_random, of_what_is_known, rule
 
-
-@rule(
-    *(
-        "max_pool1d",
-        "avg_pool1d",
-        "adaptive_avg_pool1d",
-        "adaptive_max_pool1d",
-        "upsample_nearest1d",
-        "upsample_linear1d",
-    ),
-    *("_upsample_nearest_exact1d",),
-)
-def over_1_dimension(call: Call) -> Learned:
-    """Pools and interpolations of ``[images, channels, length]``."""
-    return _over_positions(call, 1)
+_OVER_POSITIONS = """
+max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest1d upsample_linear1d _upsample_nearest_exact1d
+max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d
+_upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
+max_pool3d max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d upsample_nearest3d
+_upsample_nearest_exact3d upsample_trilinear3d
+"""
 
 
-@rule(
-    *("max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d"),
-    *("adaptive_max_pool2d", "upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d"),
-    *("upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
-)
-def over_2_dimensions(call: Call) -> Learned:
-    """Pools and interpolations of ``[images, channels, height, width]``."""
-    return _over_positions(call, 2)
-
-
-@rule(
-    *("max_pool3d", "max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d", "adaptive_avg_pool3d"),
-    *("adaptive_max_pool3d", "upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_trilinear3d"),
-)
-def over_3_dimensions(call: Call) -> Learned:
-    """Pools and interpolations of ``[images, channels, depth, height, width]``."""
-    return _over_positions(call, 3)
-
-
-def _over_positions(call: Call, dimensions: int) -> Learned:
+@rule(*_OVER_POSITIONS.split())
+def over_positions(call: Call) -> Learned:
+    """Pools and interpolations of ``[images, channels, ...]`` over as many dimensions as the operator's name says."""
+    dimensions = int(re.findall(r"(\d)d", call.operation.name)[0])
     unknown: list[Knowledge | None] = [None] * len(call.operation.outputs)
     knowledge = call.first().knowledge
     if knowledge is None or knowledge.known is None:

@@ -55,20 +55,13 @@ def laid_out(call: Call) -> Learned:
     return [operand.knowledge if same else None]
 
 
-@rule(
-    *(
-        "flip",
-        "roll",
-        "repeat",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "native_channel_shuffle",
-        "im2col",
-    ),
-    *("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d"),
-    *("replication_pad3d", "tril", "triu"),
-)
+_MOVING = """
+flip roll repeat pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col reflection_pad1d
+reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d tril triu
+"""
+
+
+@rule(*_MOVING.split())
 def moved(call: Call) -> Learned:
     """The mask is moved as the values are; what an operator puts beside them is a zero, and known."""
     knowledge = call.first().knowledge

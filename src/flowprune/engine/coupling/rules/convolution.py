@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowprune.engine.coupling.labels import Array, Block, Layout, block_at, without
+from flowprune.engine.coupling.labels import Array, Block, Layout, block_at, parted
 from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule
 from flowprune.engine.tracing import Operation, Reference
@@ -38,8 +38,8 @@ def convolution(operation: Operation, state: Propagation) -> None:
                 f"the weight of {operation.module or 'a convolution'} is computed in a way that mixes its channels",
             )
             filters = slices = None
-    incoming = block_at(state.layout(x), channel)
-    passing = _at_single_positions(operation, state, without(state.layout(x), [incoming] if incoming else []))
+    incoming, others = parted(state.layout(x), channel)
+    passing = _at_single_positions(operation, state, others)
 
     out_channels = state.output_shape(operation)[channel]
     first, second = _labels(filters), _labels(slices)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from flowprune.engine.coupling.labels import Block, block_at, without
+from flowprune.engine.coupling.labels import Block, block_at, parted
 from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule
 from flowprune.engine.coupling.rules.pointwise import joined_layout
@@ -64,10 +64,10 @@ def rearranged(operation: Operation, state: Propagation) -> None:
     chosen = operation.argument("index")
     if isinstance(chosen, Reference) and state.graph.parameters.get(chosen.value) in state.places:
         # channels that are read leave without those they are read of; surgery numbers the others anew
-        along = block_at(state.layout(x), dims % rank)
+        _, others = parted(state.layout(x), dims % rank)
         own = block_at(state.layout(chosen), 0)
         read = () if own is None else (Block((dims % rank,), own.labels),)
-        state.set(operation, (*without(state.layout(x), [along] if along else []), *read))
+        state.set(operation, (*others, *read))
         return
     if dims is None or len(state.output_shape(operation)) != rank:
         state.freeze_inputs(operation, f"{operation.name} over the flattened tensor")
@@ -137,8 +137,7 @@ def pixel_shuffle(operation: Operation, state: Propagation) -> None:
     """r x r neighbouring channels become the pixels of one, so they leave together."""
     x: Reference = operation.argument("self")
     dimension = len(state.shape(x)) - 3
-    block = block_at(state.layout(x), dimension)
-    others = without(state.layout(x), [block] if block else [])
+    block, others = parted(state.layout(x), dimension)
     if block is None or len(block.dimensions) > 1:
         state.freeze_layout(state.layout(x), "a pixel shuffle of a reshaped block")
         return
@@ -151,8 +150,7 @@ def pixel_shuffle(operation: Operation, state: Propagation) -> None:
 def channel_shuffle(operation: Operation, state: Propagation) -> None:
     """Channel j of every group becomes a neighbour of channel j of the others. The number of groups is the operator's own."""
     x: Reference = operation.argument("self")
-    block = block_at(state.layout(x), 1)
-    others = without(state.layout(x), [block] if block else [])
+    block, others = parted(state.layout(x), 1)
     if block is None or len(block.dimensions) > 1:
         state.freeze_layout(state.layout(x), "a channel shuffle of a reshaped block")
         return
@@ -181,8 +179,8 @@ def im2col(operation: Operation, state: Propagation) -> None:
 
 
 def _spread(operation: Operation, state: Propagation, x: Reference, dimension: int, times: int) -> None:
-    block = block_at(state.layout(x), dimension)
-    for other in without(state.layout(x), [block] if block else []):
+    block, others = parted(state.layout(x), dimension)
+    for other in others:
         state.freeze(other.labels, f"{operation.name} runs over this dimension")
     if block is None:
         return
@@ -197,8 +195,7 @@ def gated_linear_unit(operation: Operation, state: Propagation) -> None:
     """The first half of the channels, gated by the second: element j of both leaves together."""
     x: Reference = operation.argument("self")
     dimension = operation.argument("dim", -1) % len(state.shape(x))
-    block = block_at(state.layout(x), dimension)
-    others = without(state.layout(x), [block] if block else [])
+    block, others = parted(state.layout(x), dimension)
     if block is not None and len(block.dimensions) > 1:
         state.freeze(block.labels, "a gated linear unit of a reshaped block")
         block = None

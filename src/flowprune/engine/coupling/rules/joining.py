@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowprune.engine.coupling.labels import Array, Block, Layout, block_at, without
+from flowprune.engine.coupling.labels import Array, Block, Layout, block_at, parted
 from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule
 from flowprune.engine.coupling.rules.pointwise import joined_layout, joined_layouts
@@ -53,8 +53,7 @@ def _cut(state: Propagation, operation: Operation) -> tuple[int, Block | None, L
     """The dimension an operation cuts along, the block there if it is one-dimensional, and the other blocks."""
     x: Reference = operation.argument("self")
     dimension = operation.argument("dim", 0) % len(state.shape(x))
-    block = block_at(state.layout(x), dimension)
-    return dimension, block, without(state.layout(x), [block] if block else [])
+    return dimension, *parted(state.layout(x), dimension)
 
 
 @rule("aten.slice")

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 from flowprune.engine.coupling.propagation import Propagation
 from flowprune.engine.coupling.rules import rule
 from flowprune.engine.tracing import Operation, Reference
 
+_NAMES = """
+max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest1d upsample_linear1d
+max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d
+upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d reflection_pad2d replication_pad2d
+max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d upsample_nearest3d upsample_trilinear3d
+"""
 
-def _over_positions(operation: Operation, state: Propagation, spatial: int) -> None:
+
+@rule(*(f"aten.{name}" for name in _NAMES.split()))
+def pooling(operation: Operation, state: Propagation) -> None:
+    """As many of the last dimensions are pooled as the operator's name says; the others stay."""
     x: Reference = operation.argument(operation.function._schema.arguments[0].name)
-    first = len(state.shape(x)) - spatial
+    pooled = re.findall(r"(\d)d", operation.name)
+    first = len(state.shape(x)) - int(pooled[0])
     layout = []
     for block in state.layout(x):
         if block.dimensions[-1] >= first:
@@ -18,47 +30,3 @@ def _over_positions(operation: Operation, state: Propagation, spatial: int) -> N
             layout.append(block)
     for position in range(len(operation.outputs)):
         state.set(operation, tuple(layout), position)
-
-
-@rule(
-    "aten.max_pool1d",
-    "aten.avg_pool1d",
-    "aten.adaptive_avg_pool1d",
-    "aten.adaptive_max_pool1d",
-    "aten.upsample_nearest1d",
-    "aten.upsample_linear1d",
-)
-def pooling_1d(operation: Operation, state: Propagation) -> None:
-    """The last dimension is pooled, the others stay."""
-    _over_positions(operation, state, 1)
-
-
-@rule(
-    "aten.max_pool2d",
-    "aten.max_pool2d_with_indices",
-    "aten.avg_pool2d",
-    "aten.adaptive_avg_pool2d",
-    "aten._adaptive_avg_pool2d",
-    "aten.adaptive_max_pool2d",
-    "aten.upsample_nearest2d",
-    "aten._upsample_nearest_exact2d",
-    "aten.upsample_bilinear2d",
-    "aten.upsample_bicubic2d",
-    "aten.reflection_pad2d",
-    "aten.replication_pad2d",
-)
-def pooling_2d(operation: Operation, state: Propagation) -> None:
-    """The last two dimensions are pooled, the others stay."""
-    _over_positions(operation, state, 2)
-
-
-@rule(
-    "aten.max_pool3d_with_indices",
-    "aten.avg_pool3d",
-    "aten._adaptive_avg_pool3d",
-    "aten.upsample_nearest3d",
-    "aten.upsample_trilinear3d",
-)
-def pooling_3d(operation: Operation, state: Propagation) -> None:
-    """The last three dimensions are pooled, the others stay."""
-    _over_positions(operation, state, 3)

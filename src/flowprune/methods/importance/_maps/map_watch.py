@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowprune.engine.tracing import Graph, model_of
 from flowprune.engine.tracing.recorder import spelled_out_attention
-from flowprune.engine.tracing.shadow import call_model, shadow
+from flowprune.engine.tracing.shadow import call_model, own_buffer, shadow
 from flowprune.errors import ModelError
 
 Position = tuple[int, int]
@@ -78,9 +78,7 @@ def evaluation_shadow(model: nn.Module) -> nn.Module:
 
     Its parameters are the model's own; buffers are copies, so that a forward which writes to them writes to its own.
     """
-    return shadow(
-        model_of(model), lambda tensor: tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
-    ).eval()
+    return shadow(model_of(model), own_buffer).eval()
 
 
 def watch_maps(twin: nn.Module, graph: Graph, inputs: Any, positions: Collection[Position], see: See) -> None:

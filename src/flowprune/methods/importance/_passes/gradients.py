@@ -12,7 +12,7 @@ from torch import nn
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.recorder import spelled_out_attention
 from flowprune.engine.tracing.shadow import call_model, shadow
-from flowprune.errors import FlowpruneError, ModelError
+from flowprune.errors import FlowpruneError, ModelError, one_line
 from flowprune.methods.importance._passes.calibration_data import Loss
 from flowprune.methods.importance._passes.full_precision import full_precision
 
@@ -54,9 +54,8 @@ def loss_value(output: Any, targets: Any, loss: Loss) -> torch.Tensor:
     try:
         value = loss(output, targets)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = " ".join(str(error).split())
         raise FlowpruneError(
-            f"the loss cannot be taken of the model's output and the targets ({reason}); check the labels, or say what "
+            f"the loss cannot be taken of the model's output and the targets ({one_line(error)}); check the labels, or say what "
             "the loss is with loss="
         ) from error
     if not isinstance(value, torch.Tensor) or value.numel() != 1:

@@ -4,9 +4,4 @@ from flowprune.methods.regularizers.feature_flow.feature_flow import FeatureFlow
 from flowprune.methods.regularizers.feature_flow.points.points import Point
 from flowprune.methods.regularizers.feature_flow.profile import FlowProfile, PointProfile
 
-__all__ = [
-    "FeatureFlow",
-    "FlowProfile",
-    "Point",
-    "PointProfile",
-]
+__all__ = ["FeatureFlow", "FlowProfile", "Point", "PointProfile"]

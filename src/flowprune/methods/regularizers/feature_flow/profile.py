@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.errors import DataError
+from flowprune.methods.regularizers.feature_flow.maps.links import steps_of
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import angle
 from flowprune.methods.regularizers.feature_flow.maps.trajectory import Step, Trajectory
 from flowprune.methods.regularizers.feature_flow.points.recording import Forward, Recorder
@@ -173,7 +174,7 @@ def _add(totals: list[_Totals], features: Sequence[Tensor | None], trajectory: T
             total.images += feature.shape[0]
             total.shape = tuple(feature.shape[1:])
             total.magnitude = _plus(total.magnitude, feature)
-    for step in trajectory.steps(features):
+    for step in steps_of(trajectory, features):
         total = totals[step.index]
         total.gradient = _plus(total.gradient, step.gradient())
         curvature, turn = step.curvature(), step.turn()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flowprune.errors import ModelError
+from flowprune.methods.regularizers.feature_flow.maps.links import steps_of
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated, angle, magnitude
 from flowprune.methods.regularizers.feature_flow.maps.trajectory import Step, Trajectory
 from flowprune.methods.regularizers.feature_flow.penalty.between_processes import summed
@@ -51,7 +52,7 @@ def stream_penalty(
     for forward in forwards:
         with torch.autocast(forward.device.type, enabled=False):
             arrived = set()
-            for step in trajectory.steps(forward.features):
+            for step in steps_of(trajectory, forward.features):
                 arrived.add(step.index)
                 sums.take(f"stream {step.index}", _size(step.feature, form), step.feature)
                 for name in coefficients:

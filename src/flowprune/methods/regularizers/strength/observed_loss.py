@@ -93,19 +93,13 @@ def zero_for(task_loss: Tensor | None, like: Tensor) -> tuple[Tensor, Observatio
     Raises:
         ModelError: if the task loss given is not one number.
     """
+    zero = torch.zeros((), device=like.device, dtype=like.dtype, requires_grad=torch.is_grad_enabled())
     if task_loss is None:
-        return zero_that_observes(like)
+        observation = Observation()
+        return _wrapped(zero, (observation,), bare=True), observation
     if task_loss.numel() != 1:
         raise ModelError(f"the task loss must be one number, not a tensor of shape {tuple(task_loss.shape)}")
-    zero = torch.zeros((), device=like.device, dtype=like.dtype, requires_grad=torch.is_grad_enabled())
     return zero, Observation(task_loss.detach().clone())
-
-
-def zero_that_observes(like: Tensor) -> tuple[Tensor, Observation]:
-    """A zero of ``like``'s device and type, and what it will have seen."""
-    zero = torch.zeros((), device=like.device, dtype=like.dtype, requires_grad=torch.is_grad_enabled())
-    observation = Observation()
-    return _wrapped(zero, (observation,), bare=True), observation
 
 
 def _observers(args: tuple[Any, ...]) -> list[ObservedLoss]:

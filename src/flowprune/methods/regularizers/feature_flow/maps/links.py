@@ -6,14 +6,15 @@ two earlier features come to the shape of the last, so that the differences can 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated
 from flowprune.methods.regularizers.feature_flow.maps.passage import projection
-from flowprune.methods.regularizers.feature_flow.maps.trajectory import Trajectory
+from flowprune.methods.regularizers.feature_flow.maps.trajectory import Step, Trajectory
 
 Map = Callable[[Tensor], Tensor]
 
@@ -75,3 +76,17 @@ def carried_by(maps: Sequence[Map], feature: Tensor) -> Tensor:
     for each in maps:
         feature = each(feature)
     return feature
+
+
+def steps_of(trajectory: Trajectory, features: Sequence[Tensor | None]) -> Iterator[Step]:
+    """Every step that enters, for the features of one forward ([N, C, ...] each; None for a point that did not run)."""
+    known = [None if feature is None else accumulated(feature) for feature in features]
+    links, trajectory.left_out = links_of(trajectory, [None if one is None else one.shape for one in known])
+    before: Tensor | None = None  # P_{l-1} Y_{l-1}, in the shape of Y_l
+    for link in links:
+        source, target = known[link.index - 1], known[link.index]
+        assert source is not None and target is not None
+        projected = carried_by(link.first, source)
+        twice = None if link.second is None or before is None else carried_by(link.first, before)
+        yield Step(link.index, target, projected, twice)
+        before = projected

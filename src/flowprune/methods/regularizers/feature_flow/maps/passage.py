@@ -21,25 +21,11 @@ from flowprune.methods.regularizers.feature_flow.points.views import is_view, vi
 
 Across = Literal["skip", "project"] | None
 
-_PARAMETER_FREE = frozenset(
-    f"aten.{name}"
-    for name in (
-        "slice",
-        "constant_pad_nd",
-        "max_pool2d_with_indices",
-        "max_pool2d",
-        "max_pool1d",
-        "max_pool3d_with_indices",
-        "avg_pool1d",
-        "avg_pool2d",
-        "avg_pool3d",
-        "alias",
-        "clone",
-        "cat",
-        "permute",
-        "transpose",
-    )
-)
+_NAMES = """
+slice constant_pad_nd max_pool2d_with_indices max_pool2d max_pool1d
+max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d alias clone cat permute transpose
+"""
+_PARAMETER_FREE = frozenset(f"aten.{name}" for name in _NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -123,25 +109,17 @@ def _chain(producers: dict[int, Operation], source: int, value: int) -> list[Ope
     return found[::-1]
 
 
-def carried(feature: Tensor, shape: torch.Size, passage: Passage | None, across: Across) -> Tensor | str:
-    """``P_l Y_l`` in the shape of the next point, or, in words, why there is no such map.
+def projection(
+    source: torch.Size, shape: torch.Size, passage: Passage | None, across: Across
+) -> Projection | Reshape | str | None:
+    """``P_l``; None for the identity, or, in words, why there is no such map.
 
     Args:
-        feature: ``Y_l``, [N, C, ...].
+        source: the shape of ``Y_l``, [N, C, ...].
         shape: of ``Y_{l+1}``.
         passage: the model's own parameter-free path, if it has one.
         across: "skip": equal shapes only; "project": all; None: all where the model has a path of its own.
     """
-    found = projection(feature.shape, shape, passage, across)
-    if isinstance(found, str):
-        return found
-    return feature if found is None else found(feature)
-
-
-def projection(
-    source: torch.Size, shape: torch.Size, passage: Passage | None, across: Across
-) -> Projection | Reshape | str | None:
-    """``P_l`` for features of these shapes; None for the identity, or, in words, why there is no such map."""
     if source == shape:
         return None
     if is_another_layout(source, shape, passage):
@@ -180,9 +158,7 @@ class Projection:
     passage: Passage | None
     strides: tuple[int, ...]
     channels: int
-    kernel: tuple[int, int] | None = (
-        None  # of a passage that is a max-pooling without overlap or border, and nothing else
-    )
+    kernel: tuple[int, int] | None = None  # of a passage that is a max-pooling without overlap or border alone
 
     def __call__(self, feature: Tensor) -> Tensor:
         """[n, C, ...] -> [n, channels, ...], for any number n of images."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from torch import Tensor
 
 from flowprune.engine.tracing import Graph
-from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated
-from flowprune.methods.regularizers.feature_flow.maps.passage import Across, Passage, carried, find_passage
+from flowprune.methods.regularizers.feature_flow.maps.passage import Across, Passage, find_passage
 from flowprune.methods.regularizers.feature_flow.points.makers import makers_at
 from flowprune.methods.regularizers.feature_flow.points.points import Point
 
@@ -69,29 +68,6 @@ class Trajectory:
     left_out: dict[str, str] = field(default_factory=dict)
     makers: tuple[tuple[str, ...], ...] = ()
     channels: tuple[int, ...] = ()
-
-    def steps(self, features: Sequence[Tensor | None]) -> Iterator[Step]:
-        """Every step that enters, for the features of one forward ([N, C, ...] each; None for a point that did not run)."""
-        self.left_out = dict(self.unplaced)
-        before: Tensor | None = None  # P_{l-1} Y_{l-1}, in the shape of Y_l
-        known = [None if feature is None else accumulated(feature) for feature in features]
-        for index in range(1, len(known)):
-            if self.begins(index):
-                before = None
-                continue
-            source, target = known[index - 1], known[index]
-            passage = self.passages[index - 1]
-            if source is None or target is None:
-                moved: Tensor | str = "one of the two did not run in this forward"
-            else:
-                moved = carried(source, target.shape, passage, self.across)
-            if target is None or isinstance(moved, str):
-                self.left_out[self.pair(index)] = str(moved)
-                before = None
-                continue
-            twice = None if before is None else carried(before, target.shape, passage, self.across)
-            yield Step(index, target, moved, twice if isinstance(twice, Tensor) else None)
-            before = moved
 
     def begins(self, index: int) -> bool:
         """Whether a trajectory of its own begins at this point, so that the point before it is no neighbour."""

@@ -23,7 +23,7 @@ from flowprune.methods.regularizers.feature_flow.penalty.gradient_owners import 
     holders_of_an_owned_gradient,
 )
 from flowprune.methods.regularizers.feature_flow.penalty.gradient_paths import fed_by_later
-from flowprune.methods.regularizers.feature_flow.penalty.pulls import WeighedLink, touched
+from flowprune.methods.regularizers.feature_flow.penalty.pulls import Images, WeighedLink, touched
 
 
 def absolute_penalty(
@@ -121,7 +121,8 @@ class _Backward:
 
     def add_pulls(self, into: Tensor, index: int, scale: float) -> None:
         """Add the penalty's pull at this feature to ``into``."""
-        self.carry = add_pulls(into, index, self.features, self.links, self.codes, scale, self.carry)
+        images = Images(into, self.features, self.codes)
+        self.carry = add_pulls(images, index, self.links, scale, self.carry)
 
     def passed(self, index: int) -> None:
         """Let go of the features that no hook still to come reads."""

@@ -10,7 +10,7 @@ are two maps in the feature's shape, held from one point to the next and overwri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,12 @@ from torch import Tensor
 from flowprune.methods.regularizers.feature_flow.maps.links import Link
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated
 from flowprune.methods.regularizers.feature_flow.penalty.pieces import piece_elements, pieces
-from flowprune.methods.regularizers.feature_flow.penalty.pulls import WeighedLink, add_crossing_pulls, add_plain_pulls
+from flowprune.methods.regularizers.feature_flow.penalty.pulls import (
+    Images,
+    WeighedLink,
+    add_crossing_pulls,
+    add_plain_pulls,
+)
 
 
 @dataclass
@@ -38,34 +43,26 @@ class Carry:
 
 
 def add_pulls(
-    into: Tensor,
-    point: int,
-    features: Sequence[Tensor | None],
-    links: Mapping[int, WeighedLink],
-    codes: Mapping[int, Tensor],
-    scale: float,
-    carry: Carry | None,
+    images: Images, point: int, links: Mapping[int, WeighedLink], scale: float, carry: Carry | None
 ) -> Carry | None:
-    """Add ``scale`` times the penalty's gradient with respect to the feature at ``point`` to ``into``, in place.
+    """Add ``scale`` times the penalty's gradient with respect to the feature at ``point`` to ``images.into``, in place.
 
     Args:
-        into: the gradient so far, in the feature's shape, in memory of its own.
+        images: all of them; the gradient is in memory of its own.
         point: its number.
-        features: of the forward, by point.
         links: those that enter, by the point they arrive at.
-        codes: the signs of the links that cross a change of shape.
         scale: what the penalty is multiplied by, the same in one backward pass.
         carry: what the point served last handed on; overwritten.
 
     Returns:
         What this point hands on.
     """
-    own, ahead = features[point], links.get(point + 1)
+    own, ahead = images.features[point], links.get(point + 1)
     assert own is not None
     follows = ahead is not None and ahead.link.plain
     known = carry if carry is not None and carry.point == point + 1 else None
     link = links.get(point)
-    exact = accumulated(own).dtype == own.dtype == into.dtype
+    exact = accumulated(own).dtype == own.dtype == images.into.dtype
     if exact and link is not None and link.link.plain and (known is not None or not follows):
         first = known is None or not follows
         if known is None or not follows:
@@ -73,47 +70,33 @@ def add_pulls(
         if known.signs is None and link.link.second is not None and link.curvature:
             known.signs = torch.empty_like(own) if first else torch.zeros_like(own)
         bend = 0.0 if first or ahead is None or ahead.link.second is None else scale * ahead.curvature
-        for some in _cut(into, point, features, links, codes, known):
-            assert some.carry is not None
-            _pass_on(some.into, link, some.features, some.carry, bend, scale, first)
-            add_crossing_pulls(some.into, point, some.features, links, some.codes, scale)
+        for some, part in _cut(images, point, links, known):
+            assert part is not None
+            _pass_on(some, link, part, bend, scale, first)
+            add_crossing_pulls(some, point, links, scale)
         known.point = point
         return known
     last = known if exact and follows else None
-    for some in _cut(into, point, features, links, codes, last):
-        if some.carry is not None:
+    for some, part in _cut(images, point, links, last):
+        if part is not None:
             # The last of a row: nothing new arrives here, what was handed on is all.
-            _finish(some.into, some.carry, ahead, scale)
+            _finish(some.into, part, ahead, scale)
         else:
-            add_plain_pulls(some.into, point, some.features, links, some.codes, scale)
-        add_crossing_pulls(some.into, point, some.features, links, some.codes, scale)
+            add_plain_pulls(some, point, links, scale)
+        add_crossing_pulls(some, point, links, scale)
     return None
 
 
-@dataclass
-class _Images:
-    """Some images of everything that the pull at one point is made of."""
-
-    into: Tensor
-    features: Sequence[Tensor | None]
-    codes: Mapping[int, Tensor]
-    carry: Carry | None
-
-
 def _cut(
-    into: Tensor,
-    point: int,
-    features: Sequence[Tensor | None],
-    links: Mapping[int, WeighedLink],
-    codes: Mapping[int, Tensor],
-    carry: Carry | None,
-) -> Iterator[_Images]:
+    all_images: Images, point: int, links: Mapping[int, WeighedLink], carry: Carry | None
+) -> Iterator[tuple[Images, Carry | None]]:
     """Some images at a time where a link crosses a change of shape: their gradient is in the cache then for both kinds of links."""
+    into, features, codes = all_images.into, all_images.features, all_images.codes
     own = features[point]
     assert own is not None
     used = [index for index in range(point, point + 3) if index in links and index in codes]
     if not any(_leads_through_maps(links[index].link, point) for index in used):
-        yield _Images(into, features, codes, carry)
+        yield all_images, carry
         return
     images = own.shape[0]
     many = max(1, piece_elements(own.device) * images // max(1, own.numel()))
@@ -125,7 +108,7 @@ def _cut(
             feature = features[index]
             here[index] = None if feature is None else feature[some]
         part = carry and Carry(carry.point, carry.pull[some], None if carry.signs is None else carry.signs[some])
-        yield _Images(into[some], here, {index: codes[index][some] for index in used}, part)
+        yield Images(into[some], here, {index: codes[index][some] for index in used}), part
 
 
 def _leads_through_maps(link: Link, point: int) -> bool:
@@ -138,19 +121,11 @@ def _finish(into: Tensor, carry: Carry, ahead: WeighedLink | None, scale: float)
         into.add_(carry.signs, alpha=-scale * ahead.curvature)
 
 
-def _pass_on(
-    into: Tensor,
-    link: WeighedLink,
-    features: Sequence[Tensor | None],
-    carry: Carry,
-    ahead: float,
-    scale: float,
-    first: bool,
-) -> None:
+def _pass_on(some: Images, link: WeighedLink, carry: Carry, ahead: float, scale: float, first: bool) -> None:
     index = link.link.index
     bends = bool(link.curvature) and link.link.second is not None
-    read = [features[index - back] for back in range(3 if bends else 2)]
-    tensors = [into, carry.pull, *([] if carry.signs is None else [carry.signs])]
+    read = [some.features[index - back] for back in range(3 if bends else 2)]
+    tensors = [some.into, carry.pull, *([] if carry.signs is None else [carry.signs])]
     count = len(tensors)
     for piece in pieces([*tensors, *(feature for feature in read if feature is not None)]):
         gradient, pull = piece[0], piece[1]

@@ -32,6 +32,21 @@ class WeighedLink:
     curvature: float
 
 
+@dataclass
+class Images:
+    """Some images, or all, of what the pull at one point is made of.
+
+    Attributes:
+        into: the gradient so far, in the feature's shape.
+        features: of the forward, by point.
+        codes: the signs of the links that cross a change of shape.
+    """
+
+    into: Tensor
+    features: Sequence[Tensor | None]
+    codes: Mapping[int, Tensor]
+
+
 @dataclass(frozen=True)
 class _Part:
     """What one link pulls at a feature: ``on_d`` times s plus ``on_c`` times t, back through ``maps``."""
@@ -42,33 +57,19 @@ class _Part:
     maps: tuple[Map, ...]
 
 
-def add_plain_pulls(
-    into: Tensor,
-    point: int,
-    features: Sequence[Tensor | None],
-    links: Mapping[int, WeighedLink],
-    codes: Mapping[int, Tensor],
-    scale: float,
-) -> None:
+def add_plain_pulls(some: Images, point: int, links: Mapping[int, WeighedLink], scale: float) -> None:
     """Add what the links within one shape pull at the feature; for the arguments see ``carrying.add_pulls``."""
-    plain = [part for part in _parts(point, links, scale) if part.link.index not in codes]
+    plain = [part for part in _parts(point, links, scale) if part.link.index not in some.codes]
     if plain:
         used = sorted({index for part in plain for index in _read(part)})
-        tensors = [feature for feature in (features[index] for index in used) if feature is not None]
-        for piece in pieces([into, *tensors]):
+        tensors = [feature for feature in (some.features[index] for index in used) if feature is not None]
+        for piece in pieces([some.into, *tensors]):
             _add_piece(piece[0], plain, dict(zip(used, piece[1:], strict=True)))
 
 
-def add_crossing_pulls(
-    into: Tensor,
-    point: int,
-    features: Sequence[Tensor | None],
-    links: Mapping[int, WeighedLink],
-    codes: Mapping[int, Tensor],
-    scale: float,
-) -> None:
+def add_crossing_pulls(some: Images, point: int, links: Mapping[int, WeighedLink], scale: float) -> None:
     """Add what the links across a change of shape pull at the feature; for the arguments see ``carrying.add_pulls``."""
-    own = features[point]
+    own, into, codes = some.features[point], some.into, some.codes
     assert own is not None
     across: dict[tuple[Map, ...], list[_Part]] = {}
     for part in _parts(point, links, scale):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flowprune.errors import ModelError
-from flowprune.methods.regularizers.feature_flow.maps.links import Link, links_of
+from flowprune.methods.regularizers.feature_flow.maps.links import Link, links_of, steps_of
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import Reduction, accumulated, angle, magnitude
 from flowprune.methods.regularizers.feature_flow.maps.trajectory import Step, Trajectory
 from flowprune.methods.regularizers.feature_flow.penalty.absolute_penalty import absolute_penalty
@@ -53,7 +53,7 @@ def flow_penalty(
                 weights = [share * _weight(link, reduction) for link in links]
                 pair = (short.get("gradient", 0.0), short.get("curvature", 0.0))
                 parts.append(absolute_penalty(forward.features, links, weights, pair))
-            for step in trajectory.steps(forward.features) if rest else ():
+            for step in steps_of(trajectory, forward.features) if rest else ():
                 if "gradient" in rest:
                     parts.append(share * rest["gradient"] * magnitude(step.gradient(), norm, reduction))
                 if "curvature" in rest and step.twice_projected is not None:

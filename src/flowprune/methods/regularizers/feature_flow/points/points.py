@@ -70,7 +70,7 @@ def find_points(graph: Graph, kind: Literal["blocks", "layers"]) -> tuple[list[P
     Raises:
         ModelError: if the network has no convolution and no residual block.
     """
-    wanted = _block_values(graph) if kind == "blocks" else _layer_values(graph)
+    wanted = _block_values(graph) if kind == "blocks" else _units(graph, ancestry(graph), through_addition=True)
     if not wanted:
         raise ModelError(
             "the feature flow found no convolution and no residual block; name its points: FeatureFlow(model, points=[...])"
@@ -188,10 +188,6 @@ def _classifies(graph: Graph, unit: _Wanted) -> bool:
             return False
         value = next(iter(operation.reads), None)
     return False
-
-
-def _layer_values(graph: Graph) -> list[_Wanted]:
-    return _units(graph, ancestry(graph), through_addition=True)
 
 
 def _units(graph: Graph, ancestors: dict[int, int], *, through_addition: bool) -> list[_Wanted]:

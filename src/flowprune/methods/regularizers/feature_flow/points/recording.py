@@ -88,11 +88,7 @@ class _Input(TransientHook):
             self.seen = (*self.seen, _tensor([*arguments, *keywords.values()], self.position, self.copied))
 
 
-class _Output(TransientHook):
-    def __init__(self, tape: Tape, position: int, copied: bool) -> None:
-        self.tape, self.position, self.copied = tape, position, copied
-        self.seen: tuple[Any, ...] = ()
-
+class _Output(_Input):
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         if self.tape.open:
             self.seen = (*self.seen, _tensor(output, self.position, self.copied))
@@ -108,20 +104,14 @@ def _tensor(structure: Any, position: int, copied: bool) -> Tensor:
     return tensor.clone() if copied else tensor
 
 
-class _Before(TransientHook):
-    def __init__(self, begin: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
-        self.begin = begin
+class _Around(TransientHook):
+    """Before or after the model's own call: what is to be done with what the hook is given."""
 
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        self.begin(arguments, keywords)
+    def __init__(self, act: Callable[..., None]) -> None:
+        self.act = act
 
-
-class _After(TransientHook):
-    def __init__(self, end: Callable[[], None]) -> None:
-        self.end = end
-
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        self.end()
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], given: Any) -> None:
+        self.act(arguments, given)
 
 
 class Recorder:
@@ -143,8 +133,8 @@ class Recorder:
                 state.hooks = _place_hooks(root, prepare(arguments, keywords), tape, handles)
             state.begin(root.training)
 
-        handles.append(root.register_forward_pre_hook(_Before(begin), with_kwargs=True))
-        handles.append(root.register_forward_hook(_After(state.end)))
+        handles.append(root.register_forward_pre_hook(_Around(begin), with_kwargs=True))
+        handles.append(root.register_forward_hook(_Around(state.end)))
         self._root = root
 
     def place(self, points: Sequence[Point]) -> None:
@@ -177,7 +167,7 @@ class Recorder:
 class _State:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
-        self.hooks: list[tuple[_Input | _Output, int]] | None = None
+        self.hooks: list[tuple[_Input, int]] | None = None
 
     def begin(self, training: bool) -> None:
         tape = self.tape
@@ -188,7 +178,7 @@ class _State:
             kept = tape.forwards if training else []
             tape.forwards = [forward for forward in kept if not forward.spent.passed]
 
-    def end(self) -> None:
+    def end(self, arguments: tuple[Any, ...], output: Any) -> None:
         if not self.tape.open:
             return
         self.tape.open = False
@@ -206,9 +196,9 @@ class _State:
 
 def _place_hooks(
     root: nn.Module, points: Sequence[Point], tape: Tape, handles: list[RemovableHandle]
-) -> list[tuple[_Input | _Output, int]]:
-    placed: dict[tuple[str, str, int], _Input | _Output] = {}
-    found: list[tuple[_Input | _Output, int]] = []
+) -> list[tuple[_Input, int]]:
+    placed: dict[tuple[str, str, int], _Input] = {}
+    found: list[tuple[_Input, int]] = []
     for point in points:
         key = (point.module, point.side, point.position)
         hook = placed.get(key)
