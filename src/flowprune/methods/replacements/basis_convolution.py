@@ -16,18 +16,16 @@ from flowprune.methods.replacements.registry import REGISTRY
 class _OfBasis:
     """What convolutions of every number of dimensions share: ``weight`` holds coefficients, ``kernels`` makes kernels of them."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
     kernels: FilterBasis
     _positions: int | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self: Any, x: Tensor) -> Tensor:
         """What a plain convolution with these kernels gives."""
-        convolved: Tensor = self._conv_forward(x, self.kernels(self.weight), self.bias)  # type: ignore[attr-defined]
+        convolved: Tensor = self._conv_forward(x, self.kernels(self.weight), self.bias)
         self._positions = math.prod(convolved.shape[2:])
         return convolved
 
-    def effective_macs(self) -> int:
+    def effective_macs(self: Any) -> int:
         """Multiply-accumulates per image on inputs like those of the last call, as the paper counts them: every channel that
         is read is convolved with the basis, and summed by the coefficients that are not zero; no more than with the kernels.
 
@@ -36,7 +34,7 @@ class _OfBasis:
         """
         if self._positions is None:
             raise FlowpruneError("a convolution of a basis knows its MACs after it has run once; call the model first")
-        channels, positions = self.in_channels, self.kernels.basis.numel()  # type: ignore[attr-defined]
+        channels, positions = self.in_channels, self.kernels.basis.numel()
         return int(self._positions * min(self.weight.numel(), channels * positions + int(self.weight.count_nonzero())))
 
 
@@ -86,8 +84,8 @@ class BasisConvolution:
         objection = _objection(module)
         if objection is not None:
             raise ModelError(objection)
-        new = _like(module, KINDS[type(module)])
-        new.kernels = FilterBasis(new.weight.detach())
+        new: nn.Module = _like(module, KINDS[type(module)])
+        new.kernels = FilterBasis(new.weight.detach())  # type: ignore[operator]
         return new
 
     def restore(self, module: nn.Module) -> nn.Module | None:
@@ -95,7 +93,7 @@ class BasisConvolution:
         plain = next((kind for kind, own in KINDS.items() if type(module) is own), None)
         if plain is None:
             return None
-        new = _like(module, plain)
+        new: nn.Module = _like(module, plain)
         with torch.no_grad():
             new.weight.copy_(module.kernels(module.weight))  # type: ignore[operator]
         return new
