@@ -63,12 +63,13 @@ def test_a_small_installation_prunes_and_says_what_else_needs_more(installed: Pa
         "measure small.fp",
         "explain small.fp",
         "bench small.fp --turns 1",
+        "methods",
         "run --out demo",
         "finetune small.fp --data cifar10 --data-dir . --out b.fp",
         "measure torchvision:resnet18",
         "export small.fp --out small.onnx",
     )
-    assert codes == [0, 0, 0, 0, 2, 2, 2, 2], said
+    assert codes == [0, 0, 0, 0, 0, 2, 2, 2, 2], said
     assert [line for line in said if line.startswith("error")] == said and len(said) == 4
     assert all("pip install 'flowprune[run]'" in line for line in said[:3]), said
     assert "pip install 'flowprune[onnx]'" in said[3]

@@ -24,11 +24,12 @@ def main() -> int:
     lines = ["| model | filters | before, s | now, s | ratio |", "| --- | --- | ---: | ---: | ---: |"]
     for row in content["rows"]:
         name = row["model"].partition(":")[2]
-        lines.append(f"| {name} | {row['filters']} | {row['before']:.2f} | {row['after']:.2f} | {row['ratio']:.2f} |")
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] >= 0.01 else "below 0.01"
+        lines.append(f"| {name} | {row['filters']} | {row['before']:.2f} | {row['after']:.2f} | {ratio} |")
     revisions = content["revisions"]
     lines += [
         "",
-        f"Before is revision {revisions['before'][:7]}, now {revisions['after'][:7]}; {content['unit']}, the median of "
-        f"{content['rounds']} rounds in turns; one round where a plan takes longer than ten seconds.",
+        f"Before is revision {revisions['before'][:7]}, now {revisions['after'][:7]}; {content['unit']}, medians of "
+        f"{content['pairs']} turns each and of their ratios; one turn where a plan takes longer than ten seconds.",
     ]
     return written(ROOT / "docs" / "rightness.md", BEGIN, END, "\n".join(lines) + "\n")

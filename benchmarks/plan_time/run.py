@@ -1,12 +1,13 @@
 """Time a plan before and after a change: two checkouts of this repository, turn by turn, in processor seconds.
 
-    python benchmarks/plan_time/run.py --before CHECKOUT [--rounds 7] [--only PATTERN] [--out results/plan-time/plan-time.json]
+    python benchmarks/plan_time/run.py --before CHECKOUT [--pairs 11] [--only PATTERN] [--out results/plan-time/plan-time.json]
 
 The six models that docs/zoo.md names are planned at half their MACs, and, with a tenth of the filters in front of their batch norms
-made dead and constant, by a threshold. Every turn is a process of its own on one thread: one plan to warm up, then the median of
-five; who goes first changes from round to round. Where a plan takes longer than ten seconds, one plan a turn and one round say
-enough. The ratio is that of the medians of all rounds. Models in the output file are left out as long as neither revision changed:
-an interrupted run goes on.
+made dead and constant, by a threshold. Both checkouts wait in a process of their own, on one thread, and are asked in turns:
+whatever else the machine does meets both; who goes first changes from pair to pair. A turn is one plan to warm up, since the other
+had the caches, and the median of three. The ratio is the median of those of the pairs. Where a plan takes longer than ten seconds,
+one plan a turn and one pair say enough. Models in the output file are left out as long as neither revision changed: an interrupted
+run goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = [f"torchvision:{name}" for name in SAMPLED_THRICE]
 
 SLOW = 10.0
-"""Seconds of a plan that needs no warming up and no second round."""
+"""Seconds of a plan that needs no warming up and no second pair."""
 
 CHILD = """
 import json, statistics, sys, time, warnings
@@ -54,47 +55,69 @@ if kind == "dead":
                 module.bias[dead] = torch.randn(int(dead.sum())) / 3
 asked = {"threshold": 0.01} if kind == "dead" else {"macs": 0.5, "importance": fp.importance.L2()}
 images = torch.randn(1, 3, 224, 224)
-seconds = []
-while len(seconds) < 6 and (not seconds or seconds[0] < SLOW):
-    began = time.process_time()
-    made = fp.plan(model, images, **asked)
-    seconds.append(time.process_time() - began)
-print("RECORD " + json.dumps([statistics.median(seconds[1:] or seconds), made.params[1]]))
+for _ in sys.stdin:
+    seconds = []
+    while len(seconds) < 4 and (not seconds or seconds[0] < SLOW):
+        began = time.process_time()
+        made = fp.plan(model, images, **asked)
+        seconds.append(time.process_time() - began)
+    print("RECORD " + json.dumps([statistics.median(seconds[1:] or seconds), made.params[1]]), flush=True)
 """
 
 
-def turn(checkout: Path, model: str, kind: str) -> tuple[float, int]:
-    """(processor seconds of a plan, parameters it keeps), by the code of a checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, model, kind, str(SLOW)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-    )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RECORD "))
-    seconds, kept = json.loads(line[7:])
-    return float(seconds), int(kept)
+class Planner:
+    """The code of a checkout, which plans a model as often as it is asked to."""
+
+    def __init__(self, checkout: Path, model: str, kind: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", CHILD, model, kind, str(SLOW)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+
+    def turn(self) -> tuple[float, int]:
+        """(processor seconds of a plan, parameters it keeps)."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("RECORD "):
+                seconds, kept = json.loads(line[7:])
+                return float(seconds), int(kept)
+        raise SystemExit("a plan failed; run the same checkout by hand to see why")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
-def row(checkouts: dict[str, Path], model: str, kind: str, rounds: int) -> dict[str, Any]:
-    """What the rounds say of a model; in every other one the newer checkout goes first."""
+def row(checkouts: dict[str, Path], model: str, kind: str, pairs: int) -> dict[str, Any]:
+    """What the pairs say of a model."""
+    planners = {name: Planner(checkout, model, kind) for name, checkout in checkouts.items()}
     seconds: dict[str, list[float]] = {name: [] for name in checkouts}
     kept: dict[str, int] = {}
-    for number in range(rounds):
-        for name in sorted(checkouts, reverse=number % 2 == 0):
-            found, kept[name] = turn(checkouts[name], model, kind)
-            seconds[name].append(found)
-        if any(values[0] > SLOW for values in seconds.values()):
-            break
+    try:
+        for number in range(pairs):
+            for name in sorted(checkouts, reverse=number % 2 == 0):
+                found, kept[name] = planners[name].turn()
+                seconds[name].append(found)
+            if max(values[-1] for values in seconds.values()) > SLOW:
+                break
+    finally:
+        for planner in planners.values():
+            planner.close()
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "model": model,
         "filters": kind,
         **medians,
-        "ratio": medians["after"] / medians["before"],
-        "turns": seconds,
+        "ratio": statistics.median(after / before for before, after in zip(*seconds.values(), strict=True)),
+        "seconds": seconds,
         "params_kept": [kept[name] for name in checkouts],
     }
 
@@ -108,7 +131,7 @@ def main() -> None:
     """Take turns, and write the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--only", default="*", help="models, as a pattern; their rows are measured anew")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "plan-time" / "plan-time.json")
     arguments = parser.parse_args()
@@ -118,7 +141,7 @@ def main() -> None:
         "revisions": {name: revision(path) for name, path in checkouts.items()},
         "processor": platform.processor() or platform.machine(),
         "unit": "processor seconds, one thread",
-        "rounds": arguments.rounds,
+        "pairs": arguments.pairs,
         "rows": [],
     }
     if arguments.out.exists():
@@ -131,7 +154,7 @@ def main() -> None:
             measured = [found for found in content["rows"] if (found["model"], found["filters"]) == (model, kind)]
             if not fnmatch.fnmatchcase(model, f"*{arguments.only}") or (measured and arguments.only == "*"):
                 continue
-            found = row(checkouts, model, kind, arguments.rounds)
+            found = row(checkouts, model, kind, arguments.pairs)
             content["rows"] = [other for other in content["rows"] if other not in measured] + [found]
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             write_text(arguments.out, json.dumps(content, indent=1) + "\n")

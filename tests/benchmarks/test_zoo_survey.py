@@ -41,6 +41,13 @@ def test_a_model_that_works_is_said_to(zoo: Any) -> None:
     assert 0.2 < record["params_kept"] < 0.4 and 0.9 < record["prunable"] < 1
 
 
+def test_a_model_is_asked_in_a_process_of_its_own(zoo: Any) -> None:
+    from zoo.run import in_a_process
+
+    record = in_a_process("flowprune", "works", {"mode": "train"}, zoo.subjects.Subject.of_line(SMALL), 60)
+    assert record["works"] and "error" not in record
+
+
 def test_the_phases_make_up_the_whole_time(zoo: Any) -> None:
     record = ask(zoo, "times")
     assert not record["phases_missing"], "the package has other names now: mend PHASES in benchmarks/zoo/phases.py"

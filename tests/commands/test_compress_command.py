@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from installed_command import start, wait_until
 
 import flowprune as fp
 from flowprune.artifacts import read_header, save
 from flowprune.cli import main
 from flowprune.models import create
-from flowprune.training import TrainingSettings, evaluate, load_data, train
+from flowprune.training import TrainingSettings, evaluate, load_data, loop, train
 
 OPTIONS = [
     *("--macs", "50%", "--importance", "l2", "--rounds", "1", "--epochs", "6", "--set", "batch_size=32"),
@@ -38,18 +36,26 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_interrupted_compression_goes_on_and_ends_the_same(
-    dense: Path, tmp_path: Path, said: Callable[..., str], capfd: pytest.CaptureFixture[str]
+    dense: Path,
+    tmp_path: Path,
+    said: Callable[..., str],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stopped = tmp_path / "stopped"
-    process = start("compress", dense, stopped, *OPTIONS, "--no-onnx")
-    metrics = stopped / "rounds" / "macs=0.5-round1" / "metrics.jsonl"
-    wait_until(metrics, process)
-    while metrics.exists() and not metrics.read_text():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    line = process.communicate(timeout=240)[1].splitlines()[-1]
-    assert process.returncode == 130 and "--resume` goes on where it stopped" in line, line
+    stopped, write = tmp_path / "stopped", loop.append_metrics
+
+    def interrupted(folder: Path, epoch: dict[str, Any]) -> None:
+        write(folder, epoch)
+        if epoch["epoch"] == 2:
+            raise KeyboardInterrupt
+
     again = ["compress", dense, "--out", stopped, *OPTIONS]
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "append_metrics", interrupted)
+        assert main([str(word) for word in (*again, "--no-onnx", "--overwrite")]) == 130
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert "--resume` goes on where it stopped" in line, line
+    assert "--overwrite" not in line  # it would throw away what there is to go on with
     assert main([str(word) for word in again]) == 2 and "--resume goes on" in capfd.readouterr().err
     printed = said(*again, "--no-onnx", "--resume", "--quiet")
     assert "times smaller" in printed and "An image takes" in printed and str(stopped / "report.html") in printed

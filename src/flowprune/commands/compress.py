@@ -190,7 +190,7 @@ def compress(
 
     dense = given.model.to(here()).eval()
     few = few_of(choosing)
-    can_go_on_by_resume()
+    can_go_on_by_resume("--overwrite")
     done = carry_out(
         dense,
         choosing.example_input().to(here()),

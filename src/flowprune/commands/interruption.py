@@ -20,9 +20,9 @@ def given(words: Sequence[str]) -> None:
     _given[:] = [word for word in words if word != "--resume"]
 
 
-def can_go_on_by_resume() -> None:
-    """From now on this command, interrupted, goes on if it is given once more with ``--resume``."""
-    can_go_on_with(shlex.join(["flowprune", *_given, "--resume"]))
+def can_go_on_by_resume(*without: str) -> None:
+    """From now on this command, interrupted, goes on if it is given once more with ``--resume``, and without these options."""
+    can_go_on_with(shlex.join(["flowprune", *(word for word in _given if word not in without), "--resume"]))
 
 
 def advice() -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from flowprune.methods.regularizers.learned_groups import layer_scale
@@ -106,6 +105,8 @@ def means_of_profiles(weight: Tensor, groups: int) -> Tensor:
         weight: ``[F, C, *kernel]``.
         groups: at most so many; fewer where there are fewer different filters.
     """
+    from sklearn.cluster import KMeans  # of the extra flowprune[run]; the other regularizers do without
+
     lengths = weight.detach().flatten(2).norm(dim=2).double().cpu()
     profiles = (lengths / lengths.norm(dim=1, keepdim=True).clamp_min(1e-12)).numpy()
     different = len({row.tobytes() for row in profiles})
