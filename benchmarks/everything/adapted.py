@@ -17,7 +17,7 @@ BUDGETS: dict[str, dict[str, float]] = {
     "quantizer": {"bytes": 0.125},
     "codec": {"bytes": 0.125},
 }
-"""Kind of a preset -> what is kept; a fixed pattern keeps what it keeps."""
+"""Kind of a preset -> what is kept; a fixed pattern keeps what it keeps, and so does a preset that cannot be asked for it."""
 LARGEST_RATE = 0.05
 """A published rate is that of a network that has not learned yet; this one has."""
 RECOVERY = {"lr": 0.02, "schedule": "cosine", "batch_size": 128, "weight_decay": 5e-4}
@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "greg": {"delta": None, "zero_every": None},
     "dafp": {"delta": 0.001},
     "microstructured": {"rho": [0.001, 0.1]},
+    "mixed_precision": {"cooling": None, "rate": 0.3},
 }
 """Where published options of a regularizer count the steps of a long training: those that fit a short one (None: by themselves)."""
 PHASES: dict[str, dict[str, dict[str, Any]]] = {
@@ -119,6 +120,6 @@ def _with(acting: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
 
 
 def _asked(preset: Preset) -> dict[str, Any]:
-    """What a recipe would ask the preset for."""
-    kept = {budget: share for budget, share in BUDGETS.get(preset.kind, {}).items() if budget in preset.takes}
-    return {} if not kept else {"pruning": {"budgets": [kept]}}
+    """What a recipe would ask the preset for; nothing where it takes no budget of its kind."""
+    kept = BUDGETS.get(preset.kind, {})
+    return {"pruning": {"budgets": [kept]}} if kept and set(kept) <= set(preset.takes) else {}

@@ -81,7 +81,7 @@ def section(kind: str, known: Known) -> str:
     asked = BUDGETS.get(kind)
     named = {"macs": "of the MACs", "weights": "of the weights", "bytes": "of the bytes"}
     kept = [f"{100 * share:g} % {named[of]} kept" for of, share in (asked or {}).items()]
-    title = f"### {TITLES[kind]}" + (f" ({kept[0]})" if kept else "")
+    title = f"### {TITLES.get(kind, kind.capitalize())}" + (f" ({kept[0]})" if kept else "")
     if not own:
         return f"{title}\n\nNo preset of this kind is there yet."
     return "\n".join([title, "", *header(COLUMNS, 1), *(line(row, known) for row in own)])

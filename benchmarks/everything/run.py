@@ -27,6 +27,7 @@ from evidence.cells import Cell, Known, Setting  # noqa: E402
 from evidence.command_line import study  # noqa: E402
 
 from flowprune.methods.presets import REGISTRY  # noqa: E402
+from flowprune.methods.presets.preset import KINDS as PRESET_KINDS  # noqa: E402
 
 IMAGES = 50_000
 FURTHER_SEEDS = (1, 2)
@@ -47,7 +48,9 @@ OTHERS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "l1, distillation": ("recovery", [CUT, {"phase": "recover", "recoveries": ["distillation"]}]),
 }
 """Beside the presets, among which are chance (random), L1 and energy (eap): name -> kind and phases."""
-KINDS = ("control", "structured", "mask", "fixed pattern", "quantizer", "codec", "recovery")
+FIRST_KINDS = ("control", "structured", "mask", "fixed pattern", "quantizer", "codec")
+KINDS = tuple(dict.fromkeys((*FIRST_KINDS, *PRESET_KINDS)))
+"""In the order of the tables; recoveries stand apart, last."""
 
 
 @dataclass(frozen=True)

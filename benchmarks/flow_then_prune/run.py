@@ -122,7 +122,7 @@ def of_seed(recipe: Recipe, seed: int, work: Path, data_dir: Path | None, progre
     folder = RunFolder(work / f"{recipe.name}-seed{seed}")
     first = recipe_of(recipe, SETS_BUDGET, seed, None)
     # The control of the flow measures by the recipe of the first way, so that recipe is what the folder is claimed for.
-    folder.claim(first, resume=True, overwrite=False)
+    folder.claim(first, None, resume=True, overwrite=False)
     data = data_of(recipe.data, data_dir, seed=0)  # every seed sees the same subset
     dense: dict[str, Any] = {}
     ways: dict[str, Any] = {}

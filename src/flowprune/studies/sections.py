@@ -164,17 +164,22 @@ class PruningSection(Section):
     Attributes:
         budgets: the targets.
         importance: the criterion; ``threshold`` needs none and takes none.
+        allocator: who says how many channels leave where under ``macs`` or ``params``, by its registered name; the rank of all
+            channels if None.
+        allocator_options: of the allocator's constructor.
         largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
         round_to, fold_tolerance, heads, ignore, freeze, branches: see ``flowprune.plan``.
         allocator: how a budget of MACs or parameters is shared out among the layers, by its registered name; one ranking if None.
         steps: how many cuts lead to a budget of MACs, parameters or channels.
         between: how the network is trained between them; None trains as ``finetuning`` says.
-        batches, batch_size: how many training images data-driven criteria see.
+        batches, batch_size: how many training images data-driven criteria and allocators see.
     """
 
     kinds: ClassVar[tuple[str, ...]] = KINDS
     budgets: list[BudgetSection] = Field(min_length=1)
     importance: ImportanceSection = ImportanceSection()
+    allocator: str | None = None
+    allocator_options: dict[str, Any] = {}
     largest_cut: Share | dict[str, Share] = LARGEST_CUT
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     fold_tolerance: float = Field(default=Request.fold_tolerance, ge=0)
@@ -197,13 +202,27 @@ class PruningSection(Section):
         other = next((budget for budget in self.budgets if budget.kind not in self.kinds), None)
         if other is not None:
             raise ValueError(f"{other} is no budget of a cut, which is one of {', '.join(self.kinds)}")
+        self._shared_out()
         in_one = [str(budget) for budget in self.budgets if budget.kind in ("threshold", "latency")]
         if self.steps > 1 and in_one:
             raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")
         return self
 
+    def _shared_out(self) -> None:
+        if self.allocator is None:
+            if self.allocator_options:
+                raise ValueError("allocator_options are for an allocator; name one as allocator, or leave them out")
+            return
+        other = next((budget for budget in self.budgets if budget.kind not in ("macs", "params")), None)
+        if other is not None:
+            raise ValueError(
+                f"an allocator shares out budgets of macs or params, not {other}; leave one of the two out"
+            )
+        if self.steps > 1:
+            raise ValueError("an allocator shares a budget out at once; set steps to 1, or leave the allocator out")
+
     def request(self, budget: BudgetSection | None, outcome: Outcome | None = None) -> Request:
-        """What ``plan`` is asked for, but for the criterion.
+        """What ``plan`` is asked for, but for the criterion and the allocator.
 
         Args:
             budget: None where an outcome says what leaves.
@@ -212,6 +231,6 @@ class PruningSection(Section):
         Raises:
             BudgetError: the budget is malformed, or options go ill together.
         """
-        named = {option.name for option in fields(Request)} & set(type(self).model_fields) - {"importance"}
+        named = {option.name for option in fields(Request)} & set(type(self).model_fields) - {"importance", "allocator"}
         asked = {} if budget is None else budget.options()
         return Request.of(**asked, **{name: getattr(self, name) for name in named}, outcome=outcome)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from flowprune.artifacts import load, read_header
 from flowprune.engine.measuring import measure
+from flowprune.errors import UnknownNameError
 from flowprune.studies.pipeline.run import run
 from flowprune.studies.recipe import Recipe, dump_recipe, load_recipe
 
@@ -50,6 +51,24 @@ def test_everything_a_recipe_says_of_pruning_is_done(tmp_path: Path) -> None:
     assert all(width["reached"] % 2 == 0 for width in widths["rounded"])
 
 
+def test_an_allocator_of_a_recipe_shares_the_budget_out(tmp_path: Path) -> None:
+    pruning = {
+        "budgets": [{"macs": 0.6}],
+        "allocator": "rate_distortion",
+        "allocator_options": {"points": 2},
+        "batches": 1,
+    }
+    recipe = Recipe.model_validate({**RECIPE, "pruning": pruning})
+    run(recipe, tmp_path / "out", progress=False)
+    (made,) = json.loads((tmp_path / "out" / "results.json").read_text())["plans"].values()
+    assert made["importance"].endswith(", RateDistortion")
+    small, dense = (load(next((tmp_path / "out" / "models").glob(f"*{stage}.fp"))) for stage in ("pruned", "dense"))
+    assert measure(small, X).macs <= 0.6 * measure(dense, X).macs
+    unknown = Recipe.model_validate({**RECIPE, "pruning": {**pruning, "allocator": "rate_distorsion"}})
+    with pytest.raises(UnknownNameError, match="rate_distortion"):
+        run(unknown, tmp_path / "other", progress=False)
+
+
 def test_new_keys_survive_being_written(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(RECIPE)
     dump_recipe(recipe, tmp_path / "recipe.yaml")
@@ -62,6 +81,9 @@ def test_new_keys_survive_being_written(tmp_path: Path) -> None:
         ({"budgets": [{"threshold": 0.01}]}, "cannot be met in steps"),
         ({"budgets": [{"latency": 0.7}]}, "cannot be met in steps"),
         ({"largest_cut": 1.5}, "is not a share"),
+        ({"allocator": "lamp"}, "budgets of macs or params, not"),
+        ({"allocator": "lamp", "budgets": [{"macs": 0.5}]}, "set steps to 1"),
+        ({"allocator_options": {"points": 2}}, "name one as allocator"),
         ({"largest_cut": {"conv1": 0}}, "is not a share"),
         ({"budgets": [{"macs": 0.5, "latency": 0.7}]}, "exactly one of"),
     ],

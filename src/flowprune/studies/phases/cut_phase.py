@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.errors import RecipeError
+from flowprune.methods.allocators import REGISTRY as ALLOCATORS
 from flowprune.methods.importance import Random
 from flowprune.pruning import plan_as_asked, prune
 from flowprune.studies.phases.criteria import importance_from
@@ -39,6 +40,8 @@ class CutPhase(PruningSection):
 
     def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
         """Plan a cut by chance to every budget: whether it can be met is a matter of the architecture."""
+        if self.allocator is not None:
+            ALLOCATORS.built(self.allocator, self.allocator_options, list)
         for budget in self.budgets:
             if budget.kind in ("macs", "params", "channels"):
                 with attempts():
@@ -50,7 +53,8 @@ class CutPhase(PruningSection):
         return not self.budgets or self.importance.name == OUTCOME
 
     def asked(self, budget: BudgetSection | None, work: Work) -> Request:
-        """What ``plan`` is asked for: the section's request with, but for a threshold, its criterion with its images.
+        """What ``plan`` is asked for: the section's request with, but for a threshold, its criterion and allocator with
+        their images.
 
         Raises:
             RecipeError: a training was to decide what leaves, and did not.
@@ -70,7 +74,11 @@ class CutPhase(PruningSection):
         def batches() -> list[tuple[Tensor, Tensor]]:
             return work.batches(self.batches, self.batch_size)
 
-        return replace(request, importance=importance_from(self.importance.name, self.importance.options, batches))
+        importance = importance_from(self.importance.name, self.importance.options, batches)
+        if self.allocator is None:
+            return replace(request, importance=importance)
+        allocator = ALLOCATORS.built(self.allocator, self.allocator_options, batches)
+        return replace(request, importance=importance, allocator=allocator)
 
     @property
     def targets(self) -> tuple[BudgetSection | None, ...]:
