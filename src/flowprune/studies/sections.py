@@ -169,7 +169,6 @@ class PruningSection(Section):
         allocator_options: of the allocator's constructor.
         largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
         round_to, fold_tolerance, heads, ignore, freeze, branches: see ``flowprune.plan``.
-        allocator: how a budget of MACs or parameters is shared out among the layers, by its registered name; one ranking if None.
         steps: how many cuts lead to a budget of MACs, parameters or channels.
         between: how the network is trained between them; None trains as ``finetuning`` says.
         batches, batch_size: how many training images data-driven criteria and allocators see.
@@ -187,7 +186,6 @@ class PruningSection(Section):
     ignore: list[str] = []
     freeze: dict[str, int | list[int]] = {}
     branches: Branches = False
-    allocator: str | None = None
     steps: int = Field(default=1, ge=1)
     between: TrainingSettings | None = None
     batches: int = Field(default=5, ge=1)
