@@ -109,7 +109,7 @@ def _group(
     for control in (CHANCE, L1):
         if found := _of(done, control, beside, share):
             yield _row(kept, control, found, chance if control == L1 else None, asked)
-    best = sorted(names, key=lambda name: -statistics.mean(_top1(_of(done, name, kind, share))))
+    best = sorted(sorted(names), key=lambda name: -statistics.mean(_top1(_of(done, name, kind, share))))
     for name in best:
         yield _row(kept, f"[{name}](methods/{name}.md)", _of(done, name, kind, share), chance, asked)
 
