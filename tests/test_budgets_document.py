@@ -20,10 +20,12 @@ def test_the_examples_run() -> None:
     run(examples, PAGE)
 
 
-def test_the_recipe_is_one() -> None:
-    (block,) = blocks(PAGE, "yaml")
-    section = PruningSection.model_validate(yaml.safe_load(block)["pruning"])
-    assert section.steps == 3 and section.round_to == 8 and section.between is not None
+def test_the_recipes_are_ones() -> None:
+    steps, allocated = (
+        PruningSection.model_validate(yaml.safe_load(block)["pruning"]) for block in blocks(PAGE, "yaml")
+    )
+    assert steps.steps == 3 and steps.round_to == 8 and steps.between is not None
+    assert allocated.allocator == "rate_distortion" and allocated.allocator_options == {"points": 20}
 
 
 def test_the_commands_know_their_options() -> None:
