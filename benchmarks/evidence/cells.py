@@ -20,6 +20,7 @@ from evidence.passes import counted
 from flowprune import measure
 from flowprune.artifacts.atomic_write import write_text
 from flowprune.reporting import environment
+from flowprune.studies.comparison.cells import located
 from flowprune.studies.pipeline.course import Stop, course_of
 from flowprune.studies.pipeline.job import Job
 from flowprune.studies.pipeline.run_folder import RunFolder
@@ -144,11 +145,12 @@ class Workshop:
         recipe = setting.recipe(seed, [one.phase for one in cell.chain])
         stops = list(course_of(recipe.phases_of(METHOD)))
         names = {_key(stop): one.name for stop, one in zip(stops, cell.chain, strict=True)}
+        network = located(recipe.networks[0], self.data_dir)
         begun = self.epochs(cell)
         with counted(self._images.data) as (data, passes):
             job = Job(recipe, data, Accelerator(mixed_precision="no").device)
             stages = Stages(
-                job, self.folder, recipe.networks[0], METHOD, lambda *key: names[key], self.progress, lambda line: None
+                job, self.folder, network, METHOD, lambda *key: names[key], self.progress, lambda line: None
             )
             for stop, one in zip(stops, cell.chain, strict=True):
                 if not self.has_model(one):

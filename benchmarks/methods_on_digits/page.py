@@ -109,7 +109,7 @@ def _group(
     for control in (CHANCE, L1):
         if found := _of(done, control, beside, share):
             yield _row(kept, control, found, chance if control == L1 else None, asked)
-    best = sorted(names, key=lambda name: -statistics.mean(_top1(_of(done, name, kind, share))))
+    best = sorted(sorted(names), key=lambda name: -statistics.mean(_top1(_of(done, name, kind, share))))
     for name in best:
         yield _row(kept, f"[{name}](methods/{name}.md)", _of(done, name, kind, share), chance, asked)
 
@@ -117,7 +117,8 @@ def _group(
 def _row(kept: str, method: str, found: Results, chance: Results | None, asked: int) -> Sequence[str]:
     def share(key: str) -> Callable[[Mapping[str, Any]], float]:
         whole = {"effective_macs": "macs", "nonzero": "params"}.get(key, key)
-        return lambda one: 100 * one[key] / one["dense"][whole]
+        # The first files do not say what the dense network has; their first row does, of a network that nothing had left.
+        return lambda one: 100 * one[key] / (one["dense"].get(whole) or one["rows"][0][whole])
 
     times = [one["time_share"] for one in found if one["time_share"] is not None]
     cut = [100 - share("macs")(one) for one in found]
@@ -163,6 +164,8 @@ def _standing_apart(study: Study, results: Results) -> Iterator[str]:
             ", ".join(f"{name} ({share:g})" for name, share in study["asked_at"].items()) + "."
         )
         yield ""
+    for method, reason in study["found"].items():
+        yield f"- **{method}** was no better than chance at first: {reason}"
     for method, kind, share, reason in sorted(refused, key=str):
         yield f"- **{method}** stands apart at {kind}{'' if share is None else f' {share:g}'}: {reason}"
 

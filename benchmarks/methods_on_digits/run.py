@@ -24,7 +24,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,15 @@ def open_cells(study: Study, out: Path, methods: Sequence[str]) -> list[Cell]:
     """What is to be run, in order, as far as the shares are chosen."""
     finished = finished_cells(out)
     cells = [cell for cell in dict.fromkeys(cells_of(study, finished)) if not methods or cell.method in methods]
-    return [cell for cell in cells if finished.get(cell.name, {}).get("recipe") != recorded(recipe_of(study, cell))]
+    return [cell for cell in cells if _recipe_in(finished.get(cell.name, {})) != recipe_of(study, cell)]
 
 
-def recorded(recipe: Recipe) -> Any:
-    """A recipe as a file has it."""
-    return json.loads(json.dumps(recipe.model_dump(mode="json")))
+def _recipe_in(result: Mapping[str, Any]) -> Recipe | None:
+    """The recipe of a file, with what recipes have learnt to say since; None where there is none that can be read."""
+    try:
+        return Recipe.model_validate(result["recipe"])
+    except (KeyError, ValueError):
+        return None
 
 
 def result_of(study: Study, cell: Cell, work: Path) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def result_of(study: Study, cell: Cell, work: Path) -> dict[str, Any]:
     except FlowpruneError as error:
         found["refused"] = str(error)
     found |= {"seconds": round(time.perf_counter() - began, 1), "environment": environment()}
-    return {**found, "recipe": recorded(recipe)}
+    return {**found, "recipe": recipe.model_dump(mode="json")}
 
 
 def _carried_out(recipe: Recipe, work: Path) -> dict[str, Any]:

@@ -24,11 +24,11 @@ IN_THE_README = ("digits", "resnet8", ("dense", "pruned"))
 
 
 def runs(folder: Path) -> dict[str, RunResults]:
-    """File name -> results, of every run under ``folder`` but those of presets; other JSON files are left out."""
+    """File name -> results, of every run under ``folder`` but those of all presets; other JSON files are left out."""
     found = {}
     for path in sorted(folder.rglob("*.json")):
-        if path.is_relative_to(folder / "presets"):
-            continue  # these stand on the pages of the methods
+        if path.relative_to(folder).parts[0] in ("presets", "methods-on-digits"):
+            continue  # these stand on pages of their own
         content = json.loads(path.read_text(encoding="utf-8"))
         # A comparison's runs are summed up in its own table.
         if isinstance(content, dict) and {"rows", "recipe", "environment", "seed"} <= content.keys():

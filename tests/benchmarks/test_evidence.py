@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import flowprune.training.loop as loop
+from flowprune import models
 
 TOY = [
     *("--threads", "1"),
@@ -157,8 +159,10 @@ def test_the_ladder_chooses_by_seed_0_and_judges_by_the_fresh_ones() -> None:
 def test_a_rung_of_the_ladder_is_trained_cut_and_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ladder.run import main
 
-    small = [*TOY, "--set", "data.normalize=digits", "--set", "network.weights=null", *folders(tmp_path)]
-    small += ["--only", "path-100-seed0*0.01", "--only", "path-100-seed0-60-*"]
+    (tmp_path / "weights").mkdir()
+    torch.save(models.create("resnet8", in_channels=1, width=4).state_dict(), tmp_path / "weights" / "own.th")
+    small = [*TOY, "--set", "data.normalize=digits", "--set", "network.weights=weights/own.th", *folders(tmp_path)]
+    small += ["--data-dir", str(tmp_path), "--only", "path-100-seed0*0.01", "--only", "path-100-seed0-60-*"]
     assert main(small) == 0
     results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()}
     assert len(results) == 5, "the training is done, too, as the cuts need its network"

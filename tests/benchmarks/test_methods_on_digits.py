@@ -54,11 +54,11 @@ def test_every_preset_has_a_cell_for_every_seed_and_every_recipe_is_one() -> Non
 
 def test_a_finished_cell_is_not_open_until_its_recipe_is_another(tmp_path: Path) -> None:
     from methods_on_digits.cells import Cell, recipe_of, the_study
-    from methods_on_digits.run import open_cells, recorded
+    from methods_on_digits.run import open_cells
 
     study, cell = the_study(), Cell("unpruned", "all", None, 0)
     assert open_cells(study, tmp_path, ["unpruned"])[0] == cell
-    result = {"method": "unpruned", "top1": 99.0, "recipe": recorded(recipe_of(study, cell))}
+    result = {"method": "unpruned", "top1": 99.0, "recipe": recipe_of(study, cell).model_dump(mode="json")}
     (tmp_path / f"{cell.name}.json").write_text(json.dumps(result))
     assert [one.seed for one in open_cells(study, tmp_path, ["unpruned"])] == study["seeds"][1:]
     assert open_cells({**study, "epochs": 1}, tmp_path, ["unpruned"])[0] == cell

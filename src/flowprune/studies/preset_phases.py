@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowprune.errors import RecipeError
 from flowprune.methods.presets import Preset
 from flowprune.studies.recipe_file import read_content
 
-KEEP, CUT = "$keep", "$cut"
-"""Holes in a preset's options: the share that the budget keeps, and that it takes away."""
+HOLES: dict[str, Callable[[float], float]] = {
+    "$keep": lambda keep: keep,
+    "$cut": lambda keep: 1 - keep,
+    "$root": lambda keep: float(keep**0.5),
+    "$root_cut": lambda keep: float(1 - keep**0.5),
+}
+"""Holes in a preset's options: the share that the budget keeps, and that it takes away; and, for methods that count channels, or
+costs that add up, the share of the channels: where every layer keeps s of them, s^2 of the MACs are left."""
 
 
 def short_form(preset: Preset, keep: float | None = None) -> dict[str, Any]:
@@ -41,7 +47,7 @@ def _with_share(value: Any, keep: float) -> Any:
         return {key: _with_share(one, keep) for key, one in value.items()}
     if isinstance(value, list):
         return [_with_share(one, keep) for one in value]
-    return keep if value == KEEP else 1 - keep if value == CUT else value
+    return HOLES[value](keep) if _is_hole(value) else value
 
 
 def with_method(content: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
@@ -125,7 +131,11 @@ def _filled(value: Any, preset: Preset, budgets: list[Any]) -> Any:
 
 def _has_hole(value: Any) -> bool:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return value in (KEEP, CUT) or any(_has_hole(one) for one in parts)
+    return _is_hole(value) or any(_has_hole(one) for one in parts)
+
+
+def _is_hole(value: Any) -> bool:
+    return isinstance(value, str) and value in HOLES
 
 
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:

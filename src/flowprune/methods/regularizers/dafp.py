@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flowprune.engine.interfaces import Outcome, Regularizer, Training
 from flowprune.engine.planning import CoupledModel
 from flowprune.engine.tracing import model_of
-from flowprune.errors import ArtifactError, UnknownNameError
+from flowprune.errors import ArtifactError, checked_name
 from flowprune.methods.importance.dependency_aware import dependency, kept_at, relative, sparsity_at, threshold_for
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.methods.regularizers.strength.gammas import (
@@ -66,8 +66,7 @@ class DAFP(Regularizer):
         controller: Lowering = "rising",
         warm_up: int = 0,
     ) -> None:
-        if controller not in ("rising", "always"):
-            raise UnknownNameError("controller", str(controller), ("rising", "always"))
+        checked_name("controller", controller, ("rising", "always"))
         checked_share("threshold", threshold)
         SparsityGain(target, 1, delta, controller, warm_up)  # complains about what is none
         self._classes, self.left_out = scaled_channels(model, inputs, self.name)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Outcome, Regularizer, Training
 from flowprune.engine.tracing import model_of
-from flowprune.errors import ArtifactError, ModelError, RecipeError, UnknownNameError
+from flowprune.errors import ArtifactError, ModelError, RecipeError, checked_name
 from flowprune.methods.masks.group_channel import group_channel_mask
 from flowprune.methods.regularizers import learned_groups as groups_of
 from flowprune.methods.regularizers.grouped_layers import GroupedLayer, grouped_layers, kept_macs, means_of_profiles
@@ -84,10 +84,8 @@ class DSP(Regularizer):
         dense: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        if grouping not in ("learned", "kmeans"):
-            raise UnknownNameError("grouping", str(grouping), ("learned", "kmeans"))
-        if mixed not in ("exact", "published"):
-            raise UnknownNameError("mixed derivative", str(mixed), ("exact", "published"))
+        checked_name("grouping", grouping, ("learned", "kmeans"))
+        checked_name("mixed derivative", mixed, ("exact", "published"))
         if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
             raise RecipeError(f"groups={groups!r} is no number of groups; give at least 1")
         for name, value in (("strength", strength), ("temperature", temperature), ("learning_rate", learning_rate)):

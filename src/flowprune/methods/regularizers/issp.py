@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Mask, Outcome, Regularizer, Training
-from flowprune.errors import ArtifactError, ModelError, RecipeError, UnknownNameError
+from flowprune.errors import ArtifactError, ModelError, RecipeError, checked_name
 from flowprune.methods.masks.n_m import NM
 from flowprune.methods.masks.weight import Weight
 from flowprune.methods.regularizers.registry import REGISTRY
@@ -95,8 +95,7 @@ class ISSP(Regularizer):
             ("form", form, ("percentage", "growing")),
         )
         for kind, given, names in known:
-            if given not in names:
-                raise UnknownNameError(kind, str(given), names)
+            checked_name(kind, given, names)
         for name, value, above in (("ratio", ratio, 1.0), ("rho", rho, 1 - 1e-9), ("pruning", pruning, 1.0)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= above:
                 raise RecipeError(f"{name}={value!r} is no share that issp can use; give a number from 0 to 1")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Outcome, Regularizer, Training
-from flowprune.errors import ArtifactError, ModelError, RecipeError, UnknownNameError
+from flowprune.errors import ArtifactError, ModelError, RecipeError, checked_name
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.methods.regularizers.strength.control import SCHEDULES, Control, Schedule
 from flowprune.methods.regularizers.strength.coupled_channels import coupled_channels
@@ -80,8 +80,7 @@ class WGSEF(Regularizer):
         schedule: Schedule = "warm-up",
     ) -> None:
         for kind, given, known in (("cost", cost, COSTS), ("schedule", schedule, SCHEDULES)):
-            if given not in known:
-                raise UnknownNameError(kind, str(given), known)
+            checked_name(kind, given, known)
         if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
             raise RecipeError(f"keep={keep!r} is no share of the costs; give a number above 0, at most 1")
         if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 < strength < math.inf:
