@@ -5,7 +5,7 @@ from flowprune.engine.allocation.by_layer import Shares, checked_shares, share_o
 from flowprune.engine.allocation.costs import CountModel, macs_model, params_model
 from flowprune.engine.allocation.fitting import Fit, fit_channels, fit_count
 from flowprune.engine.allocation.plan import AttributeChange, BranchChange, Fold, LayerChange, Plan, RoundedWidth
-from flowprune.engine.allocation.rounding import Rounding, Width, widths_of
+from flowprune.engine.allocation.rounding import Rounding, widths_of
 from flowprune.engine.allocation.search import Ranking, rank
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "RoundedWidth",
     "Rounding",
     "Shares",
-    "Width",
     "budget_from",
     "checked_shares",
     "fit_channels",

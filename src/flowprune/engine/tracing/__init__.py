@@ -5,8 +5,7 @@ everything decomposes to are seen. Coupling, importance, measuring and the flow 
 """
 
 from flowprune.engine.tracing.filter_layers import FilterLayer, FollowingNorm, filter_layers
-from flowprune.engine.tracing.graph import Graph, ModuleCall, Operation, Reference, Value
-from flowprune.engine.tracing.integers import Integer
+from flowprune.engine.tracing.graph import Graph, ModuleCall, Operation, Reference
 from flowprune.engine.tracing.recorder import trace
 from flowprune.engine.tracing.replay import observe, replay
 from flowprune.engine.tracing.shadow import (
@@ -23,11 +22,9 @@ __all__ = [
     "FilterLayer",
     "FollowingNorm",
     "Graph",
-    "Integer",
     "ModuleCall",
     "Operation",
     "Reference",
-    "Value",
     "batch_size",
     "call_model",
     "filter_layers",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 Holders = tuple[int, int, int]
-Hook = Callable[[Tensor | None], Tensor | None]
 
 
 def holders(gradient: Tensor) -> Holders | None:
