@@ -79,6 +79,9 @@ def main() -> int:
         carried_out(checkout, recipe, arguments.work.resolve() / revision(checkout)[:12])
         for checkout in (before, after)
     )
+    apart = [key for key in ("cpu", "cores", "threads") if old["environment"][key] != new["environment"][key]]
+    if apart:  # how many cores a process may use decides how its sums are parted
+        sys.exit(f"the two ran with another {' and '.join(apart)}: remove {arguments.work} and run both alike")
     found = {key: sorted(set(differences(old[key], new[key], key))) for key in COMPARED}
     content = {
         "command": "python benchmarks/same_demo/run.py --before CHECKOUT",
