@@ -24,7 +24,8 @@ def unread_channels(model: nn.Module, coupling: Coupling) -> list[NDArray[np.boo
     found: list[NDArray[np.bool_]] = []
     for group in coupling.groups:
         readers = [member for member in group.members if member.role == "input"]
-        unread = np.full(group.channels, bool(readers))
+        # What a parameter does that no layer holds is not known from its place: it may read, as the matrix of an einsum does.
+        unread = np.full(group.channels, bool(readers) and all(member.role != "other" for member in group.members))
         for reader in readers:
             place = (reader.name, reader.dimension)
             if place not in known:
