@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowprune.engine.constants.knowledge import Knowledge, learned
 from flowprune.engine.coupling.roles import layer_of
+from flowprune.engine.measuring.filter_scales import without_weights
 from flowprune.engine.tracing import Graph, Operation, Reference
 from flowprune.engine.tracing.operator_kinds import is_convolution, is_layer
 
@@ -49,18 +50,17 @@ def _without_weights(
 ) -> torch.Tensor:
     """[filters] bool: whether all weights of a convolution's or product's filter are zero; False where they cannot be told."""
     argument = maker.argument("weight") if is_convolution(maker) else maker.argument("mat2")
-    dimension = 1 if not is_convolution(maker) or maker.argument("transposed", False) else 0
+    transposed = not is_convolution(maker) or bool(maker.argument("transposed", False))
     view = graph.producers().get(argument.value)
     if view is not None and view.name == "aten.t":
-        argument, dimension = view.argument("self"), 0
+        argument, transposed = view.argument("self"), False
     name = graph.parameters.get(argument.value)
-    groups = maker.argument("groups", 1) if is_convolution(maker) else 1
-    if name is not None and dimension == 1 and groups > 1:  # transposed: [read, made a group, ...]
-        held = tensors[name].detach()
-        return (held.reshape(groups, -1, *held.shape[1:]).movedim(2, 1).flatten(2) == 0).all(dim=2).flatten()
-    if name is None or tensors[name].shape[dimension] != len(like):
-        return torch.zeros(len(like), dtype=torch.bool, device=like.device)
-    return (tensors[name].detach().movedim(dimension, 0).flatten(1) == 0).all(dim=1)
+    if name is not None:
+        groups = int(maker.argument("groups", 1)) if is_convolution(maker) else 1
+        silent = without_weights(tensors[name].detach(), transposed, groups)
+        if len(silent) == len(like):
+            return silent
+    return torch.zeros(len(like), dtype=torch.bool, device=like.device)
 
 
 def with_dead_filters(

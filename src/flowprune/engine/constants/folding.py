@@ -85,13 +85,13 @@ class _Reader:
         self.layer = layer_of(operation, self.graph)
         self.is_convolution = is_convolution(operation)
         self.read, weight = read_by(operation)
-        dimension = (0 if operation.argument("transposed", False) else 1) if self.is_convolution else 0
-        self.plain = not self.is_convolution or (operation.argument("groups", 1) == 1 and dimension == 1)
-        block = next((b for b in evaluation.layouts.get(weight.value, ()) if b.dimensions == (dimension,)), None)
+        self.dimension = (0 if operation.argument("transposed", False) else 1) if self.is_convolution else 0
+        self.groups = int(operation.argument("groups", 1)) if self.is_convolution else 1
+        self.plain = not self.is_convolution or (self.groups == 1 and self.dimension == 1)
+        block = next((b for b in evaluation.layouts.get(weight.value, ()) if b.dimensions == (self.dimension,)), None)
         roots = coupling.roots[block.labels] if block is not None else np.empty(0, dtype=np.int64)
-        if len(roots) and self.is_convolution and dimension == 1:
-            # a column of the weight reads one channel of every group
-            roots = np.tile(roots, operation.argument("groups", 1))
+        if self.dimension == 1:  # a column of the weight reads one channel of every group
+            roots = np.tile(roots, self.groups)
         self.indices = np.flatnonzero(removed[roots]) if len(roots) else np.empty(0, dtype=np.int64)
         self.roots = roots[self.indices] if len(roots) else roots
 
@@ -131,13 +131,10 @@ class _Reader:
     def _read(self) -> Tensor:
         """[channels]: whether the layer has a weight that is not zero for what it reads; True where its weight is not known."""
         weight = self.arrival.weight
-        if weight is None or not len(self.roots):
+        if weight is None:
             return torch.ones(len(self.arrival.known), dtype=torch.bool)
-        along = 1 if self.is_convolution and not self.operation.argument("transposed", False) else 0
-        read = (weight.movedim(along, 0).flatten(1) != 0).any(dim=1).cpu()
-        if along == 1:  # a column is of one channel of every group
-            read = read.repeat(int(self.operation.argument("groups", 1)))
-        return read
+        read = (weight.movedim(self.dimension, 0).flatten(1) != 0).any(dim=1).cpu()
+        return read.repeat(self.groups) if self.dimension == 1 else read
 
     def _response(self, weight: Tensor, channel: Tensor, value: Tensor) -> Tensor:
         """What one constant channel adds to the layer's output: [filters, positions], float64."""

@@ -60,7 +60,8 @@ def filter_scales(
         scales.update(_deviations(model, unmeasured, batches, graph))
     if by_weights:
         for layer in layers:
-            silent, scale = _without_weights(layer, tensors), scales[layer]
+            silent = without_weights(tensors[layer.weight].detach(), layer.transposed, layer.groups).cpu()
+            scale = scales[layer]
             if scale is not None:
                 scales[layer] = scale.masked_fill(silent, 0.0)
             elif silent.any():
@@ -68,12 +69,17 @@ def filter_scales(
     return scales
 
 
-def _without_weights(layer: FilterLayer, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    """``[filters]`` of bool, on the CPU: whether all weights of a filter are zero."""
-    weight: torch.Tensor = tensors[layer.weight].detach()
-    if layer.transposed:  # [inputs, filters / groups, ...], its groups one after the other along the inputs
-        weight = weight.unflatten(0, (layer.groups, -1)).movedim(2, 1).flatten(0, 1)
-    return (weight.flatten(1) == 0).all(dim=1).cpu()
+def without_weights(weight: torch.Tensor, transposed: bool, groups: int) -> torch.Tensor:
+    """``[filters]`` of bool: whether all weights of a filter are zero.
+
+    Args:
+        weight: ``[filters, ...]``.
+        transposed: it is ``[inputs, filters / groups, ...]`` instead, its groups one after the other along the inputs.
+        groups: of a convolution; 1 otherwise.
+    """
+    if transposed:
+        weight = weight.unflatten(0, (groups, -1)).movedim(2, 1).flatten(0, 1)
+    return (weight.flatten(1) == 0).all(dim=1)
 
 
 def norm_multiplier(norm: FollowingNorm, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
