@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ class Row:
         return known.get(self.cells(seed)[-1].name)
 
 
-def rows() -> list[Row]:
+@cache
+def rows() -> tuple[Row, ...]:
     """Controls first, then kind by kind."""
     found = []
     for name, (kind, phases) in OTHERS.items():
@@ -95,7 +97,7 @@ def rows() -> list[Row]:
         if name != "plain":  # which is the unpruned one
             found.append(Row(name, REGISTRY[name].kind, tuple(adapted(name))))
     first = ("unpruned", "random", "l1", "eap")
-    return sorted(found, key=lambda row: (row.name not in first, KINDS.index(row.kind)))
+    return tuple(sorted(found, key=lambda row: (row.name not in first, KINDS.index(row.kind))))
 
 
 def best(kind: str, known: Known) -> list[Row]:

@@ -13,7 +13,7 @@ from torch import nn
 from flowprune.studies.pipeline.job import data_of
 from flowprune.studies.sections import DataSection
 from flowprune.training import Data, evaluate
-from flowprune.training.splits import Subset, drawn
+from flowprune.training.splits import Subset, split_off
 
 REPORTING_FROM = 2000
 """Test images from this one on report, also where training images choose: so every study reports on the same ones."""
@@ -47,11 +47,9 @@ class Images:
         if chosen_from == "test":
             data = replace(whole, test=Subset(whole.test, order[choosing:]))
             return cls(data, replace(whole, test=Subset(whole.test, order[:choosing])))
-        held = drawn(whole.train, choosing, seed=0)
-        rest = torch.ones(len(whole.train), dtype=torch.bool)
-        rest[held.positions] = False
+        held, rest = split_off(whole.train, choosing, seed=0)
         first = min(REPORTING_FROM, len(order) // 5)
-        data = replace(whole, train=Subset(whole.train, rest.nonzero()[:, 0]), test=Subset(whole.test, order[first:]))
+        data = replace(whole, train=rest, test=Subset(whole.test, order[first:]))
         return cls(data, replace(whole, test=held))
 
     def top1_choosing(self, model: nn.Module) -> float:

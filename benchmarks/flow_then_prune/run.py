@@ -36,9 +36,8 @@ from flowprune.studies.pipeline.stages import StageNames, Stages
 from flowprune.studies.recipe import Recipe, load_recipe
 from flowprune.studies.sections import BudgetSection, ImportanceSection
 
-sys.path[0] = str(
-    Path(__file__).resolve().parents[1]
-)  # where what studies share is found, also when this is run as a script
+# Where what studies share is found, also when this is run as a script.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from evidence.kept import kept  # noqa: E402
 

@@ -132,10 +132,7 @@ def _control(study: Study, cell: Cell) -> list[dict[str, Any]]:
         return [train, recover]
     seeded = {"seed": cell.seed}
     chance = {"score": "random", "score_options": seeded} if cell.method == CHANCE else {}
-    if cell.kind in (
-        "macs",
-        "bytes",
-    ):  # float32 numbers take that share of the bytes
+    if cell.kind in ("macs", "bytes"):  # float32 numbers take that share of the bytes
         kept = {"macs" if cell.kind == "macs" else "params": cell.share}
         criterion = {"name": "random", "options": seeded} if cell.method == CHANCE else {"name": "l1"}
         return [train, {"phase": "cut", "budgets": [kept], "importance": criterion}, recover]

@@ -13,7 +13,7 @@ from typing import Any
 
 from methods_on_digits.cells import CHANCE, KINDS, L1, OWN, PATTERN, UNPRUNED, Study, kind_of, the_study
 from methods_on_digits.run import finished_cells
-from written_pages import all_written
+from written_pages import all_written, header
 
 from flowprune.methods.presets import REGISTRY as PRESETS
 
@@ -77,8 +77,7 @@ def page(study: Study, results: Results) -> str:
         lost=study["lost"],
         chosen="\n".join(_chosen(results)),
     )
-    rules = ["---", "---", *["---:"] * (len(HEADERS) - 2)]
-    lines = [head, *(f"| {' | '.join(row)} |" for row in (HEADERS, rules, *rows(study, results)))]
+    lines = [head, *header(HEADERS, 2), *(f"| {' | '.join(row)} |" for row in rows(study, results))]
     lines += ["", *_standing_apart(study, results)]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -187,9 +187,8 @@ def brought(commits: tuple[str, ...], files: set[str]) -> dict[str, int]:
     """File of ``files`` -> lines without examples that the commits have brought to it, at most what still stands of theirs."""
     came: dict[str, int] = {}
     for commit in commits:
-        for line in git(
-            "diff", "--name-status", "--no-renames", f"{commit}^", commit, "--", "src/flowprune"
-        ).splitlines():
+        told = git("diff", "--name-status", "--no-renames", f"{commit}^", commit, "--", "src/flowprune")
+        for line in told.splitlines():
             status, path = line.split("\t")
             file = NOW_IN.sub(r"studies/\1", path.removeprefix("src/flowprune/"))
             if file in files:

@@ -26,6 +26,7 @@ from typing import Any
 # The study's other files are found from the folder above; files of this one hide no library of the same name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from revisions import revision  # noqa: E402
 from zoo.run import SAMPLED_THRICE  # noqa: E402
 
 from flowprune.artifacts.atomic_write import write_text  # noqa: E402
@@ -120,11 +121,6 @@ def row(checkouts: dict[str, Path], model: str, kind: str, pairs: int) -> dict[s
         "seconds": seconds,
         "params_kept": [kept[name] for name in checkouts],
     }
-
-
-def revision(checkout: Path) -> str:
-    asked = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(asked, cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:

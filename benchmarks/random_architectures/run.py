@@ -16,7 +16,6 @@ import argparse
 import importlib
 import json
 import pkgutil
-import subprocess
 import sys
 import time
 import warnings
@@ -28,10 +27,11 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "networks"), str(ROOT / "src")]
+sys.path[:0] = [str(ROOT / "tests" / "networks"), str(ROOT / "src"), str(ROOT / "benchmarks")]
 
 from dense_property import THRESHOLD, DenseVerdict, dense_verdict  # noqa: E402
 from random_architectures import architecture  # noqa: E402
+from revisions import revision  # noqa: E402
 from twin_property import LARGEST_DIFFERENCE, OTHER_INPUTS, Verdict, verdict  # noqa: E402
 
 import flowprune  # noqa: E402
@@ -75,12 +75,10 @@ def import_everything() -> None:
 
 def begun(path: Path, first: int, again: bool) -> dict[str, Any]:
     """The record so far."""
-    revision = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
-    ).stdout.strip()
+    made_by = revision(ROOT, required=False)
     start: dict[str, Any] = {
         "command": "python benchmarks/random_architectures/run.py",
-        "revisions": [revision],
+        "revisions": [made_by],
         "torch": torch.__version__,
         "first_seed": first,
         "asked": 0,
@@ -115,7 +113,7 @@ def begun(path: Path, first: int, again: bool) -> dict[str, Any]:
     if path.exists() and not again:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["first_seed"] == first:
-            found["revisions"] = list(dict.fromkeys([*found["revisions"], revision]))
+            found["revisions"] = list(dict.fromkeys([*found["revisions"], made_by]))
             return found
     return start
 

@@ -19,6 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from revisions import revision  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPARED = ("rows", "histories", "channels", "plans")
 EVALUATED_AT_ONCE = """
@@ -59,11 +63,6 @@ def carried_out(checkout: Path, recipe: Path, folder: Path) -> dict[str, Any]:
         subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
     content: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return content
-
-
-def revision(checkout: Path) -> str:
-    asked = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(asked, cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> int:
