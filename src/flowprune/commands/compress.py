@@ -152,11 +152,10 @@ def compress(
     refuse_unknown(model, builder=model_name, data=data, data_option=data_option)
     from flowprune.studies.recipe_file import checked_sections
     from flowprune.training.settings import TrainingSettings
-    from flowprune.training.usual_settings import LARGEST_BATCH, LR, fitted
+    from flowprune.training.usual_settings import fitted, usual
 
-    set_here = {"seed": seed, **key_values(setting, "--set")}
-    usual = {"epochs": epochs, "lr": LR, "batch_size": LARGEST_BATCH, "warmup_epochs": min(1.0, epochs / 10)}
-    settings = checked_sections(TrainingSettings, {**usual, **set_here}, "settings of the training")
+    chosen = {"seed": seed, **key_values(setting, "--set")}
+    settings = checked_sections(TrainingSettings, {**usual(epochs), **chosen}, "settings of the training")
 
     import torch
     from rich.console import Console
@@ -177,7 +176,7 @@ def compress(
     options = key_values(data_option, "--data-option")
     whole = given.labelled_data(data, data_dir, options)
     choosing, last = with_validation(whole, validation, validation_images, seed, max_drop)
-    settings = fitted(settings, len(choosing.train), lr="lr" in set_here, batch_size="batch_size" in set_here)
+    settings = fitted(settings, len(choosing.train), chosen)
     if overwrite:
         remove_compression(out)
     _warn_where_seen(model, given, whole, validation, weights)
