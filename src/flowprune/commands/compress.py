@@ -27,6 +27,7 @@ from flowprune.commands.options import (
     Threads,
     Weights,
     key_values,
+    pairs,
     share_or_count,
 )
 from flowprune.errors import BudgetError, RecipeError
@@ -100,16 +101,7 @@ def compress(
     epochs: Annotated[
         int, typer.Option("--epochs", min=0, help="Of the training, in all rounds.", rich_help_panel=STEPS)
     ] = 20,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other key of a recipe's training.",
-            show_default=False,
-            rich_help_panel=STEPS,
-        ),
-    ] = None,
+    setting: Annotated[list[str] | None, pairs("--set", "Any other key of a recipe's training", STEPS)] = None,
     trials: Annotated[
         int,
         typer.Option("--trials", min=1, help="Budgets tried at most for --max-drop.", rich_help_panel=LIMITS),

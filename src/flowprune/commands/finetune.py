@@ -26,6 +26,7 @@ from flowprune.commands.options import (
     Weights,
     check_free,
     key_values,
+    pairs,
 )
 from flowprune.errors import OutputError
 
@@ -52,10 +53,7 @@ def finetune(
         ),
     ] = None,
     weight_decay: Annotated[float, typer.Option("--weight-decay", min=0)] = 5e-4,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other key of a recipe's training.", show_default=False),
-    ] = None,
+    setting: Annotated[list[str] | None, pairs("--set", "Any other key of a recipe's training")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of the images.")] = 0,
     weights: Weights = None,
     model_name: ModelName = None,
