@@ -92,7 +92,8 @@ def page_of(preset: Preset) -> str:
         "## Published settings",
         "",
         f"{preset.published[0].upper()}{preset.published[1:]}.",
-        "`budgets: null` is for a recipe's budgets, `$keep` and `$cut` for the share of the only one. What a recipe writes wins.",
+        "`budgets: null` is for a recipe's budgets, `$keep` and `$cut` for the share of the only one, "
+        "`$root` and `$root_cut` for what it keeps and takes of the channels. What a recipe writes wins.",
         "",
         "```yaml",
         *phases.rstrip().splitlines(),

@@ -27,18 +27,16 @@ from flowprune.commands.options import (
     Threads,
     Weights,
     key_values,
+    pairs,
     share_or_count,
 )
-from flowprune.errors import BudgetError, OutputError, RecipeError
+from flowprune.errors import BudgetError, RecipeError
 from flowprune.studies.compression.paired_drop import check_resolvable
 from flowprune.training.data_names import DATA_SETS
 
 if TYPE_CHECKING:
     from flowprune.commands.model_and_data import Subject
     from flowprune.training import Data
-
-FILES = ("compress.json", "report.html", "model.fp", "model.onnx")
-FOLDERS = ("models", "rounds")
 
 
 def compress(
@@ -103,16 +101,7 @@ def compress(
     epochs: Annotated[
         int, typer.Option("--epochs", min=0, help="Of the training, in all rounds.", rich_help_panel=STEPS)
     ] = 20,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other key of a recipe's training.",
-            show_default=False,
-            rich_help_panel=STEPS,
-        ),
-    ] = None,
+    setting: Annotated[list[str] | None, pairs("--set", "Any other key of a recipe's training", STEPS)] = None,
     trials: Annotated[
         int,
         typer.Option("--trials", min=1, help="Budgets tried at most for --max-drop.", rich_help_panel=LIMITS),
@@ -155,11 +144,10 @@ def compress(
     refuse_unknown(model, builder=model_name, data=data, data_option=data_option)
     from flowprune.studies.recipe_file import checked_sections
     from flowprune.training.settings import TrainingSettings
-    from flowprune.training.usual_settings import LARGEST_BATCH, LR, fitted
+    from flowprune.training.usual_settings import fitted, usual
 
-    set_here = {"seed": seed, **key_values(setting, "--set")}
-    usual = {"epochs": epochs, "lr": LR, "batch_size": LARGEST_BATCH, "warmup_epochs": min(1.0, epochs / 10)}
-    settings = checked_sections(TrainingSettings, {**usual, **set_here}, "settings of the training")
+    chosen = {"seed": seed, **key_values(setting, "--set")}
+    settings = checked_sections(TrainingSettings, {**usual(epochs), **chosen}, "settings of the training")
 
     import torch
     from rich.console import Console
@@ -169,6 +157,7 @@ def compress(
     from flowprune.studies.compression.compressing import CRITERIA, ROUNDS
     from flowprune.studies.compression.compressing import compress as carry_out
     from flowprune.studies.compression.compression_page import faster, gained
+    from flowprune.studies.compression.compression_record import remove_compression
     from flowprune.studies.compression.distilled_training import DistilledTraining
     from flowprune.studies.compression.hand_over import handed_over
     from flowprune.studies.compression.validation_images import few_of, with_validation
@@ -179,9 +168,9 @@ def compress(
     options = key_values(data_option, "--data-option")
     whole = given.labelled_data(data, data_dir, options)
     choosing, last = with_validation(whole, validation, validation_images, seed, max_drop)
-    settings = fitted(settings, len(choosing.train), lr="lr" in set_here, batch_size="batch_size" in set_here)
+    settings = fitted(settings, len(choosing.train), chosen)
     if overwrite:
-        _remove(out)
+        remove_compression(out)
     _warn_where_seen(model, given, whole, validation, weights)
     notes = Console(stderr=True, quiet=quiet, highlight=False)
 
@@ -205,7 +194,7 @@ def compress(
         ignore=ignore or (),
         backend=backend,
         out=out,
-        resume=resume or overwrite,
+        resume=resume,
         hours=hours,
         settings={
             "model": model,
@@ -254,20 +243,8 @@ def _named_data(data: str | None, data_dir: Path | None) -> tuple[str | None, Pa
     return "imagefolder", Path(data)
 
 
-def _remove(folder: Path) -> None:
-    """Remove what an earlier compression left in the folder, and nothing else."""
-    import shutil
-
-    if folder.exists() and any(folder.iterdir()) and not (folder / FILES[0]).is_file():
-        raise OutputError(f"{folder} holds other files than a compression's; choose another folder with --out")
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
-    for name in FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
 def _warn_where_seen(model: str, given: Subject, data: Data, validation: str, weights: Path | None) -> None:
-    """Say where the model may have learned from the images that are to judge it, or has learned nothing at all."""
+    """Say where the model may have learned from the images that are to judge it."""
     import warnings
 
     from flowprune.errors import FlowpruneWarning

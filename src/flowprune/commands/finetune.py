@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ from flowprune.commands.options import (
     Weights,
     check_free,
     key_values,
+    pairs,
 )
 from flowprune.errors import OutputError
 
@@ -52,10 +53,7 @@ def finetune(
         ),
     ] = None,
     weight_decay: Annotated[float, typer.Option("--weight-decay", min=0)] = 5e-4,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other key of a recipe's training.", show_default=False),
-    ] = None,
+    setting: Annotated[list[str] | None, pairs("--set", "Any other key of a recipe's training")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of the images.")] = 0,
     weights: Weights = None,
     model_name: ModelName = None,
@@ -77,19 +75,12 @@ def finetune(
     check_free(out, overwrite)
     from flowprune.studies.recipe_file import checked_sections
     from flowprune.training.settings import TrainingSettings
-    from flowprune.training.usual_settings import LARGEST_BATCH, LR, fitted
+    from flowprune.training.usual_settings import fitted, usual
 
-    set_here = key_values(setting, "--set")
-    chosen: dict[str, Any] = {
-        "epochs": epochs,
-        "lr": lr if lr is not None else LR,
-        "batch_size": batch_size if batch_size is not None else LARGEST_BATCH,
-        "weight_decay": weight_decay,
-        "warmup_epochs": min(1.0, epochs / 10),
-        "seed": seed,
-        **set_here,
-    }
-    settings = checked_sections(TrainingSettings, chosen, "settings of the training")
+    options_of_training = {"lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed}
+    chosen = {name: value for name, value in options_of_training.items() if value is not None}
+    chosen |= key_values(setting, "--set")
+    settings = checked_sections(TrainingSettings, {**usual(epochs), **chosen}, "settings of the training")
     refuse_unknown(model, builder=model_name, data=data, data_option=data_option)
     under_way = out.with_name(f"{out.name}.training")
     if under_way.exists() and not (resume or overwrite):
@@ -108,12 +99,7 @@ def finetune(
     given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
     options = key_values(data_option, "--data-option")
     images = given.labelled_data(data, data_dir, options)
-    settings = fitted(
-        settings,
-        len(images.train),
-        lr=lr is not None or "lr" in set_here,
-        batch_size=batch_size is not None or "batch_size" in set_here,
-    )
+    settings = fitted(settings, len(images.train), chosen)
     before = evaluate(given.model.to(here()), images)
     with tracked(tracker, out.stem, out.absolute().parent, settings.model_dump()) as each_epoch:
         can_go_on_by_resume()

@@ -9,16 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from flowprune.commands.interruption import can_go_on_with, resuming
-from flowprune.commands.options import OUTPUT
+from flowprune.commands.options import OUTPUT, pairs
 from flowprune.commands.terminal import print_json
 from flowprune.errors import OutputError
 
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a recipe's key, such as training.epochs=5.", show_default=False
-    ),
-]
+Changes = Annotated[list[str] | None, pairs("--set", "Change a recipe's key, such as training.epochs=5")]
 Folder = Annotated[
     Path | None,
     typer.Option("--out", help="Folder; runs/NAME if left out.", show_default=False, rich_help_panel=OUTPUT),

@@ -17,7 +17,7 @@ DATA, MODEL, RANKING, OUTPUT, MACHINE = "Data", "Model", "Ranking", "Output", "M
 """The groups of options in a command's help."""
 
 
-def pairs(name: str, said: str, group: str) -> Any:
+def pairs(name: str, said: str, group: str | None = None) -> Any:
     """An option that takes KEY=VALUE, any number of times; ``key_values`` reads what was typed."""
     return typer.Option(
         name, metavar="KEY=VALUE", help=f"{said}; may be repeated.", show_default=False, rich_help_panel=group

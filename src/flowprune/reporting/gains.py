@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flowprune.reporting.results import ResultRow, RunResults
 
 
@@ -39,10 +41,16 @@ def _sentence(network: str, dense: ResultRow, steps: list[ResultRow]) -> str:
         accuracy += f", {steps[0].top1:.1f} % right after it and {small.top1:.1f} % after training on"
     else:
         accuracy += f" and {small.top1:.1f} % right after it"
+    became = smaller((dense.params, small.params), (dense.macs, small.macs))
+    return f"{network} became {became}. {accuracy}."
+
+
+def smaller(params: Sequence[int], macs: Sequence[int]) -> str:
+    """How much smaller a network is: what follows "it is". Both before and after."""
     return (
-        f"{network} became {dense.params / max(small.params, 1):.1f} times smaller ({_short(dense.params)} to "
-        f"{_short(small.params)} parameters) and needs {dense.macs / max(small.macs, 1):.1f} times less arithmetic for an image "
-        f"({_short(dense.macs)} to {_short(small.macs)} multiply-accumulates). {accuracy}."
+        f"{params[0] / max(params[1], 1):.1f} times smaller ({_short(params[0])} to {_short(params[1])} parameters) and needs "
+        f"{macs[0] / max(macs[1], 1):.1f} times less arithmetic for an image ({_short(macs[0])} to {_short(macs[1])} "
+        "multiply-accumulates)"
     )
 
 

@@ -127,17 +127,30 @@ def test_a_channel_that_reaches_others_without_weights_stays() -> None:
         def __init__(self, way: Callable[[torch.Tensor], torch.Tensor]) -> None:
             super().__init__()
             self.first, self.way, self.last = nn.Conv2d(3, 8, 1), way, nn.Conv2d(8, 4, 1)
+            self.matrix = matrix
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             out: torch.Tensor = self.last(self.way(self.first(x)))
             return out
+
+    matrix = nn.Parameter(torch.randn(8, 8, generator=torch.Generator().manual_seed(2)))
+
+    def gram(h: torch.Tensor) -> torch.Tensor:
+        """Every channel comes out again, and with a part of all others."""
+        rows = h.flatten(2)
+        return ((rows @ rows.transpose(1, 2) / rows.shape[2]) @ rows).view_as(h)
 
     ways: tuple[tuple[Callable[[torch.Tensor], torch.Tensor], bool], ...] = (
         (lambda h: h + h[:, :1], False),
         (lambda h: h * h.select(1, 0).unsqueeze(1), False),
         (lambda h: h * (1 + float(h[:, 0].detach().mean())), False),
         (lambda h: h + h.flip(1), False),
+        (gram, False),
+        (lambda h: h + gram(h), False),
+        (lambda h: (h.unsqueeze(1) * h.unsqueeze(2)).sum(2), False),
+        (lambda h: h + torch.einsum("bchw,oc->bohw", h, matrix), False),
         (lambda h: h * h.sigmoid(), True),
+        (lambda h: h * h.mean((2, 3), keepdim=True).sigmoid(), True),
     )
     for way, leaves in ways:
         for silent in ("first", "last"):

@@ -31,12 +31,14 @@ class Folding:
         unfoldable: components whose constant is not zero and has nowhere to go, would change the consumer's output by more than
             the tolerance, or is mixed with other channels by something else than weights.
         varying: components that reach a consumer as something else than a constant: they are no dead channels.
+        unread: components that are not zero where a layer would read them, which has no weights for them.
     """
 
     folds: list[Fold] = field(default_factory=list)
     shifts: dict[str, Tensor] = field(default_factory=dict)
     unfoldable: set[int] = field(default_factory=set)
     varying: set[int] = field(default_factory=set)
+    unread: set[int] = field(default_factory=set)
 
 
 def fold_constants(
@@ -63,8 +65,12 @@ def fold_constants(
         reader = _Reader(evaluation.graph.operations[index], found, evaluation, coupling, removed)
         if len(reader.indices):
             reader.fold(constants.tensors, tolerance, untouchable, result)
+    alive = np.zeros_like(removed)
+    alive[list(result.unread)] = True
     for mixture in constants.mixtures.values():
         result.unfoldable.update(mixture.mixed(coupling.roots, removed).tolist())
+        if result.unread:
+            result.unfoldable.update(mixture.touched(coupling.roots, alive).tolist())
     return result
 
 
@@ -104,6 +110,8 @@ class _Reader:
         first, read = self.arrival.values[channels], self._read()[channels]
         result.varying.update(self.roots[(~known & read).numpy()].tolist())
         result.unfoldable.update(self.roots[(known & ~constant & read).numpy()].tolist())
+        something = ~constant | (first.abs() > ZERO)
+        result.unread.update(self.roots[(something & ~read).numpy()].tolist())
         matters = constant & read & (first.abs() > ZERO)
         if not matters.any():
             return

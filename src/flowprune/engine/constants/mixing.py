@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowprune.engine.constants.knowledge import Knowledge, is_zero
 from flowprune.engine.coupling import Analysis
 from flowprune.engine.coupling.labels import Array, Layout
-from flowprune.engine.coupling.rules import rule_of
+from flowprune.engine.coupling.rules import joining, pooling, reduction, rule_of, shape
 from flowprune.engine.coupling.rules.normalization import group_norm, layer_norm
 from flowprune.engine.coupling.rules.pointwise import pointwise
 from flowprune.engine.tracing import Operation
@@ -23,6 +23,8 @@ from flowprune.engine.tracing.operator_kinds import is_batch_norm, is_layer
 
 _ADDING_UP = frozenset({"aten.bmm", "aten.sum"})
 """Operators that a channel of exact zeros adds nothing to."""
+_APART = frozenset(module.__name__ for module in (joining, pooling, reduction, shape))
+"""Where the rules stand of operators that never put one channel's values into another channel that stays."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,15 @@ class Mixture:
         entering: labels of the channels it reads, each once.
         staying: labels of those that are still apart behind it.
         silent: labels of those that add nothing, because they are exactly zero.
+        spread: of its inputs, the labels block by block.
+        apart: whether its kind leaves every channel's values to the channel itself.
     """
 
     entering: Array
     staying: Array
     silent: Array
+    spread: tuple[tuple[Array, ...], ...]
+    apart: bool
 
     def mixed(self, roots: Array, removed: NDArray[np.bool_]) -> Array:
         """The components that leave, and are mixed with others here.
@@ -51,6 +57,25 @@ class Mixture:
         if not len(entering):
             return entering
         return np.setdiff1d(entering, roots[np.concatenate([self.staying, self.silent])])
+
+    def touched(self, roots: Array, alive: NDArray[np.bool_]) -> Array:
+        """Of the components that would leave although they vary: those that may have a part in others behind the operation.
+
+        That one stays apart says nothing here. In ``x @ x.T @ x`` every channel comes out again, and with a part of all others.
+
+        Args:
+            roots: [labels] the component of every label.
+            alive: [labels] which components would leave although they vary, because no layer reads them.
+        """
+        if not self.apart:
+            found = [roots[self.entering]]
+        else:  # a channel in two dimensions of a tensor meets all others there
+            each = [[np.unique(roots[labels]) for labels in blocks] for blocks in self.spread]
+            meeting = [np.unique(np.concatenate(blocks), return_counts=True) for blocks in each if len(blocks) > 1]
+            found = [components[counts > 1] for components, counts in meeting]
+        components: Array = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *found]))
+        touching: Array = components[alive[components]]
+        return touching
 
 
 def mixtures(evaluation: Analysis) -> dict[int, Mixture]:
@@ -70,7 +95,13 @@ def mixtures(evaluation: Analysis) -> dict[int, Mixture]:
         if len(entering):
             normalised = kind in (layer_norm, group_norm)
             leaving = [value for value in operation.outputs if value is not None]
-            found[operation.index] = Mixture(entering, none if normalised else _labels_of(evaluation, leaving), none)
+            staying = none if normalised else _labels_of(evaluation, leaving)
+            spread = tuple(
+                tuple(block.labels.reshape(-1) for block in evaluation.layouts.get(value, ()))
+                for value in operation.reads
+            )
+            apart = kind is not None and kind.__module__ in _APART
+            found[operation.index] = Mixture(entering, staying, none, spread, apart)
     return found
 
 

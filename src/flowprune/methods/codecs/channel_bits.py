@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flowprune.engine.interfaces import Parts
 from flowprune.errors import ArtifactError, FlowpruneError
+from flowprune.methods.codecs._canonical.fixed_width import bits_of, numbers_of
 from flowprune.methods.codecs._canonical.matrix import as_array, as_matrix, description, size_of
 from flowprune.methods.codecs._canonical.seal import opened, sealed
 from flowprune.methods.codecs.registry import REGISTRY
@@ -42,7 +43,7 @@ class ChannelBits:
 
     def fits(self, array: NDArray[Any]) -> bool:
         """Whether every row lies on a grid of its number of bits, so that ``encode`` takes it."""
-        return array.dtype.kind == "f" and self._grids(as_matrix(array)) is not None
+        return self._grids(array) is not None
 
     def encode(self, array: NDArray[Any]) -> Parts:
         """Store an array of any shape, row by row of its first dimension.
@@ -50,11 +51,11 @@ class ChannelBits:
         Raises:
             FlowpruneError: it holds no floating-point numbers, or a row is on no such grid.
         """
-        found = self._grids(as_matrix(array)) if array.dtype.kind == "f" else None
+        found = self._grids(array)
         if found is None:
             raise FlowpruneError("channel_bits stores rows of multiples of a scale; quantize by mixed_precision first")
         widths, scales, levels = found
-        packed = [_as_bits(row + (1 << (width - 1)), width) for row, width in zip(levels, widths, strict=True) if width]
+        packed = [bits_of(row + (1 << (width - 1)), width) for row, width in zip(levels, widths, strict=True) if width]
         stream = np.concatenate([np.zeros(0, np.uint8), *packed])
         header = {**description(array), "bits": widths}
         return sealed("channel_bits", header, {"levels": np.packbits(stream), "scales": scales})
@@ -76,11 +77,11 @@ class ChannelBits:
         stream, begin = np.unpackbits(arrays["levels"], count=count), 0
         matrix = np.zeros((rows, columns), kind)
         for row, width in enumerate(widths):
-            taken = stream[begin : begin + width * columns].reshape(columns, width) if width else None
-            begin += width * columns
-            if taken is not None:
-                numbers = (taken.astype(np.int64) << np.arange(width)[::-1]).sum(1) - (1 << (width - 1))
+            end = begin + width * columns
+            if width:
+                numbers = numbers_of(stream[begin:end], columns, width) - (1 << (width - 1))
                 matrix[row] = numbers.astype(kind) * arrays["scales"][row]
+            begin = end
         return as_array(matrix, header)
 
     def bits(self, parts: Parts, table: bool = True) -> int:
@@ -93,13 +94,16 @@ class ChannelBits:
 
     def levels_of(self, array: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[Any]] | None:
         """The whole numbers of an array, in its shape, and the scale of every row; None where it does not fit."""
-        found = self._grids(as_matrix(array)) if array.dtype.kind == "f" else None
+        found = self._grids(array)
         if found is None:
             return None
         return np.stack(found[2]).astype(np.int8).reshape(array.shape), found[1]
 
-    def _grids(self, matrix: NDArray[Any]) -> tuple[list[int], NDArray[Any], list[NDArray[np.int64]]] | None:
-        """Widths, scales and levels of all rows; None where one is on no grid of its width."""
+    def _grids(self, array: NDArray[Any]) -> tuple[list[int], NDArray[Any], list[NDArray[np.int64]]] | None:
+        """Widths, scales and levels of all rows; None where one is on no grid of its width, or holds no floating-point numbers."""
+        if array.dtype.kind != "f":
+            return None
+        matrix = as_matrix(array)
         widths = [8] * len(matrix) if self._bits is None else self._bits
         if len(widths) != len(matrix):
             return None
@@ -148,7 +152,3 @@ def _around(number: Any) -> list[Any]:
         below, above = np.nextafter(below, number.dtype.type(0)), np.nextafter(above, number.dtype.type(np.inf))
         found += [below, above]
     return found
-
-
-def _as_bits(numbers: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
-    return ((numbers[:, None] >> np.arange(width)[::-1]) & 1).astype(np.uint8).ravel()

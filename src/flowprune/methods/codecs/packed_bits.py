@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from flowprune.engine.interfaces import Parts
 from flowprune.errors import ArtifactError
 from flowprune.methods.codecs._canonical.canonical_code import unsigned
+from flowprune.methods.codecs._canonical.fixed_width import bits_of, numbers_of
 from flowprune.methods.codecs._canonical.matrix import (
     as_array,
     as_matrix,
@@ -50,16 +51,8 @@ class PackedBits:
         """
         symbols, codes, _ = distinct(as_matrix(array).ravel())
         width = 8 * unsigned(len(symbols)).itemsize if self.whole_bytes else max(len(symbols) - 1, 0).bit_length()
-        place = np.arange(width)[::-1]
-        packed = np.concatenate(
-            [np.zeros(0, np.uint8)]
-            + [
-                ((codes[begin : begin + _AT_ONCE, None] >> place) & 1).astype(np.uint8).ravel()
-                for begin in range(0, len(codes), _AT_ONCE)
-            ]
-        )
         header = {**description(array), "width": width}
-        return sealed("packed_bits", header, {"indices": np.packbits(packed), "symbols": symbols})
+        return sealed("packed_bits", header, {"indices": np.packbits(bits_of(codes, width)), "symbols": symbols})
 
     def decode(self, parts: Parts) -> NDArray[Any]:
         """The array again, bit for bit.
@@ -74,11 +67,7 @@ class PackedBits:
             raise ArtifactError(
                 f"damaged parts: there are not {count} numbers of {width} bits, and the values they stand for"
             )
-        place = np.arange(width)[::-1]
-        bits = np.unpackbits(arrays["indices"], count=count * width).reshape(count, width)
-        codes = np.zeros(count, np.int64)
-        for column, shift in enumerate(place):
-            codes |= bits[:, column].astype(np.int64) << shift
+        codes = numbers_of(np.unpackbits(arrays["indices"], count=count * width), count, width)
         if count and int(codes.max(initial=0)) >= len(arrays["symbols"]):
             raise ArtifactError(f"damaged parts: a number is above {len(arrays['symbols']) - 1}, the last value's")
         return as_array(checked_symbols(arrays["symbols"], header)[codes], header)
@@ -87,6 +76,3 @@ class PackedBits:
         """What numbers and values take, in bits. There is no table beside them, so ``table`` changes nothing."""
         count = int(np.prod(parts.header["shape"], dtype=np.int64))
         return count * int(parts.header["width"]) + 8 * parts.arrays["symbols"].nbytes
-
-
-_AT_ONCE = 1 << 18

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,7 +32,7 @@ class Preset(BaseModel):
         title: in full.
         paper: authors, where, when, and its number.
         kind: what it does to a network, which is also what can be asked of it.
-        fidelity: whether the fixtures of the authors' code agree, or what it was made from.
+        fidelity: whether the fixtures of the authors' code agree, and what they do not cover, or what it was made from.
         about: what it does, in a sentence or a few.
         equation: its formula, as text.
         good_for: what it is good for, and what not.
@@ -52,7 +52,9 @@ class Preset(BaseModel):
     title: str
     paper: str
     kind: Kind
-    fidelity: Literal["compared with the authors' code", "from the published text", "-style"]
+    fidelity: Annotated[
+        str, Field(pattern=r"^(compared with the authors' code(, but for [^,]+)?|from the published text|-style)$")
+    ]
     about: str
     equation: str
     good_for: str

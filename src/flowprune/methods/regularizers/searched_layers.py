@@ -15,7 +15,7 @@ from flowprune.engine.planning import CoupledModel
 from flowprune.engine.tracing import FilterLayer, filter_layers
 from flowprune.errors import ModelError
 from flowprune.methods.regularizers.bit_costs import LayerSize
-from flowprune.methods.regularizers.strength.coupled_channels import ChannelClass, coupled_channels
+from flowprune.methods.regularizers.strength.coupled_channels import ChannelClass, channel_classes, coupled_model
 
 FULL_PRECISION = 8
 """What activations count as that no grid is put on."""
@@ -95,10 +95,10 @@ def searched_layers(
         The choices, the layers in execution order, and the name of a layer that keeps its floating-point weights -> why.
 
     Raises:
-        RecipeError, ModelError, TraceError: as ``coupled_channels``; a batch norm follows one of the layers.
+        RecipeError, ModelError, TraceError: as ``coupled_channels``; ModelError, too, where a batch norm follows one of the layers.
     """
-    classes, _ = coupled_channels(model, inputs, method)
-    coupled = CoupledModel.of(model, inputs)
+    coupled = coupled_model(model, inputs, method)
+    classes, _ = channel_classes(model, coupled, method)
     coupling = coupled.coupling
     members = {coupling.groups[one[0]].name: [coupling.groups[g] for g in one] for one in coupling.classes}
     modules, left = dict(model.named_modules()), {}

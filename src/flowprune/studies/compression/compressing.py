@@ -17,7 +17,7 @@ from flowprune.engine.planning.exemptions import Ignored
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.engine.signatures import Inputs
 from flowprune.errors import BudgetError, RecipeError
-from flowprune.methods.importance import Random
+from flowprune.methods.importance import REGISTRY, Random
 from flowprune.pruning import plan_as_asked
 from flowprune.studies.compression.choosing import chosen_way, scanned
 from flowprune.studies.compression.compression_record import CompressionRecord
@@ -187,8 +187,6 @@ def _built(criteria: Sequence[str] | Mapping[str, Importance], batches: list[Any
     """The criteria by name; without images those that look at none."""
     if isinstance(criteria, Mapping):
         return dict(criteria)
-    from flowprune.methods.importance import REGISTRY
-
     able = [name for name in criteria if batches or not getattr(REGISTRY[name], "needs_data", False)]
     if not able:
         raise RecipeError(f"criteria: {', '.join(criteria) or 'none'}: name one that needs no data, or give batches=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flowprune.reporting.gains import smaller
 from flowprune.reporting.table import compact
 from flowprune.reporting.template import PageFigures, PageTable, summary_html
 from flowprune.studies.sensitivity import Sensitivity
@@ -17,10 +18,9 @@ BUSY = 1.5
 def gained(content: Mapping[str, Any]) -> str:
     """What a compression came to, in sentences for somebody who knows none of its words."""
     test, cost = content["test"], content["cost"]
-    drop, (macs, left), (params, still) = test["drop"], cost["macs"], cost["params"]
+    drop = test["drop"]
     return (
-        f"It is {params / max(still, 1):.1f} times smaller ({compact(params)} to {compact(still)} parameters) and needs "
-        f"{macs / max(left, 1):.1f} times less arithmetic for an image ({compact(macs)} to {compact(left)} multiply-accumulates). "
+        f"It is {smaller(cost['params'], cost['macs'])}. "
         f"Of {drop['images']} test images it names {test['after']:.2f} % rightly, {test['before']:.2f} % before: "
         f"{drop['points']:.2f} points lost, at most {drop['at_most']:.2f} with 95 % confidence."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowprune.artifacts.atomic_write import replacing, write_text
+from flowprune.artifacts.atomic_write import replacing
 from flowprune.engine.allocation import Plan
 from flowprune.engine.allocation.composition import cuts_between
 from flowprune.errors import ArtifactError, OutputError
 from flowprune.pruning import prune
-from flowprune.studies.pipeline.run_folder import first_difference
+from flowprune.studies.pipeline.run_folder import first_difference, write_json
 
 RECORD, MODELS, ROUNDS = "compress.json", "models", "rounds"
+ARTIFACT, ONNX, REPORT = "model.fp", "model.onnx", "report.html"
 FORMAT = 1
 
 
@@ -43,15 +45,12 @@ class CompressionRecord:
             (self.folder / MODELS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {self.folder}: {error.strerror}") from error
-        self._before = self.content["seconds"]
         self._write()
-
-    _before = 0.0
 
     @property
     def seconds(self) -> float:
         """That it has taken so far, in all its starts."""
-        return float(self._before + time.monotonic() - self._began)
+        return time.monotonic() - self._began
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """What was found under a key; found now, and written down, if it is not there."""
@@ -103,7 +102,7 @@ class CompressionRecord:
     def _write(self) -> None:
         self.content["seconds"] = round(self.seconds, 1)
         if self.folder is not None:
-            write_text(self.folder / RECORD, json.dumps(self.content, indent=1) + "\n")
+            write_json(self.folder / RECORD, self.content)
 
     def _go_on(self, file: Path, resume: bool) -> None:
         if not resume:
@@ -116,4 +115,19 @@ class CompressionRecord:
         difference = first_difference(before, self.content["asked"])
         if difference is not None:
             raise OutputError(f"{self.folder} holds another compression ({difference}); resume it as it was begun")
-        self.content = {**written, "seconds": spent}
+        self.content = written
+        self._began -= spent
+
+
+def remove_compression(folder: Path) -> None:
+    """Remove what an earlier compression left in the folder, and nothing else.
+
+    Raises:
+        OutputError: there is something, and no compression.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
+        raise OutputError(f"{folder} holds other files than a compression's; choose another folder with --out")
+    for name in (RECORD, REPORT, ARTIFACT, ONNX):
+        (folder / name).unlink(missing_ok=True)
+    for name in (MODELS, ROUNDS):
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import nn
 
 from flowprune.engine.allocation import Budget, Plan
+from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.interfaces import Importance
 from flowprune.engine.planning import CoupledModel, Request
 from flowprune.engine.planning.exemptions import Ignored
@@ -80,21 +81,26 @@ class Cutting:
         # Candidates of a budget of time are cuts of one and the same ranking.
         asked = Request(budget, AskedOnce(self.criteria[way.criterion]), ignore=self.ignore, backend=self.backend)
 
+        allocator = BySensitivity(self.found) if way.allocation == SENSITIVITY and self.found is not None else None
+
         def planned(one: Budget) -> Plan:
-            by_sensitivity = way.allocation == SENSITIVITY and self.found is not None and one.kind == "macs"
-            allocator = BySensitivity(self.found) if by_sensitivity and self.found is not None else None
-            return plan_as_asked(self.dense, self.inputs, replace(asked, budget=one, allocator=allocator))
+            shared_out = allocator if one.kind == "macs" else None
+            return plan_as_asked(self.dense, self.inputs, replace(asked, budget=one, allocator=shared_out))
 
         with attempts():
-            if budget.kind != "latency":
+            if budget.kind != "latency" or allocator is None:
                 return planned(budget)
             return within_latency(self.dense, self.inputs, budget, planned, partial(cut, self.dense), self.backend)
 
     def shares(self, way: Way, budget: Budget) -> dict[str, float]:
         """What each coupled group keeps of its channels under a budget."""
         made = self.plan(way, budget)
-        groups = CoupledModel.of(self.dense, self.inputs, self.ignore).coupling.groups
-        return {group.name: 1 - removed_from(group, made) / group.channels for group in groups}
+        return {group.name: 1 - removed_from(group, made) / group.channels for group in self._groups}
+
+    @cached_property
+    def _groups(self) -> Sequence[CoupledGroup]:
+        """The coupled groups of the dense model; the same for every way and budget."""
+        return CoupledModel.of(self.dense, self.inputs, self.ignore).coupling.groups
 
     def in_rounds(
         self, way: Way, shares: Mapping[str, float], recovered: Callable[[nn.Module, int], nn.Module]

@@ -19,13 +19,13 @@ from flowprune.reporting import environment
 from flowprune.reporting.template import write_page
 from flowprune.studies.compression.compressing import Compressed
 from flowprune.studies.compression.compression_page import compression_html
+from flowprune.studies.compression.compression_record import ARTIFACT, ONNX, REPORT
 from flowprune.studies.compression.paired_drop import paired_drop
 from flowprune.studies.compression.scored import Scored
 from flowprune.studies.speed import Conditions, Contestant, side_by_side
 from flowprune.training import Data
 from flowprune.training.evaluation import right_answers
 
-ARTIFACT, ONNX, REPORT = "model.fp", "model.onnx", "report.html"
 TURNS = 7
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from flowprune.errors import DataError, ModelError
 
 CONFIDENCE = 0.95
-QUANTILE = 1.6448536269514722
+QUANTILE = NormalDist().inv_cdf(CONFIDENCE)
 """Of the normal distribution, at that confidence and to one side."""
 
 

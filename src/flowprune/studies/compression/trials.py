@@ -69,7 +69,7 @@ class Trials:
             UnreachableBudgetError: no allowed cut meets it.
             BudgetError: the model as it is meets it.
         """
-        name, known = str(budget), self.record.content.get("trials", {})
+        name, known = str(budget), self._known()
         last = self.record.kept(f"{name}-round{self.way.rounds}", self.cutting.dense) if name in known else None
         if last is not None:
             return last, Scored.from_dict(known[name]["validation"])
@@ -87,7 +87,7 @@ class Trials:
             "drop": None if drop is None else vars(drop),
             "seconds": round(self.record.seconds - began, 1),
         }
-        self.record.put("trials", {**self.record.content.get("trials", {}), name: line})
+        self.record.put("trials", {**self._known(), name: line})
         self.say(f"{name}: {after.accuracy:.2f} on the validation images" + (f", {drop}" if drop is not None else ""))
         return small, after
 
@@ -102,13 +102,16 @@ class Trials:
         nearest: Drop | None = None
         for number in range(trials):
             share = next_share(tried)
+            if share is None:
+                break
+            budget = Budget("macs", share=share)
             out_of_time = self.limit is not None and self.record.seconds > self.limit
-            if share is None or (tried and out_of_time and not self._made(share)):
+            if tried and out_of_time and str(budget) not in self._known():
                 break
             try:
-                drop = self.drop(self.to(Budget("macs", share=share), trials - number)[1])
+                drop = self.drop(self.to(budget, trials - number)[1])
             except UnreachableBudgetError as error:
-                self.say(f"macs={share:g}: {error}")
+                self.say(f"{budget}: {error}")
                 tried[share] = False
                 continue
             if drop is None:
@@ -124,8 +127,10 @@ class Trials:
             )
         return self.to(Budget("macs", share=best))
 
-    def _made(self, share: float) -> bool:
-        return f"macs={share:g}" in self.record.content.get("trials", {})
+    def _known(self) -> dict[str, Any]:
+        """The lines of all trials so far, by their budgets."""
+        lines: dict[str, Any] = self.record.content.get("trials", {})
+        return lines
 
     def _recovered(self, name: str, left: int, small: nn.Module, number: int) -> nn.Module:
         """The model of a round, refitted and trained, now or before."""

@@ -124,16 +124,17 @@ class Stages:
 
     def _outcome_before(self, stop: Stop) -> Outcome | None:
         """What the last of the trainings before it decided, of weights that have the same shapes still; bits live through cuts."""
-        here = stop.before
-        cuts: list[Stop] = []
+        here, last_cut = stop.before, None
         while here is not None and (isinstance(here.phase, CutPhase) or not here.phase.changes_shape):
             found = read_outcome(self.folder.stage(self.name(here.stage, here.budgets)) / _OUTCOME)
             if found is not None:
-                if not cuts or found.bits is None:
-                    return None if cuts else found
-                return Outcome(bits=bits_left(found.bits, self._plans_since(here, cuts[0])))
-            if here.phase.changes_shape:
-                cuts.append(here)
+                if last_cut is None:
+                    return found
+                if found.bits is None:
+                    return None
+                return Outcome(bits=bits_left(found.bits, self._plans_since(here, last_cut)))
+            if last_cut is None and here.phase.changes_shape:
+                last_cut = here
             here = here.before
         return None
 

@@ -36,14 +36,13 @@ class BySensitivity:
 
     def __call__(self, problem: AllocationProblem) -> Levels:
         """Never above the target. Raises ``UnreachableBudgetError`` where the limits forbid that."""
-        rows = {name: row for row in self.found.rows for name in row.groups}
-        measured = [self._losses(row) for row in self.found.rows]
+        measured = {name: self._losses(row) for row in self.found.rows for name in row.groups}
         shares = np.linspace(0, 1, 11)
         # A class that the scan does not know, because a refused cut has made others, is as dear as the dearest.
-        worst = np.max([np.interp(shares, *curve) for curve in measured], axis=0) if measured else shares
+        worst = np.max([np.interp(shares, *curve) for curve in measured.values()], axis=0) if measured else shares
         curves = []
         for name, size in zip(problem.units, problem.sizes.tolist(), strict=True):
-            removed, losses = self._losses(rows[name]) if name in rows else (shares, worst)
+            removed, losses = measured.get(name, (shares, worst))
             levels = np.unique(np.round(np.linspace(0, size, min(size, 40) + 1)).astype(np.int64))
             share = levels / max(size, 1)
             curves.append(Curve(levels, np.interp(share, removed, losses) + LEANING * share))

@@ -50,16 +50,6 @@ def on_grid(weight: Tensor, bits: Tensor | int) -> Tensor:
         return torch.where(widths > 0, levels * size, torch.zeros_like(weight)) + 0.0
 
 
-def through_grid(weight: Tensor, bits: Tensor | int) -> Tensor:
-    """``on_grid`` whose gradient is that of the weight itself, but for filters of 0 bits, which have none."""
-    fixed = on_grid(weight, bits)
-    if isinstance(bits, int):
-        return fixed if bits == 0 else weight + (fixed - weight).detach()
-    alive = (bits.to(weight.device) > 0).to(weight.dtype).view(-1, *[1] * (weight.ndim - 1))
-    passing = weight * alive
-    return passing + (fixed - passing).detach()
-
-
 def mixed(weight: Tensor, shares: Tensor, precisions: Iterable[int]) -> Tensor:
     """``sum_p share[p, f] Q_p(W)[f]``, with the gradients of the shares and, straight through the rounding, of the weight.
 
@@ -71,7 +61,8 @@ def mixed(weight: Tensor, shares: Tensor, precisions: Iterable[int]) -> Tensor:
     total = torch.zeros_like(weight)
     for share, bits in zip(shares, precisions, strict=True):
         if bits:
-            total = total + share.view(-1, *[1] * (weight.ndim - 1)).to(weight.dtype) * through_grid(weight, bits)
+            quantized = weight + (on_grid(weight, bits) - weight).detach()
+            total = total + share.view(-1, *[1] * (weight.ndim - 1)).to(weight.dtype) * quantized
     return total
 
 

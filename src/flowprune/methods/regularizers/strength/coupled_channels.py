@@ -136,10 +136,28 @@ def coupled_channels(model: nn.Module, inputs: Any, method: str) -> tuple[list[C
         ModelError: if no channel can leave.
         TraceError: if the forward cannot be recorded.
     """
+    return channel_classes(model, coupled_model(model, inputs, method), method)
+
+
+def coupled_model(model: nn.Module, inputs: Any, method: str) -> CoupledModel:
+    """The model traced and grouped, for ``channel_classes``.
+
+    Raises:
+        RecipeError: without example inputs.
+        TraceError: if the forward cannot be recorded.
+    """
     if inputs is None:
         raise RecipeError(f"{method} must know which channels leave together: give it example inputs, inputs=")
+    return CoupledModel.of(model_of(model), inputs)
+
+
+def channel_classes(model: nn.Module, coupled: CoupledModel, method: str) -> tuple[list[ChannelClass], dict[str, str]]:
+    """What ``coupled_channels`` returns, of a model that is traced already.
+
+    Raises:
+        ModelError: if no channel can leave.
+    """
     model = model_of(model)
-    coupled = CoupledModel.of(model, inputs)
     coupling = coupled.coupling
     nothing = np.zeros(len(coupling.classes), dtype=np.int64)
     left = {name.rpartition(".")[0] or name: reason for name, reason in coupling.frozen.items()}
