@@ -47,18 +47,18 @@ def test_the_decorrelation_and_its_gradient_are_the_authors() -> None:
     close(weight.grad, given["outputs"]["v5"]["grad"], 1e-12)
 
 
-def at_step(step: int, given: dict[str, Any]) -> tuple[nn.Module, TPP]:
+def at_step(step: int, given: dict[str, Any], name: str = "tpp") -> tuple[nn.Module, TPP]:
     """The fixture's network and method, as they are when so many steps were made."""
     model = TwoConvolutions().double()
     state = {name: double(values) for name, values in given["inputs"]["state"].items()}
     model.load_state_dict(state, strict=False)
     asked = given["inputs"]
     ratio = {name: share for name, share in asked["pr"].items() if share}
-    growth = {"delta": asked["delta"], "every": asked["tau"], "limit": asked["limit"]}
+    options = {"delta": asked["delta"], "every": asked["tau"], "limit": asked["limit"]}
+    if name == "tpp":
+        options["decorrelation"] = asked["lw"]
     x = double(asked["x"])
-    method = TPP(
-        model, inputs=x, ratio=ratio, decorrelation=asked["lw"], zero_every=asked["zero_out_interval"], **growth
-    )
+    method: Any = REGISTRY[name](model, inputs=x, ratio=ratio, zero_every=asked["zero_out_interval"], **options)
     method.load_state_dict({"step": step, "chosen": {}})
     method.begin(Training(torch.optim.SGD(model.parameters(), lr=0.1), 1, 60))
     return model, method
@@ -84,6 +84,19 @@ def test_choice_schedule_and_gradients_are_the_authors() -> None:
         close(parameter.grad, step["grad_after"][name], 1e-10)
     counts = [pruned(row["n"], row["pr"]) for row in asked["pick_counts"]]
     assert counts == expected["pick_counts"]
+
+
+def test_greg_pulls_weights_and_biases_as_the_authors_do_and_no_norms() -> None:
+    given = fixture("tpp-schedule-and-step")
+    step = given["outputs"]["step"]
+    model, method = at_step(given["inputs"]["t_of_gradient"], given, "greg")
+    assert float(method.penalty()) == 0
+    for name, parameter in model.named_parameters():
+        parameter.grad = double(step["grad_before_growing_L2"][name])
+    method.after_backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        close(parameter.grad, step["grad_before_growing_L2" if name.startswith("bn") else "grad_after"][name], 1e-10)
 
 
 def test_layers_are_zeroed_when_the_authors_do_and_their_bias_too() -> None:

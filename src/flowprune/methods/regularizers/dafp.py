@@ -8,23 +8,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from flowprune.engine.interfaces import Outcome, Regularizer, Training
-from flowprune.engine.planning import CoupledModel
+from flowprune.engine.interfaces import Outcome, Training
 from flowprune.engine.tracing import model_of
-from flowprune.errors import ArtifactError, checked_name
+from flowprune.errors import checked_name
 from flowprune.methods.importance.dependency_aware import dependency, kept_at, relative, sparsity_at, threshold_for
 from flowprune.methods.regularizers.registry import REGISTRY
+from flowprune.methods.regularizers.strength.controlled import Controlled
+from flowprune.methods.regularizers.strength.coupled_channels import coupled_model
 from flowprune.methods.regularizers.strength.gammas import (
     batch_norm_gammas,
-    checked_share,
     outcome_of,
     scaled_channels,
 )
+from flowprune.methods.regularizers.strength.given_number import checked_number
 from flowprune.methods.regularizers.strength.sparsity_gain import Lowering, SparsityGain
 
 
 @REGISTRY.register("dafp")
-class DAFP(Regularizer):
+class DAFP(Controlled[SparsityGain]):
     """Dependency aware filter pruning: L1 on the gammas, whose strength a controller moves until enough channels are unimportant.
 
     Zhao, Zhang, Han and Cheng, arXiv 2005.02634; importance and controllers are compared with the first author's code. After every
@@ -67,20 +68,19 @@ class DAFP(Regularizer):
         warm_up: int = 0,
     ) -> None:
         checked_name("controller", controller, ("rising", "always"))
-        checked_share("threshold", threshold)
+        self._threshold = checked_number("threshold", threshold, "share of the channels", "(0, 1)")
         SparsityGain(target, 1, delta, controller, warm_up)  # complains about what is none
-        self._classes, self.left_out = scaled_channels(model, inputs, self.name)
+        coupled = coupled_model(model, inputs, self.name)
+        self._classes, self.left_out = scaled_channels(model, coupled, self.name)
         self._model = model_of(model)
         self._gammas = batch_norm_gammas(model)
-        coupling = CoupledModel.of(self._model, inputs).coupling
+        coupling = coupled.coupling
         in_step = {
             coupling.groups[members[0]].name: [coupling.groups[m] for m in members] for members in coupling.classes
         }
         self._groups = [in_step[one.name] for one in self._classes]
-        self._target, self._threshold = float(target), float(threshold)
+        self._target = float(target)
         self._options: dict[str, Any] = {"delta": float(delta), "lowering": controller, "warm_up": int(warm_up)}
-        self._control: SparsityGain | None = None
-        self._loaded: Mapping[str, Any] | None = None
 
     def begin(self, training: Training) -> None:
         """Learn how many epochs there are.
@@ -88,9 +88,7 @@ class DAFP(Regularizer):
         Raises:
             ArtifactError: the state that was loaded is of another training.
         """
-        self._control = SparsityGain(self._target, max(1, training.epochs), **self._options)
-        if self._loaded is not None:
-            self._control.load_state_dict(self._loaded)
+        self.controlled_by(SparsityGain(self._target, max(1, training.epochs), **self._options))
 
     def penalty(
         self, task_loss: Tensor | None = None, *, batch: tuple[Tensor, Tensor] | None = None, outputs: Any = None
@@ -114,20 +112,6 @@ class DAFP(Regularizer):
         layers = self._importance()
         threshold = threshold_for(layers, self._target)
         return outcome_of(self._classes, layers, lambda number: kept_at(layers[number], threshold))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the controller stands."""
-        return {} if self._control is None else {"control": self._control.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` gave, before ``begin``.
-
-        Raises:
-            ArtifactError: if it is something else.
-        """
-        if not isinstance(state, Mapping) or set(state) - {"control"}:
-            raise ArtifactError("this is no state of dafp")
-        self._loaded = state.get("control")
 
     def _importance(self) -> list[Tensor]:
         return [relative(torch.stack(dependency(self._model, groups)).mean(0)) for groups in self._groups]

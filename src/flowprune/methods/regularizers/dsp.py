@@ -17,6 +17,7 @@ from flowprune.methods.masks.group_channel import group_channel_mask
 from flowprune.methods.regularizers import learned_groups as groups_of
 from flowprune.methods.regularizers.grouped_layers import GroupedLayer, grouped_layers, kept_macs, means_of_profiles
 from flowprune.methods.regularizers.registry import REGISTRY
+from flowprune.methods.regularizers.strength.given_number import checked_number
 
 Grouping = Literal["learned", "kmeans"]
 
@@ -89,10 +90,8 @@ class DSP(Regularizer):
         if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
             raise RecipeError(f"groups={groups!r} is no number of groups; give at least 1")
         for name, value in (("strength", strength), ("temperature", temperature), ("learning_rate", learning_rate)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise RecipeError(f"{name}={value!r} is none; give a number above 0")
-        if isinstance(macs, bool) or not isinstance(macs, (int, float)) or not 0 < macs <= 1:
-            raise RecipeError(f"macs={macs!r} is no share; give a number above 0, at most 1")
+            checked_number(name, value, name.replace("_", " "), "(0, inf)")
+        checked_number("macs", macs, "share of the MACs", "(0, 1]")
         if inputs is None:
             raise RecipeError("dsp must know how large the layers' inputs are: give it example inputs, inputs=")
         self._model = model_of(model)

@@ -20,6 +20,12 @@ class GReg(TPP):
     growing penalty. At every step the gradient of the chosen filters' weights and biases gets lambda(t) times their values; batch
     norms are left alone, until the filter is zeroed with all that makes its channel. Options, ends and errors are ``TPP``'s.
 
+    **Where we differ from the authors' code.** What is compared is the growing penalty as it stands in the code of TPP, by the same
+    first author: which filters are chosen, the staircase of lambda, the pull on weights and biases. GReg's own repository is not
+    compared. The zeroing of one layer after the other at the end of the training is TPP's, with the differences listed there, so
+    that the cut changes nothing. Where several layers make a channel its mean |W| is that of all their filters together, and they
+    are pulled together. GReg-2, in which all filters are pulled and the weakest found on the way, is not here.
+
     ::
 
         train(model, data, settings, regularizer=GReg(model, inputs=images[:1], ratio={"layer1.*.conv1": 0.3}))

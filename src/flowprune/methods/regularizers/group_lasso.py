@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Outcome, Regularizer
-from flowprune.errors import RecipeError
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.methods.regularizers.strength.coupled_channels import ChannelClass, coupled_channels
 from flowprune.methods.regularizers.strength.gammas import outcome_of
+from flowprune.methods.regularizers.strength.given_number import checked_number
 
 
 @REGISTRY.register("group_lasso")
@@ -42,8 +42,7 @@ class GroupLasso(Regularizer):
 
     def __init__(self, model: nn.Module, *, inputs: Any = None, strength: float = 1e-4, eps: float = 1e-12) -> None:
         for name, value in (("strength", strength), ("eps", eps)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise RecipeError(f"{name}={value!r} is none; give a number of at least 0")
+            checked_number(name, value, name, "[0, inf)")
         self._classes, self.left_out = coupled_channels(model, inputs, self.name)
         self._strength, self._eps = float(strength), float(eps)
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Mask, Outcome, Regularizer, Training
-from flowprune.errors import ArtifactError, ModelError, RecipeError, checked_name
+from flowprune.errors import ArtifactError, ModelError, checked_name
 from flowprune.methods.masks.n_m import NM
 from flowprune.methods.masks.weight import Weight
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.methods.regularizers.strength.coupled_channels import ChannelClass, coupled_channels
+from flowprune.methods.regularizers.strength.given_number import checked_number
 from flowprune.methods.regularizers.strength.growing import Growth
 from flowprune.methods.regularizers.strength.pruned_weights import (
     Masks,
@@ -96,10 +97,9 @@ class ISSP(Regularizer):
         )
         for kind, given, names in known:
             checked_name(kind, given, names)
-        for name, value, above in (("ratio", ratio, 1.0), ("rho", rho, 1 - 1e-9), ("pruning", pruning, 1.0)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= above:
-                raise RecipeError(f"{name}={value!r} is no share that issp can use; give a number from 0 to 1")
-        self._ratio, self._rho, self._form, self._pruning = float(ratio), float(rho), form, pruning
+        self._ratio = checked_number("ratio", ratio, "share of a layer")
+        self._rho = checked_number("rho", rho, "share of a weight", "[0, 1)")
+        self._form, self._pruning = form, checked_number("pruning", pruning, "share of the training")
         self._growth = Growth(1e-4 if delta is None else delta, every, limit)  # complains about what is none
         self._fits = delta is None
         self._classes: list[ChannelClass] = []

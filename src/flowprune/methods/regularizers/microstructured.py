@@ -12,6 +12,7 @@ from flowprune.engine.interfaces import Outcome, Regularizer, Training
 from flowprune.errors import ArtifactError, ModelError, RecipeError
 from flowprune.methods.masks.micro_blocks import BlockShape, MicroStructure, projected, structure_of
 from flowprune.methods.regularizers.registry import REGISTRY
+from flowprune.methods.regularizers.strength.given_number import checked_number
 from flowprune.methods.regularizers.strength.pruned_weights import prunable_weights
 
 
@@ -65,8 +66,7 @@ class MicroStructured(Regularizer):
         dense: Sequence[str] | None = None,
     ) -> None:
         for name, share in (("prune", prune), ("unify", unify)):
-            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-                raise RecipeError(f"{name}={share!r} is no share of the blocks; give a number from 0 to 1")
+            checked_number(name, share, "share of the blocks")
         self._shape, self._prune, self._unify = BlockShape(p, q), float(prune), unify * (1.0 - prune)
         if len(rho) != 2 or not 0 < rho[0] <= rho[1]:
             raise RecipeError(
@@ -74,9 +74,8 @@ class MicroStructured(Regularizer):
             )
         if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
             raise RecipeError(f"every={every!r} is no number of steps; give at least 1, or leave it out")
-        if isinstance(until, bool) or not isinstance(until, (int, float)) or not 0 <= until <= 1:
-            raise RecipeError(f"until={until!r} is no share of the training; give a number from 0 to 1")
-        self._rho, self._given_every, self._until = (float(rho[0]), float(rho[1])), every, float(until)
+        self._until = checked_number("until", until, "share of the training")
+        self._rho, self._given_every = (float(rho[0]), float(rho[1])), every
         self._parameters = prunable_weights(model, dense, self.name)
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}
         self._structures: dict[str, MicroStructure] = {}

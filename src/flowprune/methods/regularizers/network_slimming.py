@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Outcome, Regularizer
-from flowprune.errors import RecipeError
 from flowprune.methods.regularizers.registry import REGISTRY
+from flowprune.methods.regularizers.strength.coupled_channels import coupled_model
 from flowprune.methods.regularizers.strength.gammas import (
     batch_norm_gammas,
-    checked_share,
     gamma_scores,
     outcome_of,
     scaled_channels,
 )
+from flowprune.methods.regularizers.strength.given_number import checked_number
 
 LEAST = 2
 """Channels that every layer keeps: the engine leaves no dimension fewer."""
@@ -52,12 +51,11 @@ class NetworkSlimming(Regularizer):
     def __init__(
         self, model: nn.Module, *, inputs: Any = None, strength: float = 1e-4, ratio: float | None = None
     ) -> None:
-        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength < math.inf:
-            raise RecipeError(f"strength={strength!r} is no strength; give a number of at least 0")
-        checked_share("ratio", ratio)
-        self._classes, self.left_out = scaled_channels(model, inputs, self.name)
+        self._strength = checked_number("strength", strength, "strength", "[0, inf)")
+        self._ratio = None if ratio is None else checked_number("ratio", ratio, "share of the channels", "(0, 1)")
+        coupled = coupled_model(model, inputs, self.name)
+        self._classes, self.left_out = scaled_channels(model, coupled, self.name)
         self._gammas = batch_norm_gammas(model)
-        self._strength, self._ratio = float(strength), ratio
 
     def penalty(
         self, task_loss: Tensor | None = None, *, batch: tuple[Tensor, Tensor] | None = None, outputs: Any = None

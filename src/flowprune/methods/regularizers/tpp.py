@@ -17,6 +17,7 @@ from flowprune.engine.interfaces import Outcome, Regularizer, Training
 from flowprune.errors import ArtifactError, ModelError, RecipeError
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.methods.regularizers.strength.coupled_channels import ChannelClass, Place, coupled_channels
+from flowprune.methods.regularizers.strength.given_number import checked_number
 from flowprune.methods.regularizers.strength.growing import Growth
 
 GROWING = 10 / 11
@@ -85,8 +86,7 @@ class TPP(Regularizer):
         classes, self.left_out = coupled_channels(model, inputs, self.name)
         self._ratios = _ratios(classes, self.left_out, ratio, self.name)
         self._acting = [one for one in classes if one.name in self._ratios]
-        if not decorrelation >= 0:
-            raise RecipeError(f"decorrelation={decorrelation!r} is no weight of a term; give a number of at least 0")
+        checked_number("decorrelation", decorrelation, "weight of a term", "[0, inf)")
         if zero_every is not None and zero_every < 1:
             raise RecipeError(f"zero_every={zero_every!r} is no number of steps; give at least 1, or leave it out")
         self._growth = Growth(1.0 if delta is None else delta, every, limit)  # complains about what is none
@@ -242,8 +242,7 @@ def _ratios(
 ) -> dict[str, float]:
     """Name of every class that is acted on -> its ratio."""
     for share in given.values() if isinstance(given, Mapping) else (given,):
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise RecipeError(f"ratio={share!r} is no share of the filters to remove; give a number from 0 to 1")
+        checked_number("ratio", share, "share of the filters to remove")
     if not isinstance(given, Mapping):
         found = {one.name: given for one in classes if not one.added}
     else:

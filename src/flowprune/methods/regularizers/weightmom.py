@@ -13,6 +13,7 @@ from flowprune.errors import ArtifactError, ModelError, RecipeError
 from flowprune.methods.importance.weight_scores import REGISTRY as SCORES
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.methods.regularizers.strength.cubic_sparsity import cubic_sparsity
+from flowprune.methods.regularizers.strength.given_number import checked_number
 from flowprune.methods.regularizers.strength.pruned_weights import (
     Masks,
     kept_share,
@@ -67,10 +68,8 @@ class WeightMom(Regularizer):
         dense: Sequence[str] | None = None,
     ) -> None:
         for name, value in (("weights", weights), ("until", until)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-                raise RecipeError(f"{name}={value!r} is no share; give a number above 0, at most 1")
-        if not 0 <= momentum < 1:
-            raise RecipeError(f"momentum={momentum!r} is none; give a number from 0 to below 1")
+            checked_number(name, value, "share", "(0, 1]")
+        checked_number("momentum", momentum, "momentum", "[0, 1)")
         if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
             raise RecipeError(f"rounds={rounds!r} is no number of rounds; give at least 1")
         self._model, self._score = model, SCORES[score]()

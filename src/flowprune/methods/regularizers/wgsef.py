@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from flowprune.engine.interfaces import Outcome, Regularizer, Training
-from flowprune.errors import ArtifactError, ModelError, RecipeError, checked_name
+from flowprune.engine.interfaces import Outcome, Training
+from flowprune.errors import ModelError, RecipeError, checked_name
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.methods.regularizers.strength.control import SCHEDULES, Control, Schedule
+from flowprune.methods.regularizers.strength.controlled import Controlled
 from flowprune.methods.regularizers.strength.coupled_channels import coupled_channels
+from flowprune.methods.regularizers.strength.given_number import checked_number
 
 COSTS = ("macs", "params", "channels")
 SPARED = 0.1
@@ -26,7 +28,7 @@ SPARED = 0.1
 
 
 @REGISTRY.register("wgsef")
-class WGSEF(Regularizer):
+class WGSEF(Controlled[Control]):
     """Weighted group sparse envelope: proximal steps that leave as many whole channels as a budget allows.
 
     arXiv 2212.12921. With w_j all that makes channel j of the network (the weights and biases of the layers that make it, gamma and
@@ -69,6 +71,8 @@ class WGSEF(Regularizer):
         ModelError: if no channel of the model can leave.
     """
 
+    name: ClassVar[str] = "wgsef"
+
     def __init__(
         self,
         model: nn.Module,
@@ -81,10 +85,8 @@ class WGSEF(Regularizer):
     ) -> None:
         for kind, given, known in (("cost", cost, COSTS), ("schedule", schedule, SCHEDULES)):
             checked_name(kind, given, known)
-        if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
-            raise RecipeError(f"keep={keep!r} is no share of the costs; give a number above 0, at most 1")
-        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 < strength < math.inf:
-            raise RecipeError(f"strength={strength!r} is no strength; give a number above 0")
+        checked_number("keep", keep, "share of the costs", "(0, 1]")
+        checked_number("strength", strength, "strength", "(0, inf)")
         self._classes, self.left_out = coupled_channels(model, inputs, "wgsef")
         each = [1 if cost == "channels" else getattr(one, cost) for one in self._classes]
         self._costs = torch.cat(
@@ -102,8 +104,6 @@ class WGSEF(Regularizer):
                 f"keep={keep!r} is less than a tenth of every layer costs, and two channels; give at least {least:.3f}"
             )
         self._strength, self._schedule = strength, schedule
-        self._control: Control | None = None
-        self._loaded: Mapping[str, Any] | None = None
 
     def begin(self, training: Training) -> None:
         """Learn how many epochs lambda has to warm up in.
@@ -111,9 +111,7 @@ class WGSEF(Regularizer):
         Raises:
             ArtifactError: the state that was loaded is of a training of other epochs.
         """
-        self._control = Control(self._schedule, max(1, training.epochs))
-        if self._loaded is not None:
-            self._control.load_state_dict(self._loaded)
+        self.controlled_by(Control(self._schedule, max(1, training.epochs)))
 
     def after_step(self, optimizer: torch.optim.Optimizer, loss_again: Callable[[], Tensor]) -> None:
         """The proximal step, with the learning rate of the optimizer's first group of parameters.
@@ -164,22 +162,6 @@ class WGSEF(Regularizer):
                     known = scores.setdefault(place.name, torch.full((size,), math.inf, dtype=torch.float64))
                     known[place.rows] = worth.unsqueeze(1).expand(place.rows.shape)
         return Outcome(leaves=leaves, scores=scores)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the warm-up stands; all else is in the weights."""
-        return {} if self._control is None else {"control": self._control.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` gave, before ``begin``.
-
-        Raises:
-            ArtifactError: if it is something else.
-        """
-        if not isinstance(state, Mapping) or set(state) - {"control"}:
-            raise ArtifactError("this is no state of wgsef")
-        self._loaded = state.get("control")
-        if self._control is not None and self._loaded is not None:
-            self._control.load_state_dict(self._loaded)
 
     def _lengths(self) -> Tensor:
         lengths = torch.cat([one.lengths() for one in self._classes])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import Outcome
+from flowprune.engine.planning import CoupledModel
 from flowprune.engine.tracing import model_of
-from flowprune.errors import ModelError, RecipeError
-from flowprune.methods.regularizers.strength.coupled_channels import ChannelClass, coupled_channels
+from flowprune.errors import ModelError
+from flowprune.methods.regularizers.strength.coupled_channels import ChannelClass, channel_classes
 
 
 def batch_norm_gammas(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -23,13 +23,13 @@ def batch_norm_gammas(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def scaled_channels(model: nn.Module, inputs: Any, method: str) -> tuple[list[ChannelClass], dict[str, str]]:
+def scaled_channels(model: nn.Module, coupled: CoupledModel, method: str) -> tuple[list[ChannelClass], dict[str, str]]:
     """Of the channels that can leave one by one, those that a batch norm scales; and why the others are left out, by layer.
 
     Raises:
-        RecipeError, ModelError: as ``coupled_channels``; or no batch norm scales any of them.
+        ModelError: no channel can leave, or no batch norm scales any that can.
     """
-    classes, left_out = coupled_channels(model, inputs, method)
+    classes, left_out = channel_classes(model, coupled, method)
     gammas = set(batch_norm_gammas(model))
     scaled = [one for one in classes if any(place.name in gammas for place in one.places)]
     left_out |= {one.name: "no batch norm scales its channels" for one in classes if one not in scaled}
@@ -70,9 +70,3 @@ def outcome_of(
             for name, filters in one.filters((~stays(number)).nonzero().flatten()).items():
                 leaves[name] = torch.cat([leaves.get(name, filters[:0]), filters]).unique()
     return Outcome(leaves=None if stays is None else leaves, scores=by_filter)
-
-
-def checked_share(name: str, value: float | None) -> None:
-    """Raise a ``RecipeError`` where a share that was given is none."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1):
-        raise RecipeError(f"{name}={value!r} is no share of the channels; give a number between 0 and 1")
