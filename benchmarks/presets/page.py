@@ -19,6 +19,13 @@ from flowprune.methods.presets import KINDS, REGISTRY, Preset
 ROOT = Path(__file__).resolve().parents[2]
 INDEX, FOLDER, RESULTS = ROOT / "docs/methods.md", ROOT / "docs/methods", ROOT / "results/presets"
 
+NETWORKS = {
+    "linear": "network of linear layers: first, hidden, head",
+    "grouped": "with a grouped convolution: stem, plain, grouped, pointwise, head",
+    "depthwise": "with a depthwise convolution: stem, plain, depthwise, pointwise, head",
+    "transformer": "transformer: patches, attention, feed_forward, head",
+}
+"""The tiny networks that a preset's ``layers`` speaks of, and their layers."""
 
 HOW = """
 A recipe is a list of phases, in order: `train`, `mask`, `replace`, `quantize`, `cut` and `recover`, each with settings of its own.
@@ -88,6 +95,10 @@ def page_of(preset: Preset) -> str:
         f"| linear layers | {preset.linear} |",
         f"| grouped and depthwise convolutions | {preset.grouped} |",
         f"| transformers | {preset.transformers} |",
+        *[f"| {NETWORKS[kind]} | {found if found == 'refused' else ', '.join(found)} |" for kind, found in preset.layers.items()],
+        "",
+        "The last rows: which layers of four tiny networks the short form acts on, or that it refuses such a network in a line",
+        "(`tests/networks/kinds_of_layers.py`; `tests/studies/test_kinds_of_layers.py` runs it).",
         "",
         "## Published settings",
         "",

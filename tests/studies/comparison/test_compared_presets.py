@@ -13,6 +13,7 @@ from flowprune.engine.steps.lineage import lineage_of
 from flowprune.errors import RecipeError
 from flowprune.studies.comparison.comparing import compare
 from flowprune.studies.comparison.comparison_recipe import comparison_recipe
+from flowprune.studies.comparison.summary import markdown_table
 
 CHANGES = {"1.training.epochs": 6, "1.training.batch_size": 32, "1.regularizers.0.options": {"ratio": 0.5}}
 RECIPE: dict[str, Any] = {
@@ -20,9 +21,13 @@ RECIPE: dict[str, Any] = {
     "network": {"name": "resnet8", "options": {"in_channels": 1, "width": 6}},
     "data": {"name": "digits", "subset": 96, "size": 8},
     "training": {"epochs": 2, "batch_size": 32, "augmentation": None, "precision": "float32"},
-    "methods": ["l1", {"preset": "tpp", "changes": CHANGES}, {"name": "ours", "preset": "wgsef"}, "hetconv"],
+    "methods": [
+        *("l1", {"preset": "tpp", "changes": CHANGES}, {"name": "ours", "preset": "wgsef"}, "hetconv"),
+        {"preset": "rd", "changes": {"1.allocator": None}},
+        {"preset": "ham", "changes": {"1.budgets": [{"weights": 0.4}], "3.training": None}},
+    ],
     "seeds": [4],
-    "pruning": {"budgets": [{"macs": 0.6}, {"weights": 0.3}]},
+    "pruning": {"budgets": [{"macs": 0.6}, {"weights": 0.3}, {"bytes": 0.3}]},
     "finetuning": {"epochs": 1, "batch_size": 32, "lr": 0.01, "augmentation": None, "precision": "float32"},
     "scratch": None,
 }
@@ -37,11 +42,27 @@ def test_presets_run_under_budgets_of_their_kind_and_the_rest_is_said(tmp_path: 
         ("control", None),
         ("hetconv", None),
         *((name, "macs=0.6") for name in ("l1", "tpp", "ours")),
+        ("rd", "weights=0.3"),
+        ("ham", "bytes=0.3"),
     }
+    dense, masked_row, packed_row = (
+        rows[key] for key in (("dense", None), ("rd", "weights=0.3"), ("ham", "bytes=0.3"))
+    )
+    assert (
+        masked_row["macs"] == dense["macs"] and masked_row["effective_macs"] < dense["effective_macs"] == dense["macs"]
+    )
+    assert masked_row["nonzero"][0] < 0.4 * dense["nonzero"][0] and masked_row["bytes"] == dense["bytes"]
+    assert packed_row["bytes"][0] <= 0.3 * dense["bytes"][0] and packed_row["params"] == dense["params"]
+    shown = markdown_table(found).splitlines()
+    assert "| non-zero | effective MACs | bytes |" in shown[0]
+    assert [line for line in shown if "| ham |" in line and f"{packed_row['bytes'][0] / 1e6:.3f}M" in line]
     assert found["left_out"] == [
         "l1 under weights=0.3: a criterion cuts channels, it keeps no weights",
-        "tpp under weights=0.3: it can be asked for macs, params, channels",
-        "ours under weights=0.3: it can be asked for macs",
+        "l1 under bytes=0.3: a criterion cuts channels, it keeps no bytes",
+        *(f"tpp under {kind}=0.3: it can be asked for macs, params, channels" for kind in ("weights", "bytes")),
+        *(f"ours under {kind}=0.3: it can be asked for macs" for kind in ("weights", "bytes")),
+        *(f"rd under {budget}: it can be asked for weights" for budget in ("macs=0.6", "bytes=0.3")),
+        *(f"ham under {budget}: it can be asked for bytes" for budget in ("macs=0.6", "weights=0.3")),
     ]
     assert [line.removeprefix("left out: ") for line in said if line.startswith("left out")] == found["left_out"]
     for name in ("l1", "tpp", "ours"):

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flowprune.errors import RecipeError
 
+Layers = Literal["linear", "grouped", "depthwise", "transformer"]
+"""Kinds of networks that a system says something of."""
+
 Kind = Literal["structured", "mask", "fixed pattern", "quantizer", "codec", "recovery"]
 
 KINDS: dict[Kind, tuple[str, ...]] = {
@@ -38,6 +41,9 @@ class Preset(BaseModel):
         good_for: what it is good for, and what not.
         cost: in time and memory.
         linear, grouped, transformers: what it does with linear layers, with grouped and depthwise convolutions, with transformers.
+        layers: kind of a tiny network, whose layers are "first", "hidden" and "head"; "stem", "plain", "grouped" or "depthwise",
+            "pointwise" and "head"; "patches", "attention", "feed_forward" and "head" -> those that the short form acts on, or
+            "refused", where it says in a line why it cannot act on such a network. The tests run it.
         lacks: settings of the paper that our loop lacks, one a line.
         budgets: the budgets it can be asked for; those of its kind if left out.
         published: where the settings are from, of which ``phases`` is made.
@@ -62,6 +68,7 @@ class Preset(BaseModel):
     linear: str
     grouped: str
     transformers: str
+    layers: dict[Layers, list[str] | Literal["refused"]] = Field(default_factory=dict)
     lacks: list[str] = Field(default_factory=list)
     budgets: list[str] | None = None
     published: str

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from flowprune.reporting.figures import dressed
 from flowprune.reporting.template import PageFigures, PageTable, summary_html
 from flowprune.studies.comparison.comparison_recipe import CONTROL, DENSE, SCRATCH
-from flowprune.studies.comparison.summary import HEADERS, TEXT_COLUMNS, table_cells
+from flowprune.studies.comparison.summary import TEXT_COLUMNS, headers, table_cells
 
 COLORS = (
     *("#0f9d8a", "#c2571a", "#7b5cd6", "#b8860b", "#c23b6b", "#3f7fd0", "#5f8f2f", "#a0522d", "#d0703f", "#2f8fa5"),
@@ -45,9 +45,10 @@ def comparison_html(comparison: Mapping[str, Any]) -> str:
                 "table",
                 "Table",
                 "Mean and deviation over the seeds. MACs and parameters are counted exactly in each small model, in brackets as "
-                "shares of the dense one's. Top-1 after is that of the last epoch; the best epoch was chosen on the test images. "
+                "shares of the dense one's; beside masks and quantizers also weights that are not zero, their MACs, and the bytes "
+                "of the tensors in a file. Top-1 after is that of the last epoch; the best epoch was chosen on the test images. "
                 "Beside control: less the unpruned copy fine-tuned alike, seed by seed.",
-                HEADERS,
+                headers(table),
                 table_cells(table),
                 TEXT_COLUMNS,
             )

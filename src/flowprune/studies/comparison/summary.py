@@ -24,6 +24,8 @@ HEADERS = (
     "beside control",
     "best epoch",
 )
+KEPT = {"nonzero": "non-zero", "effective_macs": "effective MACs", "bytes": "bytes"}
+"""What masks and quantizers keep, behind the costs, where the table has any."""
 TEXT_COLUMNS = 2
 
 
@@ -36,6 +38,8 @@ class SummaryRow:
         seeds: in the recipe's order.
         macs, params: exactly counted.
         macs_share, params_share: of the dense model's.
+        nonzero, effective_macs, bytes: parameters that are not zero, MACs whose weight is not zero, and what an artifact's tensors
+            take, a codec's where there is one; None for results of an earlier version, which did not count them.
         before: top-1 in per cent without fine-tuning; None for what is trained from new weights.
         after: after the last epoch of fine-tuning; None where there was none.
         best: the highest of any epoch on the test images, beside the last one only.
@@ -49,6 +53,9 @@ class SummaryRow:
     params: list[int]
     macs_share: list[float]
     params_share: list[float]
+    nonzero: list[int] | None
+    effective_macs: list[int] | None
+    bytes: list[int] | None
     before: list[float] | None
     after: list[float] | None
     best: list[float] | None
@@ -87,6 +94,7 @@ def summarised(finished: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Summa
             params=[row["params"] for row in dense.values()],
             macs_share=[1.0 for _ in dense],
             params_share=[1.0 for _ in dense],
+            **_kept(list(dense.values())),
             before=[row["top1"] for row in dense.values()],
             after=None,
             best=None,
@@ -110,6 +118,7 @@ def summarised(finished: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Summa
                 params=[row["params"] for row in last],
                 macs_share=[row["macs"] / one["macs"] for row in last],
                 params_share=[row["params"] / one["params"] for row in last],
+                **_kept(last),
                 before=[row["top1"] for row in pruned] or None,
                 after=[row["top1"] for row in tuned] or None,
                 best=[row.get("best_top1", row["top1"]) for row in tuned] or None,
@@ -120,8 +129,14 @@ def summarised(finished: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Summa
     return sorted(rows, key=lambda row: order.index(row.budget))
 
 
+def headers(table: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The columns' titles, for the rows of ``comparison.json``."""
+    return (*HEADERS[:5], *(KEPT[key] for key in _shown(table)), *HEADERS[5:])
+
+
 def table_cells(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The rows of ``comparison.json`` as text, in the order of ``HEADERS``."""
+    """The rows of ``comparison.json`` as text, in the order of ``headers``."""
+    kept = _shown(table)
     return [
         (
             row["budget"] or "-",
@@ -129,6 +144,7 @@ def table_cells(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             str(len(row["seeds"])),
             _cost(row["macs"], row["macs_share"]),
             _cost(row["params"], row["params_share"]),
+            *(_cost(row[key], [count / statistics.mean(table[0][key]) for count in row[key]]) for key in kept),
             _spread(row["before"]),
             _spread(row["after"]),
             _spread(row["beside_control"], sign="+"),
@@ -141,12 +157,26 @@ def table_cells(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 def terminal_table(comparison: Mapping[str, Any]) -> Table:
     """The table for the terminal; a rule stands between budgets."""
     rows = table_cells(comparison["table"])
-    return ruled_table(str(comparison["name"]), HEADERS, rows, TEXT_COLUMNS, [cells[0] for cells in rows])
+    return ruled_table(
+        str(comparison["name"]), headers(comparison["table"]), rows, TEXT_COLUMNS, [cells[0] for cells in rows]
+    )
 
 
 def markdown_table(comparison: Mapping[str, Any]) -> str:
     """The table as Markdown, with a final newline."""
-    return markdown_of(HEADERS, table_cells(comparison["table"]), TEXT_COLUMNS)
+    return markdown_of(headers(comparison["table"]), table_cells(comparison["table"]), TEXT_COLUMNS)
+
+
+def _kept(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The counts of every row by the keys of ``KEPT``."""
+    return {key: [row[key] for row in rows] if all(key in row for row in rows) else None for key in KEPT}
+
+
+def _shown(table: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The keys of ``KEPT``, where all rows have them, and one has fewer effective MACs than MACs, or a budget of bytes."""
+    counted = all(row.get(key) for row in table for key in KEPT)
+    sparse = counted and any(row["effective_macs"] != row["macs"] for row in table)
+    return tuple(KEPT) if counted and (sparse or any("bytes" in (row["budget"] or "") for row in table)) else ()
 
 
 def _cost(counts: Sequence[int], shares: Sequence[float]) -> str:

@@ -7,15 +7,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flowprune.engine.measuring import dead_filters, measure, sparsity
+from flowprune.engine.measuring import dead_filters, sparsity
 from flowprune.errors import FlowpruneError
+from flowprune.methods.codecs import measure
 from flowprune.training import Data
 
 PROFILE_BATCHES, PROFILE_BATCH_SIZE = 2, 256
 
 
 def measured(model: nn.Module, x: Tensor) -> dict[str, Any]:
-    """Parameters, MACs, sparsity and dead filters of a model, by the keys of ``results.json``.
+    """Parameters, MACs, what zeros and codecs leave of them, sparsity and dead filters, by the keys of ``results.json``.
 
     Args:
         model: any network of convolutions; its batch norms and weights tell everything, no data is needed.
@@ -25,6 +26,9 @@ def measured(model: nn.Module, x: Tensor) -> dict[str, Any]:
     return {
         "params": cost.params,
         "macs": cost.macs,
+        "nonzero": cost.nonzero,
+        "effective_macs": cost.effective_macs,
+        "bytes": cost.stored_bytes,
         "sparsity": sparse.effective,
         "sparsity_raw": sparse.raw,
         "zeros": sparse.zeros,
