@@ -45,17 +45,20 @@ ADDED: dict[str, tuple[str, ...]] = {
         "methods/regularizers/*",
         "methods/replacements/*",
     ),
-    "forms and units of feature flow regularization": tuple(
-        f"methods/regularizers/feature_flow/{name}.py"
-        for name in [
-            "by_steps",
-            "followed",
-            "form",
-            "penalty/between_processes",
-            "points/makers",
-            "stream_penalty",
-            "ways",
-        ]
+    "forms and units of feature flow regularization": (
+        "methods/importance/flow_length.py",
+        *(
+            f"methods/regularizers/feature_flow/{name}.py"
+            for name in [
+                "by_steps",
+                "followed",
+                "form",
+                "penalty/between_processes",
+                "points/makers",
+                "stream_penalty",
+                "ways",
+            ]
+        ),
     ),
     "recipes of phases": ("studies/phases/*", "studies/preset_phases.py", "studies/sections.py"),
     "training": ("training/*", "studies/pipeline/chosen_precision.py"),
