@@ -56,11 +56,12 @@ def codes(vectors: Tensor, planes: Tensor, scale: bool = False) -> Tensor:
     beside = torch.cat([normals, torch.ones_like(normals[:1])])
     products = x @ beside.mT
     above = size * products[..., :-1] > normals.sum(1) * products[..., -1:]
-    found = (above * torch.pow(2, torch.arange(len(normals), device=x.device))).sum(-1)
+    found: Tensor = (above * torch.pow(2, torch.arange(len(normals), device=x.device))).sum(-1)
     if not scale:
         return found
     size_of = torch.floor(2 * torch.log2(x.square().mean(-1).sqrt().clamp(min=2.0**-60))).long() + 2**9
-    return found + size_of * 2 ** len(normals)
+    sized: Tensor = found + size_of * 2 ** len(normals)
+    return sized
 
 
 def spent(planes: Tensor) -> int:

@@ -39,10 +39,11 @@ class _Hashed:
         """[N, C, ...] -> what the convolution makes of it, with its channels averaged where they are alike."""
         dimensions = self.weight.dim() - 2
         if x.dim() == dimensions + 1:
-            found: Tensor = self.forward(x[None])
-            return found[0]
+            single: Tensor = self.forward(x[None])[0]
+            return single
         if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
-            return self._convolved(x, dimensions)[0]
+            exported: Tensor = self._convolved(x, dimensions)[0]
+            return exported
         step = max(1, LARGEST // max(1, self.in_channels**2 * math.prod(self._tiles(x))))
         parts = [self._convolved(some, dimensions) for some in x.split(step)]
         self._met = (torch.cat([left for _, left, _ in parts]), parts[0][2])
@@ -64,7 +65,8 @@ class _Hashed:
         merged = images * tiles * self.in_channels - int(left.sum())
         numbers = self.planes.shape[1]
         hashed = images * tiles * self.in_channels * spent(self.planes)
-        return round((convolved + hashed + merged * (numbers + filter_size)) / max(1, images))
+        found: int = round((convolved + hashed + merged * (numbers + filter_size)) / max(1, images))
+        return found
 
     def _convolved(self: Any, x: Tensor, dimensions: int) -> tuple[Tensor, Tensor, Tensor]:
         tiles = self._tiles(x)
