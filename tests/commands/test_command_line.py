@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from installed_command import start, wait_until
+from installed_command import forked, wait_until
 
 from flowprune.artifacts import save
 from flowprune.cli import app, main
@@ -40,9 +40,9 @@ assert "torch" not in sys.modules, "torch was imported"
 """
 
 
-def test_the_help_is_one_screen_in_groups(flowprune: Flowprune) -> None:
-    printed = flowprune("-h", COLUMNS="100", TERMINAL_WIDTH="100").stdout
-    assert printed == flowprune("--help", COLUMNS="100", TERMINAL_WIDTH="100").stdout
+def test_the_help_is_one_screen_in_groups(installed: Flowprune) -> None:
+    printed = installed("-h", COLUMNS="100", TERMINAL_WIDTH="100").stdout
+    assert printed == installed("--help", COLUMNS="100", TERMINAL_WIDTH="100").stdout
     assert len(printed.splitlines()) <= 50
     assert all(group in printed for group in GROUPS)
 
@@ -182,7 +182,7 @@ def test_a_terminated_run_says_how_to_go_on(tmp_path: Path) -> None:
         "network: {name: resnet8, options: {in_channels: 1}}\ndata: {name: digits}\ntraining: {epochs: 500}\n"
     )
     out = tmp_path / "run"
-    process = start("run", recipe, out)
+    process = forked("run", recipe, "--out", out)
     wait_until(out / "recipe.yaml", process)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=240)[1].splitlines()[-1]
@@ -206,14 +206,14 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capfd: 
     assert capfd.readouterr().err == ""
 
 
-def test_a_shell_completes_names(flowprune: Flowprune) -> None:
+def test_a_shell_completes_names(installed: Flowprune) -> None:
     def offered(words: str) -> list[str]:
         variables = {
             "_FLOWPRUNE_COMPLETE": "complete_bash",
             "COMP_WORDS": words,
             "COMP_CWORD": str(len(words.split()) - 1),
         }
-        return flowprune(**variables).stdout.split()
+        return installed(**variables).stdout.split()
 
     assert offered("flowprune pru") == ["prune"]
     assert offered("flowprune prune resnet5") == ["resnet56"]
