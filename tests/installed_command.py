@@ -1,16 +1,14 @@
 """The command, to be run in a process of its own, killed and interrupted: as installed, or forked off one with torch imported.
 
 A fresh process spends seconds on importing torch before it does anything. Most tests are about what a command does, not about
-how its process starts: theirs is forked off a server that has everything imported and has done nothing yet. It has its own
-folder, variables, streams and exit code, and calls what the console script calls.
+how its process starts: theirs is forked off the server of imports. It has its own folder, variables, streams and exit code, and
+calls what the console script calls.
 """
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
-import pkgutil
 import signal
 import subprocess
 import sys
@@ -19,12 +17,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-import flowprune
-
-SERVER = multiprocessing.get_context("forkserver")
-PACKAGE = Path(flowprune.__file__).parent
-ROOMS = ("artifacts", "commands", "engine", "methods", "models", "reporting", "studies", "training")
-IMPORTED_ON_THE_WAY = ("accelerate", "plotly.graph_objects", "torch._dynamo", "torchvision")
+from import_server import start_method
 
 
 class Command(Protocol):
@@ -73,18 +66,7 @@ def fresh(*words: object, folder: Path | None = None, **more: str) -> subprocess
 def forked(*words: object, folder: Path | None = None, **more: str) -> Forked:
     """``flowprune WORDS ...`` in a process that has everything imported, and so has read all other variables than these already."""
     assert set(more) <= {"FLOWPRUNE_DATA", "PYTHONPATH"}, more
-    _server_imports_everything()
     return Forked([str(word) for word in words], folder or Path.cwd(), variables(**more))
-
-
-@functools.cache
-def _server_imports_everything() -> None:
-    """Say so before it is started, which the first process does."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    modules = [
-        found.name for room in ROOMS for found in pkgutil.walk_packages([f"{PACKAGE}/{room}"], f"flowprune.{room}.")
-    ]
-    SERVER.set_forkserver_preload([*IMPORTED_ON_THE_WAY, "flowprune.cli", *modules])
 
 
 class Forked:
@@ -93,7 +75,9 @@ class Forked:
     def __init__(self, words: list[str], folder: Path, environment: dict[str, str]) -> None:
         self._streams = tempfile.TemporaryDirectory()
         self._files = [Path(self._streams.name) / name for name in ("stdout", "stderr")]
-        self._process = SERVER.Process(target=_command, args=(words, folder, environment, self._files))
+        self._process = multiprocessing.get_context(start_method()).Process(
+            target=_command, args=(words, folder, environment, self._files)
+        )
         self._process.start()
 
     @property
