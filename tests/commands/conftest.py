@@ -44,7 +44,7 @@ def installed(home: Path) -> Callable[..., Finished]:
 
 def finished(command: Command, words: tuple[object, ...]) -> Finished:
     """What became of it."""
-    printed, complained = command.communicate(timeout=300)
+    printed, complained = command.communicate(timeout=600)
     assert command.returncode is not None
     return subprocess.CompletedProcess(words, command.returncode, printed, complained)
 
