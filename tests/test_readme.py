@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,11 +20,6 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         examples = [block for block in examples if "flowprune[onnx]" not in block]
     run(examples, "README.md")
     assert (tmp_path / "small.fp").is_file()
-
-
-def test_the_tables_are_those_of_the_results() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "pages.py"), "runs", "--check"]
-    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/runs/page.py"
 
 
 def test_every_public_name_is_there_and_few() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -80,8 +78,3 @@ def test_what_contradicts_the_plan_is_refused_before_anything_is_cut(verdicts: l
 def test_a_cut_unlike_the_certified_one_is_exposed(verdicts: list[Verdict]) -> None:
     found = [verdict for verdict in verdicts if verdict.kind.endswith("in the cut")]
     assert len(found) > 15 and {verdict.caught for verdict in found} <= {"twin", "forward raises", "engine raises"}
-
-
-def test_the_page_is_that_of_the_results() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "pages.py"), "mutants", "--check"]
-    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/mutants/page.py"

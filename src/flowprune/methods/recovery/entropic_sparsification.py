@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.interfaces import Outcome
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.planning import CoupledModel
 from flowprune.errors import FlowpruneError, ModelError
 from flowprune.methods.recovery._calibration.consumers import Consumer, consumers
-from flowprune.methods.recovery._calibration.in_step import calibration_inputs, evaluating, walk
+from flowprune.methods.recovery._calibration.in_step import calibration_inputs, walk
 from flowprune.methods.recovery._calibration.normal_equations import Moments
 from flowprune.methods.recovery._calibration.patches import weight_matrix
 from flowprune.methods.recovery.entropic_regression import EntropicRegression
