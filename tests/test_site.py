@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import yaml
 from documents import ROOT, blocks, run, text_of
 
 import flowprune
-from flowprune.methods.importance.registry import REGISTRY as IMPORTANCES
 from flowprune.studies.comparison.comparison_recipe import ComparisonRecipe
 from flowprune.studies.recipe import Recipe
 
@@ -22,6 +20,7 @@ RUN_BY = {
     "docs/branches.md": "tests/engine/branches/test_branches_document.py",
     "docs/budgets.md": "tests/test_budgets_document.py",
     "docs/compress.md": "tests/test_compress_document.py",
+    "docs/deploy.md": "tests/test_readme.py",
     "docs/flow.md": "tests/methods/regularizers/feature_flow/test_flow_document.py",
     "docs/integrations.md": "tests/integrations/test_integrations_document.py",
     "docs/pictures.md": "tests/training/test_own_pictures.py",
@@ -62,9 +61,7 @@ def test_the_python_of_every_page_runs(page: str, tmp_path: Path, monkeypatch: p
         assert Path(page).name in text_of(RUN_BY[page])
         return
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(IMPORTANCES, "_items", dict(IMPORTANCES._items))  # a page registers one of its own
-    lacking = [name for name in ("onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
-    run([block for block in blocks(page, "python") if not lacking or "flowprune[onnx]" not in block], page)
+    run(blocks(page, "python"), page)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
