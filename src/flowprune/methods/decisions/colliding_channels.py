@@ -18,7 +18,7 @@ from flowprune.errors import FlowpruneError
 from flowprune.methods.decisions.registry import REGISTRY
 from flowprune.methods.recovery._calibration.consumers import Consumer, consumers
 from flowprune.methods.recovery._calibration.in_step import calibration_inputs
-from flowprune.methods.recovery._calibration.readers import Uncut, filters_of, places_read
+from flowprune.methods.recovery._calibration.reading_layers import Uncut, filters_of, places_read
 from flowprune.methods.replacements.channel_hashes import codes, sparse_planes
 
 

@@ -20,7 +20,7 @@ from flowprune.methods.recovery._calibration.consumers import consumers
 from flowprune.methods.recovery._calibration.in_step import calibration_inputs, walk
 from flowprune.methods.recovery._calibration.normal_equations import Moments
 from flowprune.methods.recovery._calibration.patches import weight_matrix
-from flowprune.methods.recovery._calibration.readers import Uncut, filters_of, places_read
+from flowprune.methods.recovery._calibration.reading_layers import Uncut, filters_of, places_read
 from flowprune.methods.recovery.entropic_regression import EntropicRegression
 from flowprune.methods.recovery.least_squares import gathered, put
 
