@@ -1,0 +1,6 @@
+"""What calibration images decide without any training: which channels leave, and the weights of the layers that read the others."""
+
+from flowprune.methods.decisions.entropic import Entropic
+from flowprune.methods.decisions.registry import REGISTRY
+
+__all__ = ["REGISTRY", "Entropic"]
