@@ -8,23 +8,33 @@ import typer
 
 from flowprune.commands.options import AsJson
 
+ROOMS = {
+    "importance": "importances (--importance)",
+    "allocators": "allocators (--allocator)",
+    "masks": "masks (mask --mask)",
+    "replacements": "replacements (replace --replacement)",
+    "quantizers": "quantizers (quantize --quantizer)",
+    "codecs": "codecs (quantize --codec)",
+    "regularizers": "regularizers (a recipe's trainings)",
+    "recovery": "recoveries (a recipe's recoveries)",
+    "decisions": "decisions (a recipe's cuts, decided_by)",
+}
+"""Room of methods -> what they are, and where one is asked for by its name."""
+
 
 def methods(as_json: AsJson = False) -> None:
-    """List systems of the literature by kind, importances, regularizers, models and data sets."""
+    """List systems of the literature by kind, methods of every room, models and data sets."""
     from flowprune.commands.terminal import print_json
-    from flowprune.methods import importance, regularizers
+    from flowprune.methods import registry_of
     from flowprune.methods.presets import KINDS, REGISTRY
     from flowprune.models import names
     from flowprune.training import data_sets
 
-    importances, penalties = importance.REGISTRY, regularizers.REGISTRY
+    rooms = {room: registry_of(room) for room in ROOMS}
     if as_json:
-        known = {
-            "systems": {name: REGISTRY[name].kind for name in REGISTRY},
-            "importance": list(importances),
-            "regularizers": list(penalties),
-        }
-        print_json({**known, "models": names(), "data": data_sets()})
+        systems = {name: REGISTRY[name].kind for name in REGISTRY}
+        known = {room: list(registry) for room, registry in rooms.items()}
+        print_json({"systems": systems, **known, "models": names(), "data": data_sets()})
         return
     for kind in KINDS:
         of_kind = [REGISTRY[name] for name in REGISTRY if REGISTRY[name].kind == kind]
@@ -32,12 +42,11 @@ def methods(as_json: AsJson = False) -> None:
             typer.echo(f"systems, {kind} (run --method), for {', '.join(KINDS[kind]) or 'no budget'}:")
         for system in of_kind:
             typer.echo(f"  {system.name:<18} {system.title}: {system.paper} ({system.fidelity})")
-    typer.echo("importances (--importance):")
-    for name in importances:
-        typer.echo(f"  {name:<18} {_first_sentence(importances[name])} {_needs(importances[name])}")
-    typer.echo("regularizers:")
-    for name in penalties:
-        typer.echo(f"  {name:<18} {_first_sentence(penalties[name])}")
+    for room, registry in rooms.items():
+        typer.echo(f"{ROOMS[room]}:")
+        for name in registry:
+            needs = _needs(registry[name]) if room in ("importance", "allocators") else ""
+            typer.echo(f"  {name:<18} {_first_sentence(registry[name])} {needs}".rstrip())
     typer.echo("models:")
     typer.echo(f"  {', '.join(names())}")
     typer.echo("  torchvision:NAME, timm:NAME, package.module:function")

@@ -24,11 +24,20 @@ def list_methods(room: str) -> list[str]:
         >>> "nuclear_norm" in fp.list_methods("importance"), "ffr" in fp.list_methods("regularizers")
         (True, True)
     """
+    return list(registry_of(room))
+
+
+def registry_of(room: str) -> Registry[Any]:
+    """The methods of one kind by name.
+
+    Raises:
+        UnknownNameError: there is no such room; the message names those that there are.
+    """
     rooms = sorted(file.parent.name for folder in __path__ for file in Path(folder).glob("*/registry.py"))
     if room not in rooms:
         raise UnknownNameError("room of methods", room, rooms, name_all=True)
-    registry: Registry[Any] = importlib.import_module(f"{__name__}.{room}.registry").REGISTRY
-    return list(registry)
+    found: Registry[Any] = importlib.import_module(f"{__name__}.{room}.registry").REGISTRY
+    return found
 
 
 def names_before_import(room: str) -> list[str]:
