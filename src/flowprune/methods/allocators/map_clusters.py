@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from flowprune.engine.interfaces import AllocationProblem, Levels
 from flowprune.errors import FlowpruneError
+from flowprune.methods.allocators._clusters.average_maps import average_maps, makers_of_units
 from flowprune.methods.allocators._clusters.different_maps import Distances, different_maps, map_distances
-from flowprune.methods.allocators._clusters.makers import average_maps, makers_of_units
 from flowprune.methods.allocators._levels.proportions import levels_in_proportion
 from flowprune.methods.allocators.registry import REGISTRY
 
