@@ -170,7 +170,8 @@ class PruningSection(Section):
         largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
         round_to, fold_tolerance, heads, ignore, freeze, branches: see ``flowprune.plan``.
         steps: how many cuts lead to a budget of MACs, parameters or channels.
-        between: how the network is trained between them; None trains as ``finetuning`` says.
+        between: how the network is trained between them, or the candidates of an allocator that trains; None trains as
+            ``finetuning`` says.
         batches, batch_size: how many training images data-driven criteria and allocators see.
     """
 
