@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: demo test test-presets test-all install clean
+# The tests start many processes; each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-presets test-all docs install clean
 
 demo: $(STAMP)
 	$(BIN)/flowprune run --out runs/demo --overwrite
@@ -27,6 +30,11 @@ test-presets: $(STAMP)
 # Everything, and of what can be tried any number of times more than a quick check has time for.
 test-all: export FLOWPRUNE_THOROUGH = 1
 test-all: test test-presets
+
+# The pages as a site, in build/site; a link that leads nowhere is an error.
+docs: $(STAMP)
+	$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 install: $(STAMP)
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from unittest import mock
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Small networks are fastest with it, and several test processes get along."""
+    import torch  # which the process that only hands the tests out can do without
+
     torch.set_num_threads(1)
 
 

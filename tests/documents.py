@@ -15,8 +15,14 @@ def text_of(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
+FRAGMENT = re.compile(r"^<!-- fragment: (.+) -->\n```\w*\n.*?^```$", re.DOTALL | re.MULTILINE)
+"""A block that cannot run as it stands, with the reason; no reader sees the mark."""
+
+
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE)
+    """The blocks of code in a language, without those that are marked as fragments."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", FRAGMENT.sub("", text_of(page)), re.DOTALL | re.MULTILINE)
+    return [block for named, block in found if named == language]
 
 
 def run(examples: Iterable[str], page: str) -> dict[str, object]:

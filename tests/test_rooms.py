@@ -38,7 +38,7 @@ FLOORS = {
     "engine": "signatures tracing | measuring | coupling | interfaces steps | allocation | constants | surgery | planning "
     "| branches",
     "methods/presets": "preset | *",
-    "methods": "importance allocators codecs | masks quantizers | regularizers replacements | recovery | presets",
+    "methods": "importance allocators codecs | masks quantizers | regularizers replacements | recovery | decisions | presets",
     "methods/importance": "_spectra _passes _scores | _weights _maps | *",
     "methods/allocators": "_levels | _distortion | *",
     "methods/masks": "kept_weights | fixed_pattern | *",

@@ -45,17 +45,20 @@ ADDED: dict[str, tuple[str, ...]] = {
         "methods/regularizers/*",
         "methods/replacements/*",
     ),
-    "forms and units of feature flow regularization": tuple(
-        f"methods/regularizers/feature_flow/{name}.py"
-        for name in [
-            "by_steps",
-            "followed",
-            "form",
-            "penalty/between_processes",
-            "points/makers",
-            "stream_penalty",
-            "ways",
-        ]
+    "forms and units of feature flow regularization": (
+        "methods/importance/flow_length.py",
+        *(
+            f"methods/regularizers/feature_flow/{name}.py"
+            for name in [
+                "by_steps",
+                "followed",
+                "form",
+                "penalty/between_processes",
+                "points/makers",
+                "stream_penalty",
+                "ways",
+            ]
+        ),
     ),
     "recipes of phases": ("studies/phases/*", "studies/preset_phases.py", "studies/sections.py"),
     "training": ("training/*", "studies/pipeline/chosen_precision.py"),
@@ -63,7 +66,15 @@ ADDED: dict[str, tuple[str, ...]] = {
     "speed, measured": (
         *(
             f"engine/measuring/{name}.py"
-            for name in ["backends", "layer_times", "live_memory", "onnx_program", "preferred_widths", "zero_products"]
+            for name in [
+                "backends",
+                "evaluation_mode",
+                "layer_times",
+                "live_memory",
+                "onnx_program",
+                "preferred_widths",
+                "zero_products",
+            ]
         ),
         "engine/planning/liked_widths.py",
         "studies/speed/*",
@@ -75,7 +86,7 @@ ADDED: dict[str, tuple[str, ...]] = {
 """What was added, by what for; the first group that a file fits counts it, one that names the file before all others."""
 
 BROUGHT = {
-    "soundness": ("3498113", "8ae85bf"),
+    "soundness": ("3498113", "8ae85bf", "405247e", "7126d53"),
     "methods of the literature, and what hands them in": (
         *("9dcf1f5", "016d28b", "1c9bc61", "dccc502", "73895b1", "774c750", "232c702", "a4af2f9", "8780a80"),
         *("b149fa4", "906db5f", "33cc1e7"),

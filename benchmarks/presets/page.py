@@ -95,7 +95,10 @@ def page_of(preset: Preset) -> str:
         f"| linear layers | {preset.linear} |",
         f"| grouped and depthwise convolutions | {preset.grouped} |",
         f"| transformers | {preset.transformers} |",
-        *[f"| {NETWORKS[kind]} | {found if found == 'refused' else ', '.join(found)} |" for kind, found in preset.layers.items()],
+        *[
+            f"| {NETWORKS[kind]} | {found if found == 'refused' else ', '.join(found)} |"
+            for kind, found in preset.layers.items()
+        ],
         "",
         "The last rows: which layers of four tiny networks the short form acts on, or that it refuses such a network in a line",
         "(`tests/networks/kinds_of_layers.py`; `tests/studies/test_kinds_of_layers.py` runs it).",

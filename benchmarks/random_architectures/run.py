@@ -1,7 +1,7 @@
 """Prune many random architectures, and compare each with its silenced twin, and without its dead filters with the dense model.
 
     python benchmarks/random_architectures/run.py [--cases 10000] [--first 0] [--out
-    results/random-architectures/random-architectures.json] [--again]
+    results/random-architectures/random-architectures.json] [--workers 1] [--again]
 
 Case n is drawn by ``random.Random(n)``: the architecture, then the criterion, the budget and the scope, as in
 ``tests/networks/random_architectures.py``, ``tests/networks/twin_property.py`` and ``tests/networks/dense_property.py``, which
@@ -15,14 +15,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
 import pkgutil
 import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=ROOT / "results" / "random-architectures" / "random-architectures.json"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--again", action="store_true", help="begin anew, whatever is in the output file")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -55,15 +58,23 @@ def main() -> None:
     record = begun(arguments.out, arguments.first, arguments.again)
     record["asked"] = arguments.cases
     judge_again(record)
-    while record["cases"] < arguments.cases:
-        add(record, arguments.first + record["cases"])
-        if record["cases"] % 100 == 0 or record["cases"] == arguments.cases:
-            write(record, arguments.out)
-            each = record["cpu_seconds"] / record["cases"]
-            print(f"{record['cases']} cases, {len(record['failures'])} failures, {each:.3f} s each", flush=True)
+    seeds = range(arguments.first + record["cases"], arguments.first + arguments.cases)
+    # Forked, so that every worker has the engine that was imported just now; the verdicts come in the order of the seeds.
+    with multiprocessing.get_context("fork").Pool(arguments.workers) as pool:
+        for judged in pool.imap(judge, seeds):
+            add(record, judged)
+            report_at_hundreds(record, arguments)
     write(record, arguments.out)
     for failure in record["failures"]:
         print(f"seed {failure['seed']}: {failure['failure']} ({'; '.join(failure['budget'])})")
+
+
+def report_at_hundreds(record: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Keep what is known so far, and say so."""
+    if record["cases"] % 100 == 0 or record["cases"] == arguments.cases:
+        write(record, arguments.out)
+        each = record["cpu_seconds"] / record["cases"]
+        print(f"{record['cases']} cases, {len(record['failures'])} failures, {each:.3f} s each", flush=True)
 
 
 def import_everything() -> None:
@@ -118,13 +129,29 @@ def begun(path: Path, first: int, again: bool) -> dict[str, Any]:
     return start
 
 
-def add(record: dict[str, Any], seed: int) -> None:
-    """One more case."""
+class Judged(NamedTuple):
+    """What was found of one case."""
+
+    seed: int
+    kinds: Collection[str]
+    found: Verdict
+    without_dead: DenseVerdict
+    cpu_seconds: float
+
+
+def judge(seed: int) -> Judged:
+    """One case."""
     began = time.process_time()
     random = Random(seed)
     model, kinds = architecture(random)
     found, without_dead = verdict(model, random), dense_verdict(model, random)
-    record["cpu_seconds"] += time.process_time() - began
+    return Judged(seed, kinds, found, without_dead, time.process_time() - began)
+
+
+def add(record: dict[str, Any], judged: Judged) -> None:
+    """One more case."""
+    seed, kinds, found, without_dead, seconds = judged
+    record["cpu_seconds"] += seconds
     number = record["cases"]
     record["cases"] += 1
     for kind in kinds:
@@ -147,14 +174,11 @@ def judge_again(record: dict[str, Any]) -> None:
     wrong = {property_: {f["seed"] for f in failed if f["reference"] == property_} for property_ in ("twin", "dense")}
     wrong["twin"] |= {entry["seed"] for entry in record["twin_undefined"]}
     record["twin_undefined"] = []
-    for seed in sorted(wrong["twin"] | wrong["dense"]):
-        random = Random(seed)
-        model, _ = architecture(random)
-        found, without_dead = verdict(model, random), dense_verdict(model, random)
-        if seed in wrong["twin"]:
-            enter(record, seed, found)
-        if seed in wrong["dense"]:
-            enter_dead(record, seed, without_dead)
+    for judged in map(judge, sorted(wrong["twin"] | wrong["dense"])):
+        if judged.seed in wrong["twin"]:
+            enter(record, judged.seed, judged.found)
+        if judged.seed in wrong["dense"]:
+            enter_dead(record, judged.seed, judged.without_dead)
 
 
 def enter(record: dict[str, Any], seed: int, found: Verdict) -> None:

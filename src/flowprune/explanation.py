@@ -98,9 +98,9 @@ def explain(
         GroupExplanation(
             group.name,
             group.channels,
-            _layers(group, "output", "other"),
-            _layers(group, "normalization"),
-            _layers(group, "input"),
+            layers_of(group, "output", "other"),
+            layers_of(group, "normalization"),
+            layers_of(group, "input"),
             tuple(names[other] for other in partners[number]),
         )
         for number, group in enumerate(coupling.groups)
@@ -110,7 +110,8 @@ def explain(
     return Explanation(groups, dict(coupling.frozen), tuple(end.module for end in ends if not stay & end.tensors))
 
 
-def _layers(group: CoupledGroup, *roles: str) -> tuple[str, ...]:
+def layers_of(group: CoupledGroup, *roles: str) -> tuple[str, ...]:
+    """The layers whose tensors have these roles in a group, in order."""
     owners = (member.name.rpartition(".")[0] or member.name for member in group.members if member.role in roles)
     return tuple(dict.fromkeys(owners))
 

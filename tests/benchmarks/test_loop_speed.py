@@ -33,8 +33,12 @@ def test_a_plain_loader_goes_on_after_its_last_batch() -> None:
 
 @pytest.mark.data
 @pytest.mark.skipif(not os.environ.get("FLOWPRUNE_DATA"), reason="FLOWPRUNE_DATA does not point at CIFAR-10")
-def test_all_ways_run_on_real_images(tmp_path: Path) -> None:
+def test_all_ways_run_on_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loop_speed import run
     from loop_speed.run import BEGIN, END, FLOWPRUNE, PLAIN, main
+
+    monkeypatch.setattr(run, "BATCH", 16)
+    monkeypatch.setattr(run, "EVALUATED", 125)
 
     page, out = tmp_path / "page.md", tmp_path / "speed.json"
     page.write_text(f"{BEGIN}\n{END}\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,8 +148,3 @@ def test_what_is_said_of_other_libraries_is_what_was_found(zoo: Any) -> None:
     assert "| Ultralytics one | 0.30 | 2e-16 | it broke |  |" in said
     assert "| Ultralytics two | 0.30 | differs | 0.30 |  |" in said
     assert section(Survey("flowprune", "", {}, {}), rival, twins) == ""
-
-
-def test_the_page_is_that_of_the_results() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "pages.py"), "zoo", "--check"]
-    assert subprocess.run(command, check=False).returncode == 0, "run benchmarks/zoo/page.py"

@@ -1,14 +1,13 @@
-"""The installed command, as a person runs it."""
+"""The command, as a person runs it."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from installed_command import command_line
+from installed_command import Command, forked, fresh
 
 from flowprune.cli import main
 
@@ -16,27 +15,38 @@ Finished = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
-def flowprune(tmp_path: Path) -> Callable[..., Finished]:
-    """Run the command in an empty folder; keyword arguments are environment variables."""
-    home = tmp_path / "work"
-    home.mkdir()
+def home(tmp_path: Path) -> Path:
+    """The empty folder in which commands are run."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
 
-    def run(*arguments: object, **environment: str) -> Finished:
-        variables = {key: value for key, value in os.environ.items() if key != "FLOWPRUNE_DATA"}
-        variables |= {"OMP_NUM_THREADS": "1", **environment}
-        # Relative entries would mean other folders there.
-        paths = [str(Path(entry).resolve()) for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
-        variables["PYTHONPATH"] = os.pathsep.join(paths)
-        return subprocess.run(
-            [*command_line(), *map(str, arguments)],
-            cwd=home,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+
+@pytest.fixture
+def flowprune(home: Path) -> Callable[..., Finished]:
+    """Run the command in an empty folder, forked off a process that has torch imported; keyword arguments are variables."""
+
+    def run(*words: object, **environment: str) -> Finished:
+        return finished(forked(*words, folder=home, **environment), words)
 
     return run
+
+
+@pytest.fixture
+def installed(home: Path) -> Callable[..., Finished]:
+    """The same, as a fresh process: for how it starts, and once for what each command does."""
+
+    def run(*words: object, **environment: str) -> Finished:
+        return finished(fresh(*words, folder=home, **environment), words)
+
+    return run
+
+
+def finished(command: Command, words: tuple[object, ...]) -> Finished:
+    """What became of it."""
+    printed, complained = command.communicate(timeout=600)
+    assert command.returncode is not None
+    return subprocess.CompletedProcess(words, command.returncode, printed, complained)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Bad input through the installed command: one line that helps, a non-zero exit, nothing lost."""
+"""Bad input through the command: one line that helps, a non-zero exit, nothing lost."""
 
 from __future__ import annotations
 

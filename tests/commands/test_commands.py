@@ -46,17 +46,19 @@ def top1_in(text: str) -> float:
     return float(found[1])
 
 
-def test_prune_finetune_and_evaluate_an_artifact(flowprune: Flowprune, trained: Path, tmp_path: Path) -> None:
+def test_prune_finetune_and_evaluate_an_artifact(
+    installed: Flowprune, flowprune: Flowprune, trained: Path, tmp_path: Path
+) -> None:
     dense = load(trained)
     printed = succeeded(
-        flowprune("prune", trained, "--macs", 0.4, "--importance", "nuclear_norm", "--batches", 1, "--out", "small.fp")
+        installed("prune", trained, "--macs", 0.4, "--importance", "nuclear_norm", "--batches", 1, "--out", "small.fp")
     )
     assert "asked: macs=0.4 (global, NuclearNorm)" in printed
     path = tmp_path / "work" / "small.fp"
     small, x = load(path), torch.zeros(1, 1, 16, 16)
     assert measure(small, x).macs <= 0.4 * measure(dense, x).macs
     again = succeeded(
-        flowprune(
+        installed(
             "finetune", path, "--epochs", 2, "--batch-size", 32, "--out", "tuned.fp", "--set", "augmentation=null"
         )
     )
@@ -64,16 +66,16 @@ def test_prune_finetune_and_evaluate_an_artifact(flowprune: Flowprune, trained: 
     expected = evaluate(tuned, load_data("digits")).top1
     assert top1_in(again) == pytest.approx(expected, abs=0.01)
     assert expected > evaluate(small, load_data("digits")).top1
-    assert top1_in(succeeded(flowprune("evaluate", "tuned.fp"))) == pytest.approx(expected, abs=0.01)
+    assert top1_in(succeeded(installed("evaluate", "tuned.fp"))) == pytest.approx(expected, abs=0.01)
     before = path.read_bytes()
     refused = flowprune("prune", trained, "--macs", 0.9, "--out", "small.fp")
     assert refused.returncode == 2 and "--overwrite" in refused.stderr and path.read_bytes() == before
 
 
-def test_measure_counts_and_export_writes_onnx(flowprune: Flowprune, trained: Path, tmp_path: Path) -> None:
+def test_measure_counts_and_export_writes_onnx(installed: Flowprune, trained: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra flowprune[onnx] is not installed")
     dense, x = load(trained), torch.linspace(-1, 1, 3 * 256).view(3, 1, 16, 16)
-    found = json.loads(succeeded(flowprune("measure", trained, "--json")))
+    found = json.loads(succeeded(installed("measure", trained, "--json")))
     assert found["params"] == sum(parameter.numel() for parameter in dense.parameters())
     cost = measure(dense, x)
     assert {key: found[key] for key in ("macs", "effective_macs", "nonzero", "bytes", "stored_bytes")} == {
@@ -83,7 +85,7 @@ def test_measure_counts_and_export_writes_onnx(flowprune: Flowprune, trained: Pa
         "bytes": sum(tensor.nbytes for tensor in dense.state_dict().values()),
         "stored_bytes": cost.bytes,
     }
-    done = flowprune("export", trained, "net.onnx")
+    done = installed("export", trained, "net.onnx")
     assert "ONNX Runtime differs" in succeeded(done) and done.stderr == ""
     session = onnxruntime.InferenceSession(tmp_path / "work" / "net.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
@@ -116,7 +118,7 @@ class LastIsBest:
 '''
 
 
-def test_a_model_and_an_importance_of_ones_own(flowprune: Flowprune, tmp_path: Path) -> None:
+def test_a_model_and_an_importance_of_ones_own(installed: Flowprune, flowprune: Flowprune, tmp_path: Path) -> None:
     """The model is a function in the current folder; the importance comes with another installed package."""
     (tmp_path / "work" / "my_models.py").write_text(OWN_MODEL)
     site = tmp_path / "site"
@@ -129,7 +131,7 @@ def test_a_model_and_an_importance_of_ones_own(flowprune: Flowprune, tmp_path: P
         "[flowprune.importance]\nlast_is_best = other_package:LastIsBest\n"
     )
     both = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    listed = succeeded(flowprune("methods", PYTHONPATH=both))
+    listed = succeeded(installed("methods", PYTHONPATH=both))
     assert re.search(r"last_is_best\s+A channel is worth its position\.", listed)
     for name in ("l2", "nuclear_norm", "ffr", "resnet56", "vgg16", "cifar10", "digits"):
         assert name in listed
@@ -145,7 +147,7 @@ def test_a_model_and_an_importance_of_ones_own(flowprune: Flowprune, tmp_path: P
         "width=6",
     ]
     option = ["--importance", "last_is_best", "--importance-option", "factor=2"]
-    succeeded(flowprune("prune", *arguments, *option, PYTHONPATH=both))
+    succeeded(installed("prune", *arguments, *option, PYTHONPATH=both))
     (plan,) = read_header(tmp_path / "work" / "own.fp").plans
     assert plan["importance"] == "LastIsBest"
     assert plan["removed"]["0.weight"]["0"] == [0, 1, 2]
@@ -155,9 +157,9 @@ def test_a_model_and_an_importance_of_ones_own(flowprune: Flowprune, tmp_path: P
     assert "dead filters 0 of 6" in measured
 
 
-def test_help_does_not_wait_for_torch(flowprune: Flowprune) -> None:
-    printed = succeeded(flowprune("--help", PYTHONVERBOSE="1"))
+def test_help_does_not_wait_for_torch(installed: Flowprune) -> None:
+    printed = succeeded(installed("--help", PYTHONVERBOSE="1"))
     for command in ("run", "prune", "finetune", "evaluate", "measure", "export", "report", "methods"):
         assert re.search(rf"^\W+{command}\s", printed, flags=re.MULTILINE)
-    verbose = flowprune("prune", "--help", PYTHONVERBOSE="1").stderr
+    verbose = installed("prune", "--help", PYTHONVERBOSE="1").stderr
     assert "import 'flowprune.commands.prune'" in verbose and "import 'torch'" not in verbose

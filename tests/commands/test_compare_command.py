@@ -49,7 +49,5 @@ def test_what_cannot_work_is_found_before_training(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_recipe_is_one_line_through_the_installed_command(
-    refused: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_missing_recipe_is_one_line_through_a_process_of_its_own(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "absent.yaml" in refused("compare", tmp_path / "absent.yaml")

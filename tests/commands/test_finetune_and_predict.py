@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from installed_command import start, wait_until
+from installed_command import forked, wait_until
 from PIL import Image
 
 import flowprune as fp
@@ -55,13 +55,13 @@ def test_a_network_known_by_name_is_trained_further(said: Said) -> None:
 
 def test_an_interrupted_fine_tuning_goes_on_and_ends_the_same(trained: Path, tmp_path: Path, said: Said) -> None:
     options = ["--epochs", "8", "--data-option", "subset=128", "--batch-size", "32", "--set", "precision=float32"]
-    process = start("finetune", trained, tmp_path / "tuned.fp", *options)
+    process = forked("finetune", trained, "--out", tmp_path / "tuned.fp", *options)
     metrics = tmp_path / "tuned.fp.training" / "metrics.jsonl"
     wait_until(metrics, process)
     while metrics.exists() and not metrics.read_text():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    line = process.communicate(timeout=240)[1].splitlines()[-1]
+    line = process.communicate(timeout=600)[1].splitlines()[-1]
     assert process.returncode == 130 and "--resume` goes on where it stopped" in line, line
     again = ["finetune", trained, "--out", tmp_path / "tuned.fp", *options]
     assert main([str(word) for word in again]) == 2  # what is under way is not thrown away

@@ -141,9 +141,7 @@ def test_points_can_be_named_and_shapes_projected(trained: Path, tmp_path: Path)
     assert list(found["left_out"]) == ["layer1.1 -> layer2.0"]
 
 
-def test_a_corrupt_artifact_is_refused_by_the_installed_command(
-    refused: Callable[..., str], trained: Path, tmp_path: Path
-) -> None:
+def test_a_corrupt_artifact_is_refused(refused: Callable[..., str], trained: Path, tmp_path: Path) -> None:
     whole = (trained / "plain.fp").read_bytes()
     (tmp_path / "bad.fp").write_bytes(whole[:-100])
     assert "bad.fp" in refused("flow", tmp_path / "bad.fp")

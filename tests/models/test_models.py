@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from thoroughness import THOROUGH
+from thoroughness import times
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -209,7 +209,7 @@ RIGHT = {"resnet20": {2_000: 1_833, 10_000: 9_173}, "resnet56": {2_000: 1_859, 1
 
 @pytest.mark.data
 @pytest.mark.skipif(DATA is None, reason="FLOWPRUNE_DATA does not point at CIFAR-10 and the pretrained weights")
-@pytest.mark.parametrize(("name", "count"), [("resnet20", 10_000), ("resnet56", 10_000 if THOROUGH else 2_000)])
+@pytest.mark.parametrize(("name", "count"), [(name, times(quick=2_000, thorough=10_000)) for name in RIGHT])
 def test_pretrained_weights_reach_their_accuracy(name: str, count: int) -> None:
     from torchvision.datasets import CIFAR10
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
+
+Amount = TypeVar("Amount")
 
 THOROUGH = bool(os.environ.get("FLOWPRUNE_THOROUGH"))
 """Set by ``make test-all``."""
 
 
-def times(quick: int, thorough: int) -> int:
-    """How often, or how many: ``quick`` in ``make test``, ``thorough`` in ``make test-all``.
+def times(quick: Amount, thorough: Amount) -> Amount:
+    """How often, how many, or which: ``quick`` in ``make test``, ``thorough`` in ``make test-all``.
 
     Example:
         >>> times(quick=20, thorough=70) in (20, 70)

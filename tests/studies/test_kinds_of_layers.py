@@ -44,14 +44,14 @@ def phases_of(name: str) -> Iterator[Any]:
                 phase["options"] = {"values": 4}
         elif phase["phase"] in ("train", "recover"):
             phase["training"] = {**phase.get("training", {}), "epochs": 2, "batch_size": 2, "lr": 0.001}
-        elif "allocator_options" in phase:
+        elif "points" in phase.get("allocator_options", {}):
             phase["allocator_options"] = {"points": 8}
     for phase in Recipe.model_validate(content).phases_of(name):
         if isinstance(phase, TrainPhase) and not phase.regularizers:
             continue
         if isinstance(phase, RecoverPhase) and not (phase.regularizers or phase.recoveries):
             continue
-        if isinstance(phase, CutPhase) and not phase.by_outcome:
+        if isinstance(phase, CutPhase) and not phase.by_outcome and phase.allocator is None:
             phase = phase.model_copy(update={"budgets": [BudgetSection(channels=0.5)]})
         for recovery in getattr(phase, "recoveries", ()):
             if "layers" in recovery.options:  # those of the short form's network

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing
+from accelerate import PartialState
+from import_server import start_method
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,7 +47,7 @@ def states_equal(first: nn.Module, second: nn.Module) -> bool:
 
 
 def test_digits_are_learned_and_every_epoch_is_written_down(tmp_path: Path) -> None:
-    model, data = small(), load_data("digits")
+    model, data = small(), load_data("digits", size=8)
     result = train(model, data, settings(epochs=5), run_folder=tmp_path, progress=False)
     assert result.top1 > 90
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -123,7 +126,7 @@ def test_penalty_enters_the_loss_and_is_reported() -> None:
 
 
 def test_feature_flow_trains_and_shortens_the_flow() -> None:
-    data = load_data("digits")
+    data = load_data("digits", subset=400)
     lengths = {}
     for name in ("plain", "ffr"):
         model = small()
@@ -168,44 +171,38 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path, regulari
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
-JOB = """
-import sys, torch
-from pathlib import Path
-from flowprune import models
-from flowprune.methods.regularizers.feature_flow import FeatureFlow
-from flowprune.training import TrainingSettings, load_data, train
+def job(folder: Path, killed_at: int | None) -> None:
+    """A training, in a process of its own: to its end, or killed in the middle of a step, counted from 1."""
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Dropout(0.1), models.create("resnet8", in_channels=1, width=8))
+    flow = FeatureFlow(model, "20%", "20%")
+    steps, penalty = itertools.count(1), flow.penalty
 
-torch.set_num_threads(1)
-torch.manual_seed(3)
-model = torch.nn.Sequential(torch.nn.Dropout(0.1), models.create("resnet8", in_channels=1, width=8))
-data = load_data("digits")
-settings = TrainingSettings(epochs=6, batch_size=32, lr=0.05, augmentation={"crop": 2, "flip": True})
-flow = FeatureFlow(model, "20%", "20%")
-train(model, data, settings, run_folder=sys.argv[1], resume=True, regularizer=flow, progress=False)
-torch.save(model.state_dict(), Path(sys.argv[1]) / "final.pt")
-"""
+    def until_killed(*given: Any, **more: Any) -> Tensor:
+        if next(steps) == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return penalty(*given, **more)
+
+    flow.penalty = until_killed  # type: ignore[method-assign]
+    data, augmented = load_data("digits", subset=160), {"crop": 2, "flip": True}
+    chosen = settings(epochs=6, batch_size=32, lr=0.05, augmentation=augmented, precision="auto")
+    train(model, data, chosen, run_folder=folder, resume=True, regularizer=flow, progress=False)
+    torch.save(model.state_dict(), folder / "final.pt")
 
 
 def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_one_never_killed(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(models.__file__).parents[2])}
+    def ended(folder: str, killed_at: int | None = None) -> int | None:
+        process = multiprocessing.get_context(start_method()).Process(target=job, args=(tmp_path / folder, killed_at))
+        process.start()
+        process.join(600)
+        return process.exitcode
 
-    def start(folder: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path / folder)], env=environment)
-
-    assert start("through").wait(timeout=120) == 0
-    killed = start("killed")
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 2):
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    time.sleep(0.1)  # an epoch lasts longer than this: the third is under way
-    os.kill(killed.pid, signal.SIGKILL)
-    assert killed.wait(timeout=30) == -signal.SIGKILL
+    assert ended("through") == 0
+    assert ended("killed", killed_at=13) == -signal.SIGKILL  # in the third epoch of five steps
     assert not (tmp_path / "killed" / "final.pt").exists()
-    before = len(metrics.read_text().splitlines())
-    assert 2 <= before < 6
-    assert start("killed").wait(timeout=120) == 0
+    assert len((tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert ended("killed") == 0
     through, again = (torch.load(tmp_path / folder / "final.pt", weights_only=True) for folder in ("through", "killed"))
     assert through.keys() == again.keys()
     assert all(torch.equal(value, again[key]) for key, value in through.items())
@@ -260,7 +257,7 @@ def test_evaluation_only_at_the_end_and_zero_epochs() -> None:
 
 def test_bfloat16_learns_with_float32_weights() -> None:
     model = small()
-    result = train(model, load_data("digits"), settings(epochs=3, precision="bfloat16"), progress=False)
+    result = train(model, load_data("digits", size=8), settings(epochs=3, precision="bfloat16"), progress=False)
     assert result.top1 > 80
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
@@ -290,31 +287,27 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
         settings(**wrong)
 
 
-TWO_PROCESSES = """
-import sys, torch
-from accelerate import PartialState
-from flowprune import models
-from flowprune.methods.regularizers.feature_flow import FeatureFlow
-from flowprune.training import TrainingSettings, load_data, train
-
-torch.set_num_threads(1)
-torch.manual_seed(3)
-model = models.create("resnet8", in_channels=1, width=8)
-settings = TrainingSettings(epochs=4, batch_size=64, lr=0.1, augmentation={"crop": 1, "flip": False})
-data = load_data("digits")
-flow = FeatureFlow(model, "10%", None)
-result = train(model, data, settings, run_folder=sys.argv[1], regularizer=flow, progress=False)
-assert type(model).__name__ == "CifarResNet"
-torch.save({"model": model.state_dict(), "top1": result.top1}, f"{sys.argv[1]}/{PartialState().process_index}.pt")
-PartialState().destroy_process_group()  # else its threads may still run when the interpreter goes, which aborts the process
-"""
+def of_two(rank: int, port: int, folder: Path) -> None:
+    """One of two processes, as ``torchrun`` starts them."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    model = models.create("resnet8", in_channels=1, width=8)
+    flow = FeatureFlow(model, "10%", None)
+    chosen = settings(epochs=4, precision="auto")
+    result = train(model, load_data("digits", size=8), chosen, run_folder=folder, regularizer=flow, progress=False)
+    assert type(model).__name__ == "CifarResNet"
+    assert PartialState().num_processes == 2
+    torch.save({"model": model.state_dict(), "top1": result.top1}, folder / f"{PartialState().process_index}.pt")
+    PartialState().destroy_process_group()  # else its threads may still run when the interpreter goes
 
 
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text(TWO_PROCESSES)
-    environment = {**os.environ, "PYTHONPATH": str(Path(models.__file__).parents[2]), "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*command, str(tmp_path / "job.py"), str(tmp_path)], env=environment, check=True, timeout=180)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(of_two, (port, tmp_path), nprocs=2, start_method=start_method())
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["top1"] == second["top1"] > 80
     assert all(torch.equal(value, second["model"][key]) for key, value in first["model"].items())

@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from flowprune.artifacts.atomic_write import replacing
 from flowprune.artifacts.integer_weights import reads_grids, with_integer_weights
 from flowprune.artifacts.onnx_session import NOTES_KEY
+from flowprune.engine.measuring.batches import model_device
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.measuring.onnx_program import OPSET, feed_of, onnx_program, quiet, session_of
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import call_model, first_tensor, model_of
@@ -93,10 +95,8 @@ def export(
     model = model_of(model)
     if tolerance is None:
         tolerance = TOLERANCE_ON_GRIDS if reads_grids(model) else TOLERANCE
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    device = model_device(model)
+    with evaluating(model):
         inputs = tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), inputs)
         if dynamic_batch and first_tensor(inputs).dim():
             # torch.export takes a dimension of size 1 for a constant.
@@ -110,9 +110,6 @@ def export(
             if dynamic_batch and first_tensor(inputs).dim():
                 other = _with_batch(inputs, 2 * len(first_tensor(inputs)) + 1)
                 worst = max(worst, _difference(model, session, other, tolerance))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return OnnxExport(Path(path), OPSET, dynamic_batch, worst)
 
 

@@ -7,15 +7,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowprune.engine.allocation import Plan
-from flowprune.engine.steps.lineage import KINDS, Step
+from flowprune.engine.steps.lineage import Step
 from flowprune.errors import ArtifactError, one_line
+from flowprune.methods.codecs.stored_model import MaskForm
 
 FORMAT = 2
 FIRST_FORMAT = 1
@@ -39,13 +41,15 @@ class Header:
         versions: of flowprune and torch when it was written.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     architecture: str
     builder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     shared: Mapping[str, str] = field(default_factory=dict)
     coded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    masks: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, MaskForm] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -107,29 +111,16 @@ class Header:
             fields = {key: value for key, value in content.items() if key != "format"}
             if content["format"] == FIRST_FORMAT:
                 fields["steps"] = [{"kind": "cut", "data": plan} for plan in fields.pop("plans")]
-            header = cls(**{**fields, "steps": tuple(Step(**step) for step in fields["steps"])})
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as error:  # a header is read from a file that anybody may have written
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise ArtifactError(
+                f"{path}: the header is damaged ({place} is not what it must be); save it again"
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtifactError(
                 f"{path}: the header is damaged ({type(error).__name__}: {one_line(error)}); save it again"
             ) from error
-        if not header.is_well_formed:
-            raise ArtifactError(f"{path}: the header is damaged (a field has the wrong type); save it again")
-        return header
-
-    @property
-    def is_well_formed(self) -> bool:
-        """Whether every field has its type: a header is read from a file that anybody may have written."""
-        data = [step.data for step in self.steps]
-        mappings = (self.options, self.shared, self.coded, self.masks, self.notes, self.versions, *data)
-        return (
-            isinstance(self.architecture, str)
-            and isinstance(self.builder, str | None)
-            and all(isinstance(one, dict) for one in mappings)
-            and all(step.kind in KINDS for step in self.steps)
-            and all(isinstance(entry, dict) for entry in self.coded.values())
-            and all(kind in ("zeros", "bits") for kind in self.masks.values())
-            and all(isinstance(first, str) for first in self.shared.values())
-        )
 
 
 def digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -17,6 +17,7 @@ ROOMS = {
     "codecs": "codecs (quantize --codec)",
     "regularizers": "regularizers (a recipe's trainings)",
     "recovery": "recoveries (a recipe's recoveries)",
+    "decisions": "decisions (a recipe's cuts, decided_by)",
 }
 """Room of methods -> what they are, and where one is asked for by its name."""
 

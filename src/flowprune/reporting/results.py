@@ -76,23 +76,22 @@ class PointRow(Record):
 
 
 class StageRow(Record):
-    """The paths of images through one stage of a flow: what ``flowprune.studies.flow_paths.StagePaths`` holds, by the same
-    names."""
+    """The paths of images through one stage of a flow; ``flowprune.studies.flow_paths.StagePaths`` says what each field is."""
 
-    points: list[str] = Field(min_length=2)
+    points: tuple[str, ...] = Field(min_length=2)
     carried: bool
-    shape: list[int]
+    shape: tuple[int, ...]
     images: int
     scale: float
-    steps: list[float]
+    steps: tuple[float, ...]
     length: float
     net: float
     straightness: float | None = None
-    along: list[float]
-    aside: list[float]
-    labels: list[int | None]
-    counts: list[int]
-    coordinates: list[list[tuple[float, float]]]
+    along: tuple[float, ...]
+    aside: tuple[float, ...]
+    labels: tuple[int | None, ...]
+    counts: tuple[int, ...]
+    coordinates: tuple[tuple[tuple[float, float], ...], ...]
     explained: tuple[float, float]
     visible: float
 

@@ -105,7 +105,8 @@ class Recipe(Section):
                 before = [
                     one for one in phases[:number] if isinstance(one, TrainPhase | RecoverPhase) and one.regularizers
                 ]
-                if isinstance(phase, CutPhase) and phase.by_outcome and not before:
+                asks = isinstance(phase, CutPhase) and phase.by_outcome and phase.decided_by is None
+                if asks and not before:
                     raise ValueError(
                         f"phases.{method}.{number}: no training before this cut has a regularizer that could decide what leaves; "
                         "give the cut budgets and an importance"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.errors import DataError
 from flowprune.training.data import Data
 
@@ -105,13 +106,8 @@ def _summed(model: nn.Module, batches: Batches, device: torch.device) -> Tensor:
 
 def _outputs(model: nn.Module, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and targets of every batch, in evaluation mode, without gradients; the model is left as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         for images, targets in batches:
             with torch.no_grad():
                 logits = model(images).float()
             yield logits, targets
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowprune.engine.measuring.batches import model_device
 from flowprune.engine.tracing.structural_copy import structural_copy
 from flowprune.errors import ArtifactError
 from flowprune.training.data import Data
@@ -129,7 +130,7 @@ def seconds_an_image(model: nn.Module, images: Tensor, targets: Tensor, *, least
         targets: [N].
         least: stop after the first look where float32 takes less than this.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = model_device(model)
     copied = structural_copy(model, _own).to(memory_format=torch.channels_last).train()
     images, targets = images.to(device).contiguous(memory_format=torch.channels_last), targets.to(device)
     ends = time.perf_counter() + MEASURED_SECONDS

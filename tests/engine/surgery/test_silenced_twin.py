@@ -34,7 +34,7 @@ def test_pruned_networks_equal_their_silenced_twins(family: str) -> None:
         family
     ]
 
-    examples = times(quick=20 if family == "vgg" else 35, thorough=70)
+    examples = times(quick=8 if family == "vgg" else 15, thorough=70)
 
     @settings(
         max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None

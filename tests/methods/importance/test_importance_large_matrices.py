@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import functools
+import multiprocessing
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from import_server import start_method
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from flowprune.engine.planning import CoupledModel
 from flowprune.errors import ModelError
 from flowprune.methods.importance import REGISTRY, NuclearNorm
+from flowprune.methods.importance._passes.full_precision import full_precision
 from flowprune.methods.importance._spectra import tridiagonal as tridiagonal_module
 from flowprune.methods.importance._spectra.feature_spectra import StackedSpectra
 from flowprune.methods.importance._spectra.gram import lower_gram
@@ -155,6 +157,16 @@ def test_combinations_of_a_few_maps_are_scored_exactly(rank):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+def asked_for_elsewhere(asked: str, place: str) -> None:
+    exec(asked)
+    backend = functools.reduce(getattr, place.split("."), torch.backends)
+    before = backend.fp32_precision
+    assert before in ("tf32", "bf16"), before
+    with full_precision():
+        assert backend.fp32_precision == "ieee"
+    assert backend.fp32_precision == before
+
+
 @pytest.mark.parametrize(
     ("asked", "place"),
     [
@@ -169,18 +181,10 @@ def test_combinations_of_a_few_maps_are_scored_exactly(rank):
 )
 def test_reduced_precision_that_was_asked_for_elsewhere_is_off_inside_and_given_back(asked, place):
     """In a process of its own: it is a setting of the whole process."""
-    program = f"""
-import torch
-from flowprune.methods.importance._passes.full_precision import full_precision
-{asked}
-before = torch.backends.{place}.fp32_precision
-assert before in ("tf32", "bf16"), before
-with full_precision():
-    assert torch.backends.{place}.fp32_precision == "ieee"
-assert torch.backends.{place}.fp32_precision == before
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = multiprocessing.get_context(start_method()).Process(target=asked_for_elsewhere, args=(asked, place))
+    process.start()
+    process.join(600)
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("criterion", ["nuclear_norm", "hrank", "taylor"])

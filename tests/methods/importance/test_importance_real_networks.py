@@ -32,7 +32,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a.argsort(kind="stable").argsort(), b.argsort(kind="stable").argsort())[0, 1])
 
 
-@pytest.mark.parametrize("network", ["resnet20", "resnet56"])
+@pytest.mark.parametrize("network", times(quick=["resnet20"], thorough=["resnet20", "resnet56"]))
 @pytest.mark.parametrize("reading", ["stacked", "mean"])
 def test_scores_of_pretrained_networks_are_those_of_float64_singular_values(network, reading):
     assert DATA is not None
@@ -42,7 +42,7 @@ def test_scores_of_pretrained_networks_are_those_of_float64_singular_values(netw
     batches = [x for x, _ in data.batches("train", batch_size=100, count=3, seed=0)]
     groups = list(groups_of(model, batches[0][:1]).values())
     # Every third group, or fewer, is enough for the reference, whose singular values take nearly all of this test's time.
-    picked = groups[:: 3 if network == "resnet20" else times(quick=18, thorough=9)]
+    picked = groups[:: 3 if network == "resnet20" else 9]
     maps: dict = {}
     positions = {feature.position for group in picked for feature in maps_at(group, "activated")}
     graph, twin = trace(model, batches[0][:1]), evaluation_shadow(model)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import statistics
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from installed_command import command_line, start, wait_until
+from installed_command import forked, fresh, wait_until
 
 import flowprune
 from flowprune.artifacts import load, read_header
@@ -196,20 +195,21 @@ def test_weights_in_the_data_folder_make_one_dense_model_for_all_seeds(tmp_path:
 def test_a_killed_comparison_goes_on_and_ends_as_one_never_disturbed(finished: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "disturbed"
     recipe.write_text(yaml.safe_dump(RECIPE))
-    killed = start("compare", recipe, out)
+    killed = fresh("compare", recipe, "--out", out)
     wait_until(out / "stages" / "energy-macs=0.6-seed0" / "checkpoint.pt", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     cells = json.loads((out / "comparison.json").read_text())["cells"]
     assert 0 < cells["finished"] < cells["of"]
-    reported = subprocess.run([*command_line(), "report", str(out), "--markdown"], capture_output=True, text=True)
-    assert reported.returncode == 0, reported.stderr
-    assert "| control |" in reported.stdout and "scratch-energy" not in reported.stdout, "what is finished has a table"
+    reported = forked("report", out, "--markdown")
+    printed, errors = reported.communicate()
+    assert reported.returncode == 0, errors
+    assert "| control |" in printed and "scratch-energy" not in printed, "what is finished has a table"
     kept = {path: path.stat().st_mtime_ns for path in (out / "models").glob("*.fp")}
     assert len(kept) >= 5
 
-    done = start("compare", recipe, out, "--resume", "--markdown")
+    done = forked("compare", recipe, "--out", out, "--resume", "--markdown")
     printed, errors = done.communicate()
     assert done.returncode == 0, errors
     assert printed.count("| macs=0.6 |") == 4

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from installed_command import start, wait_until
+from installed_command import forked, fresh, wait_until
 
 from flowprune.artifacts import load, read_header
 from flowprune.errors import OutputError
@@ -213,7 +213,7 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_never_disturbed(finish
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
     out = tmp_path / "disturbed"
-    killed = start("run", recipe, out)
+    killed = fresh("run", recipe, "--out", out)
     # The second training is under way: one stage of each kind of the first method lies behind.
     wait_until(out / "stages" / "resnet8-ffr-dense" / "checkpoint.pt", killed)
     killed.send_signal(signal.SIGKILL)
@@ -222,7 +222,7 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_never_disturbed(finish
     first_model = out / "models" / "resnet8-plain-dense.fp"
     stamp = first_model.stat().st_mtime_ns
 
-    interrupted = start("run", recipe, out, "--resume")
+    interrupted = forked("run", recipe, "--out", out, "--resume")
     # Four stages and the report are still to come: time enough for the signal, however busy the machine.
     wait_until(out / "stages" / "resnet8-ffr-dense" / "stage.json", interrupted)
     interrupted.send_signal(signal.SIGINT)
@@ -232,7 +232,7 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_never_disturbed(finish
     assert last.startswith("interrupted; `flowprune run") and "--resume` goes on where it stopped" in last
     assert "Traceback" not in errors and not (out / "results.json").exists()
 
-    done = start("run", recipe, out, "--resume")
+    done = forked("run", recipe, "--out", out, "--resume")
     printed, errors = done.communicate()
     assert done.returncode == 0, errors
     assert errors.count("done before") >= 6 and first_model.stat().st_mtime_ns == stamp

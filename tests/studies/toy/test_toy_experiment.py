@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from flowprune.cli import main
 from flowprune.errors import UnknownNameError
-from flowprune.studies.toy import toy_experiment
+from flowprune.studies.toy import experiment, toy_experiment
 from flowprune.studies.toy.network import accuracy, trained
 from flowprune.studies.toy.plane_points import NAMES, points
 
@@ -42,17 +43,23 @@ def test_reference_points_are_equally_many_of_every_class() -> None:
     assert not torch.equal(x, data.some(5, 4)[0])
 
 
+@pytest.fixture
+def little_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted, cut and repeated is so however much the networks have learned."""
+    monkeypatch.setattr(experiment, "trained", functools.partial(trained, steps=60))
+
+
 def test_the_networks_learn_the_points() -> None:
     for name in NAMES:
-        assert accuracy(trained(points(name, 1000, 0), 200, 0), points(name, 250, 1)) > 95
+        assert accuracy(trained(points(name, 1000, 0), 96, 0), points(name, 250, 1)) > 95
 
 
-def test_exactly_the_lowest_third_leaves_and_the_rest_decides_as_it_did() -> None:
+def test_exactly_the_lowest_third_leaves_and_the_rest_decides_as_it_did(little_training: None) -> None:
     found = toy_experiment(seeds=1, samples=[3], criteria=["l2", "random"], width=WIDTH)
     assert (found.removed, found.units) == (WIDTH, 3 * WIDTH)
     for name in NAMES:
         train, test = points(name, 1000, 0), points(name, 250, 1)
-        model = trained(train, WIDTH, 0)
+        model = experiment.trained(train, WIDTH, 0)
         assert found.dense[name] == accuracy(model, test)
         # The definition, without surgery: norms over their layer's mean, the lowest third of all silenced.
         layers = [model[position] for position in (0, 2, 4)]
@@ -68,7 +75,7 @@ def test_exactly_the_lowest_third_leaves_and_the_rest_decides_as_it_did() -> Non
         assert found.kept[name]["l2"] == pytest.approx((regions["l2"] == regions["dense"]).float().mean().item())
 
 
-def test_every_seed_and_number_of_points_counts_once_and_repeats_itself() -> None:
+def test_every_seed_and_number_of_points_counts_once_and_repeats_itself(little_training: None) -> None:
     asked = {
         "seeds": 2,
         "samples": [1, 4],
@@ -86,7 +93,9 @@ def test_every_seed_and_number_of_points_counts_once_and_repeats_itself() -> Non
         toy_experiment(criteria=["nuclear_nrm"])
 
 
-def test_the_command_leaves_page_picture_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_leaves_page_picture_and_numbers(
+    little_training: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = tmp_path / "toy.html"
     arguments = ["toy", "--out", str(page), "--width", "24", "--seeds", "1", "--samples", "2"]
     assert main([*arguments, "--importance", "l2", "--importance", "nuclear_norm"]) == 0

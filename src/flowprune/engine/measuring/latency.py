@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from flowprune.engine.measuring.backends import Run, runner
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.tracing import first_tensor
 
 SHORTEST_SAMPLE = 0.002
@@ -58,18 +59,11 @@ def time_in_turns(models: Sequence[nn.Module], inputs: Any, turns: int = 15, bac
         FlowpruneError: the backend is unknown, not installed, or cannot run a model.
     """
     device = first_tensor(inputs).device
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    try:
-        for model in models:
-            model.eval()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            # Outside of inference mode, whose tensors cannot be exported.
-            runs = [runner(backend, model, inputs) for model in models]
-            with torch.inference_mode():
-                return time_runs(runs, turns, device)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(*models), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Outside of inference mode, whose tensors cannot be exported.
+        runs = [runner(backend, model, inputs) for model in models]
+        with torch.inference_mode():
+            return time_runs(runs, turns, device)
 
 
 def time_runs(runs: Sequence[Run], turns: int, device: torch.device) -> list[Timing]:

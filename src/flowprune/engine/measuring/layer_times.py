@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.tracing import call_model
 
 
@@ -24,12 +25,10 @@ def layer_times(models: Sequence[nn.Module], inputs: Any, turns: int = 7) -> lis
         inputs: of their forwards.
         turns: forwards of each.
     """
-    modes = [(module, module.training) for model in models for module in model.modules()]
     seconds: list[dict[str, list[float]]] = [{} for _ in models]
     hooks = []
     try:
         for model, own in zip(models, seconds, strict=True):
-            model.eval()
             for name, module in model.named_modules():
                 if not any(True for _ in module.children()):
                     clock = _Clock(own.setdefault(name, []))
@@ -37,7 +36,7 @@ def layer_times(models: Sequence[nn.Module], inputs: Any, turns: int = 7) -> lis
                         module.register_forward_pre_hook(clock.begin),
                         module.register_forward_hook(clock.end, always_call=False),
                     ]
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        with evaluating(*models), torch.inference_mode(), torch.random.fork_rng(devices=[]):
             for model in models:
                 call_model(model, inputs)
             for own in seconds:
@@ -51,8 +50,6 @@ def layer_times(models: Sequence[nn.Module], inputs: Any, turns: int = 7) -> lis
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     return [{name: float(np.median(samples)) for name, samples in own.items() if any(samples)} for own in seconds]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.tracing import call_model
 
 
@@ -55,15 +56,9 @@ def feature_bytes(model: nn.Module, inputs: Any) -> int:
     """Bytes of the features that live at the same time in one forward in evaluation mode, at most; weights and inputs not
     counted, nor what an operator needs inside itself.
     """
-    modes = [(module, module.training) for module in model.modules()]
     living = _Living()
     known = [*model.parameters(), *model.buffers(), *(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))]
     living._known = {tensor.untyped_storage().data_ptr() for tensor in known}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), living:
-            call_model(model, inputs)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]), living:
+        call_model(model, inputs)
     return living.most

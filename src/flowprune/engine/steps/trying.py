@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from flowprune.engine.measuring.batches import model_device
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.tracing import call_model
 from flowprune.errors import ModelError, one_line
 
@@ -18,15 +20,12 @@ def check_runs(model: nn.Module, inputs: Any) -> None:
     Raises:
         ModelError: its forward raises on them.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    modes = [(module, module.training) for module in model.modules()]
+    device = model_device(model)
+    random_state = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            call_model(model.eval(), tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), inputs))
+        with evaluating(model), torch.no_grad(), random_state:
+            call_model(model, tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), inputs))
     except Exception as error:  # the user's forward
         raise ModelError(
             f"{type(model).__name__} does not run on the example inputs: {one_line(error, 200)}"
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode

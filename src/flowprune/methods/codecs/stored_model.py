@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from flowprune.engine.steps.lineage import Lineage, lineage_of
 from flowprune.engine.steps.own_tensors import own_tensors
 from flowprune.errors import ArtifactError
 from flowprune.methods.codecs.registry import REGISTRY
+
+MaskForm = Literal["zeros", "bits"]
+"""How a mask is written: it is seen by its parameter's zeros, or stored."""
 
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16}
 """What stands for the number types that numpy does not have."""
@@ -34,7 +37,7 @@ class StoredModel:
     tensors: dict[str, Tensor]
     shared: Mapping[str, str] = field(default_factory=dict)
     coded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    masks: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, MaskForm] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -56,7 +59,9 @@ def stored_model(model: nn.Module) -> StoredModel:
     tensors, shared = own_tensors(model)
     lineage = lineage_of(model)
     masks = {name: mask for name, mask in lineage.masks.items() if name in tensors and is_held(tensors[name], mask)}
-    kinds = {name: "zeros" if torch.equal(tensors[name] != 0, mask) else "bits" for name, mask in masks.items()}
+    kinds: dict[str, MaskForm] = {
+        name: "zeros" if torch.equal(tensors[name] != 0, mask) else "bits" for name, mask in masks.items()
+    }
     coded: dict[str, Mapping[str, Any]] = {}
     stored: dict[str, Tensor] = {}
     codecs = _codecs(lineage)

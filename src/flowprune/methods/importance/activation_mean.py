@@ -6,14 +6,14 @@ from typing import ClassVar
 
 import torch
 
-from flowprune.methods.importance._maps.map_criterion import MapCriterion
+from flowprune.methods.importance._maps.map_criterion import ImageCriterion
 from flowprune.methods.importance._maps.map_scores import channel_maps
 from flowprune.methods.importance._scores.group_scores import Normalization
 from flowprune.methods.importance.registry import REGISTRY
 
 
 @REGISTRY.register("activation_mean")
-class ActivationMean(MapCriterion):
+class ActivationMean(ImageCriterion):
     """Mean of a channel's activations over images and positions, ``s_c = 1/(N M) sum_nm a_ncm``.
 
     Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, ICLR 2017, arXiv

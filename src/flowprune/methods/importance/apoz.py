@@ -6,14 +6,14 @@ from typing import ClassVar
 
 import torch
 
-from flowprune.methods.importance._maps.map_criterion import MapCriterion
+from flowprune.methods.importance._maps.map_criterion import ImageCriterion
 from flowprune.methods.importance._maps.map_scores import channel_maps
 from flowprune.methods.importance._scores.group_scores import Normalization
 from flowprune.methods.importance.registry import REGISTRY
 
 
 @REGISTRY.register("apoz")
-class APoZ(MapCriterion):
+class APoZ(ImageCriterion):
     """One minus the average share of zeros among a channel's activations, ``s_c = 1 - 1/(N M) sum_nm [a_ncm = 0]``.
 
     Hu et al., Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep Architectures, 2016, arXiv

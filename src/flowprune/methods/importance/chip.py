@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from flowprune.methods.importance._maps.map_criterion import MapCriterion
+from flowprune.methods.importance._maps.map_criterion import ImageCriterion
 from flowprune.methods.importance._spectra.spectrum import nuclear_norms, rows_per_chunk
 from flowprune.methods.importance.registry import REGISTRY
 
 
 @REGISTRY.register("chip")
-class CHIP(MapCriterion):
+class CHIP(ImageCriterion):
     """What the nuclear norm of a layer's maps loses with the channel, ``s_c = 1/N sum_n (|A_n|_* - |M_c A_n|_*)``.
 
     A_n is the (channels x height*width) matrix of image n at one layer, all its channels, whichever coupled groups they

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from flowprune.methods.importance._maps.map_criterion import MapCriterion
+from flowprune.methods.importance._maps.map_criterion import ImageCriterion
 from flowprune.methods.importance._maps.map_scores import channel_maps
 from flowprune.methods.importance._spectra.spectrum import rows_per_chunk
 from flowprune.methods.importance.registry import REGISTRY
 
 
 @REGISTRY.register("hrank")
-class HRank(MapCriterion):
+class HRank(ImageCriterion):
     """Mean over images of the rank of a channel's height x width feature map, ``s_c = 1/N sum_n rank(A_nc)``.
 
     Lin et al., HRank: Filter Pruning using High-Rank Feature Map, CVPR 2020, arXiv 2002.10179, section 3.3. The rank

@@ -6,7 +6,7 @@ import itertools
 import operator
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from flowprune.engine.measuring.batches import model_device
 from flowprune.engine.tracing import Graph, first_tensor, trace
 from flowprune.errors import DataError, FlowpruneError, ModelError, checked_name
+from flowprune.methods.importance._maps.map_criterion import MapCriterion
 from flowprune.methods.importance._maps.map_scores import check_map
-from flowprune.methods.importance._maps.map_stages import MAP_AGGREGATIONS, STAGES, MapAggregation, Stage, maps_for
+from flowprune.methods.importance._maps.map_stages import MapAggregation, Stage
 from flowprune.methods.importance._maps.map_watch import evaluation_shadow, same_output, watch_maps
 from flowprune.methods.importance._maps.map_work import (
     GIBIBYTE,
@@ -30,7 +31,7 @@ from flowprune.methods.importance._maps.map_work import (
 from flowprune.methods.importance._passes.calibration_data import inputs_in
 from flowprune.methods.importance._passes.full_precision import full_precision
 from flowprune.methods.importance._scores.checked_numbers import checked_count
-from flowprune.methods.importance._scores.group_scores import NORMALIZATIONS, Normalization, group_scores
+from flowprune.methods.importance._scores.group_scores import Normalization
 from flowprune.methods.importance._spectra.feature_spectra import (
     FeatureSpectra,
     MeanSpectra,
@@ -40,13 +41,13 @@ from flowprune.methods.importance._spectra.feature_spectra import (
 from flowprune.methods.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
-    from flowprune.engine.coupling import CoupledGroup, FeatureMap
+    from flowprune.engine.coupling import FeatureMap
 
 Reading = Literal["stacked", "mean"]
 
 
 @REGISTRY.register("nuclear_norm")
-class NuclearNorm:
+class NuclearNorm(MapCriterion):
     """Sum of the singular values of a channel's reshaped feature maps, ``s_c = |A_c|_*``.
 
     Yeom et al., Toward Compact Deep Neural Networks via Energy-Aware Pruning, arXiv 2103.10858. The abstract leaves
@@ -90,8 +91,6 @@ class NuclearNorm:
         ModelError: a feature map is NaN or infinite, or too large for ``dtype``.
     """
 
-    needs_data: ClassVar[bool] = True
-
     def __init__(
         self,
         batches: Iterable[Any],
@@ -110,32 +109,14 @@ class NuclearNorm:
             raise FlowpruneError(f"memory={memory!r} is not a positive number of GiB")
         if positions is not None and reading == "mean":
             raise FlowpruneError("positions= picks rows of the stacked matrix; reading='mean' needs whole maps")
-        self.batches = batches
+        super().__init__(batches, stage=stage, normalize=normalize, aggregation=aggregation)
         self.images = None if images is None else checked_count("images", images)
         self.positions = None if positions is None else checked_count("positions", positions)
-        self.stage = checked_name("stage", stage, STAGES)
-        self.normalize = checked_name("normalization", normalize, NORMALIZATIONS)
-        self.aggregation = checked_name("aggregation", aggregation, MAP_AGGREGATIONS)
         self.memory = memory
         self.dtype = checked_dtype(dtype)
 
-    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-        """One float64 tensor ``[channels]`` for each group; ``inf`` for a group that has no feature map."""
-        chosen = [maps_for(group, self.stage, self.aggregation) for group in groups]
-        layers = iter(self._layer_scores(model, inputs, list(itertools.chain.from_iterable(chosen))))
-        scored = [
-            [
-                (feature.position, scores)
-                for feature, scores in zip(maps, itertools.islice(layers, len(maps)), strict=True)
-            ]
-            for maps in chosen
-        ]
-        return group_scores(scored, groups, self.normalize, self.aggregation)
-
-    def _layer_scores(self, model: nn.Module, inputs: Any, maps: list[FeatureMap]) -> list[torch.Tensor]:
-        """Raw scores ``[channels]`` of every map."""
-        if not maps:
-            return []
+    def map_scores(self, model: nn.Module, inputs: Any, maps: Sequence[FeatureMap]) -> list[torch.Tensor]:
+        """The nuclear norm ``[channels]`` of every map."""
         source = inputs_in(self.batches, model_device(model), "NuclearNorm")
         stream = source if self.images is None else first_images(source, self.images)
         first = next(stream)
@@ -149,7 +130,7 @@ class NuclearNorm:
         return [torch.cat(scores) for scores in blocks]
 
     def _schedule(
-        self, stream: Iterator[Any], maps: list[FeatureMap], sizes: list[MapSize]
+        self, stream: Iterator[Any], maps: Sequence[FeatureMap], sizes: list[MapSize]
     ) -> Iterator[tuple[list[MapWork], Iterable[Any], int | None]]:
         """What each pass looks at, the inputs it runs over, and how many images these are, where that is known."""
         if self.reading == "mean":

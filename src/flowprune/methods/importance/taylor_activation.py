@@ -10,21 +10,21 @@ from torch import nn
 
 from flowprune.engine.measuring.batches import model_device
 from flowprune.engine.tracing import first_tensor, trace
-from flowprune.errors import checked_name
+from flowprune.methods.importance._maps.map_criterion import MapCriterion
 from flowprune.methods.importance._maps.map_gradients import maps_and_gradients
-from flowprune.methods.importance._maps.map_scores import channel_maps, check_map
-from flowprune.methods.importance._maps.map_stages import MAP_AGGREGATIONS, STAGES, MapAggregation, Stage, maps_for
+from flowprune.methods.importance._maps.map_scores import Averages, channel_maps, check_map
+from flowprune.methods.importance._maps.map_stages import MapAggregation, Stage
 from flowprune.methods.importance._passes.calibration_data import Loss, cross_entropy, labelled_in
 from flowprune.methods.importance._passes.gradients import differentiable_shadow, gradients_taken
-from flowprune.methods.importance._scores.group_scores import NORMALIZATIONS, Normalization, group_scores
+from flowprune.methods.importance._scores.group_scores import Normalization
 from flowprune.methods.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
-    from flowprune.engine.coupling import CoupledGroup
+    from flowprune.engine.coupling import FeatureMap
 
 
 @REGISTRY.register("taylor_activation")
-class TaylorActivation:
+class TaylorActivation(MapCriterion):
     """``s_c = 1/N sum_n |1/M sum_m (dL_n / da_ncm) a_ncm|`` over a channel's activations; L_n is the loss of image n.
 
     Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, ICLR 2017, arXiv
@@ -46,7 +46,6 @@ class TaylorActivation:
         FlowpruneError: the loss cannot be taken of this model's output.
     """
 
-    needs_data: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
 
@@ -59,44 +58,25 @@ class TaylorActivation:
         normalize: Normalization = "l2",
         aggregation: MapAggregation = "mean",
     ) -> None:
-        self.batches = batches
+        super().__init__(batches, stage=stage, normalize=normalize, aggregation=aggregation)
         self.loss = loss
-        self.stage = checked_name("stage", stage, STAGES)
-        self.normalize = checked_name("normalization", normalize, NORMALIZATIONS)
-        self.aggregation = checked_name("aggregation", aggregation, MAP_AGGREGATIONS)
 
-    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-        """One float64 tensor ``[channels]`` for each group; ``inf`` for a group that has no feature map, or none the
-        loss depends on."""
-        chosen = [maps_for(group, self.stage, self.aggregation) for group in groups]
-        every = [feature for maps in chosen for feature in maps]
-        totals: dict[int, torch.Tensor] = {}
-        rows: dict[int, int] = {}
-        if every:
-            twin = differentiable_shadow(model)
-            graph = trace(model, inputs)
-            positions = {feature.position for feature in every}
-            with gradients_taken():
-                for batch, targets in labelled_in(self.batches, model_device(model), "TaylorActivation"):
-                    seen = maps_and_gradients(twin, graph, positions, batch, targets, self.loss)
-                    for number, feature in enumerate(every):
-                        if feature.position not in seen:
-                            continue
-                        tensor, gradient = seen[feature.position]
-                        check_map(tensor, feature.unit)
-                        # the gradient of the mean loss is a 1/images part of each image's own
-                        products = (tensor.double() * gradient.double() * first_tensor(batch).shape[0]).movedim(
-                            feature.dimension, 1
-                        )
-                        indices = torch.as_tensor(feature.indices, device=tensor.device)
-                        change = channel_maps(products, indices).mean(dim=(2, 3)).abs().sum(dim=0)
-                        totals[number] = totals.get(number, torch.zeros_like(change)) + change
-                        rows[number] = rows.get(number, 0) + len(tensor)
-        numbers = iter(range(len(every)))
-        scored = []
-        for maps in chosen:
-            pairs = [(next(numbers), feature) for feature in maps]
-            scored.append(
-                [(feature.position, totals[number] / rows[number]) for number, feature in pairs if number in totals]
-            )
-        return group_scores(scored, groups, self.normalize, self.aggregation)
+    def map_scores(self, model: nn.Module, inputs: Any, maps: Sequence[FeatureMap]) -> list[torch.Tensor | None]:
+        """The average change ``[channels]`` of each map; None where the loss does not depend on it."""
+        averages = Averages()
+        twin, graph = differentiable_shadow(model), trace(model, inputs)
+        positions = {feature.position for feature in maps}
+        with gradients_taken():
+            for batch, targets in labelled_in(self.batches, model_device(model), "TaylorActivation"):
+                seen = maps_and_gradients(twin, graph, positions, batch, targets, self.loss)
+                for number, feature in enumerate(maps):
+                    if feature.position not in seen:
+                        continue
+                    tensor, gradient = seen[feature.position]
+                    check_map(tensor, feature.unit)
+                    # the gradient of the mean loss is a 1/images part of each image's own
+                    products = tensor.double() * gradient.double() * first_tensor(batch).shape[0]
+                    indices = torch.as_tensor(feature.indices, device=tensor.device)
+                    changes = channel_maps(products.movedim(feature.dimension, 1), indices).mean(dim=(2, 3))
+                    averages.add(number, changes.abs())
+        return [averages.of(number) for number in range(len(maps))]

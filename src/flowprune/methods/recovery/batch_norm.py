@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from flowprune.engine.interfaces import CutSlices, Recovery
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.tracing.shadow import call_model
 from flowprune.errors import DataError, ModelError
-from flowprune.methods.recovery._calibration.in_step import calibration_inputs, evaluating
+from flowprune.methods.recovery._calibration.in_step import calibration_inputs
 from flowprune.methods.recovery.registry import REGISTRY
 
 

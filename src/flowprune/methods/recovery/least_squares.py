@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.interfaces import CutSlices, Recovery
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.errors import FlowpruneError, ModelError, checked_name
 from flowprune.methods.recovery._calibration.consumers import Consumer, consumers
-from flowprune.methods.recovery._calibration.in_step import Pairs, calibration_inputs, evaluating, walk
+from flowprune.methods.recovery._calibration.in_step import Pairs, calibration_inputs, walk
 from flowprune.methods.recovery._calibration.normal_equations import NormalEquations
 from flowprune.methods.recovery._calibration.patches import as_matrices, weight_matrix
 from flowprune.methods.recovery.registry import REGISTRY

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.methods.regularizers.learned_groups import layer_scale
 
 
@@ -48,10 +49,8 @@ def grouped_layers(model: nn.Module, inputs: Any, groups: int) -> tuple[list[Gro
                 sizes[name] = given[0][0].numel(), result[0, 0].numel()
 
             handles.append(module.register_forward_hook(note))
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             if isinstance(inputs, dict):
                 model(**inputs)
             else:
@@ -59,8 +58,6 @@ def grouped_layers(model: nn.Module, inputs: Any, groups: int) -> tuple[list[Gro
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     found: list[GroupedLayer] = []
     left: dict[str, str] = {}
     for name, module in model.named_modules():

@@ -85,27 +85,13 @@ def summarised(finished: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Summa
         grouped.setdefault(key, []).append((cell.seed, results))
         dense.setdefault(cell.seed, _row(results, "dense"))
     one = next(iter(dense.values()))
-    rows = [
-        SummaryRow(
-            method=DENSE,
-            budget=None,
-            seeds=list(dense),
-            macs=[row["macs"] for row in dense.values()],
-            params=[row["params"] for row in dense.values()],
-            macs_share=[1.0 for _ in dense],
-            params_share=[1.0 for _ in dense],
-            **_kept(list(dense.values())),
-            before=[row["top1"] for row in dense.values()],
-            after=None,
-            best=None,
-            beside_control=None,
-        )
-    ]
-    for (method, budget), members in grouped.items():
+    alone: list[tuple[int, Mapping[str, Any]]] = [(seed, {"rows": [row]}) for seed, row in dense.items()]
+    rows = []
+    for (method, budget), members in {(DENSE, None): alone, **grouped}.items():
         last = [_last(results) for _, results in members]
         tuned = [row for row in last if row["stage"] not in (DENSE, *_UNTRAINED)]
         pruned = [row for _, results in members if (row := _untrained(results)) is not None]
-        if method == CONTROL:
+        if method in (DENSE, CONTROL):
             pruned = [dense[seed] for seed, _ in members]
         paired = [(row, control.get(seed)) for (seed, _), row in zip(members, last, strict=True)]
         differences = [row["top1"] - beside for row, beside in paired if beside is not None]

@@ -15,6 +15,7 @@ from torch import nn
 from flowprune.artifacts.atomic_write import replacing
 from flowprune.engine.allocation import Plan
 from flowprune.engine.allocation.composition import cuts_between
+from flowprune.engine.measuring.batches import model_device
 from flowprune.errors import ArtifactError, OutputError
 from flowprune.pruning import prune
 from flowprune.studies.pipeline.run_folder import first_difference, write_json
@@ -84,9 +85,8 @@ class CompressionRecord:
         """
         if self.folder is None or not self._file(name).is_file():
             return self._kept.get(name)
-        device = next((parameter.device for parameter in dense.parameters()), torch.device("cpu"))
         try:
-            written = torch.load(self._file(name), map_location=device, weights_only=True)
+            written = torch.load(self._file(name), map_location=model_device(dense), weights_only=True)
             small = dense
             for plan in json.loads(written["plans"]):
                 small = prune(small, Plan.from_dict(plan))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from flowprune.errors import DataError, ModelError, UnknownNameError
+from flowprune.errors import DataError, ModelError, checked_name
 from flowprune.methods.regularizers.feature_flow.finding import find_trajectory, layout_or_names
 from flowprune.methods.regularizers.feature_flow.maps.trajectory import Trajectory
 from flowprune.methods.regularizers.feature_flow.points.points import Point
@@ -124,8 +124,7 @@ def flow_paths(
         >>> found.totals["gradient"] > 0
         True
     """
-    if across not in ("skip", "project", None):
-        raise UnknownNameError("across", str(across), ("skip", "project"))
+    checked_name("across", across, ("skip", "project", None))
     root = unwrapped(model)
     chosen = layout_or_names(points, root)
     found: list[Trajectory] = []

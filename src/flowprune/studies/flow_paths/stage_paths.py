@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from flowprune.errors import DataError
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated
+from flowprune.reporting.results import StageRow
 from flowprune.studies.flow_paths.principal_plane import principal_plane
 from flowprune.studies.flow_paths.segments import Segment
 
 _DIGITS = 5  # of a coordinate; the largest ones are around 1
 
 
-@dataclass(frozen=True)
-class StagePaths:
+class StagePaths(StageRow):
     """The paths through one stage, the points Y_0 ... Y_n of one shape.
 
     All lengths are Euclidean, of one image's whole feature (channels and positions), and means over images.
@@ -44,31 +44,9 @@ class StagePaths:
         visible: the length of the mean paths as drawn over their length in all dimensions.
     """
 
-    points: tuple[str, ...]
-    carried: bool
-    shape: tuple[int, ...]
-    images: int
-    scale: float
-    steps: tuple[float, ...]
-    length: float
-    net: float
-    straightness: float | None
-    along: tuple[float, ...]
-    aside: tuple[float, ...]
-    labels: tuple[int | None, ...]
-    counts: tuple[int, ...]
-    coordinates: tuple[tuple[tuple[float, float], ...], ...]
-    explained: tuple[float, float]
-    visible: float
-
     def as_dict(self) -> dict[str, Any]:
         """Lists, strings, numbers and None, ready for JSON."""
-        content: dict[str, Any] = asdict(self)
-        listed: dict[str, Any] = {
-            name: list(part) if isinstance(part, tuple) else part for name, part in content.items()
-        }
-        listed["coordinates"] = [[list(point) for point in path] for path in self.coordinates]
-        return listed
+        return self.model_dump(mode="json")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -12,10 +13,14 @@ from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.errors import RecipeError
 from flowprune.methods.allocators import REGISTRY as ALLOCATORS
+from flowprune.methods.decisions import REGISTRY as DECISIONS
 from flowprune.methods.importance import Random
 from flowprune.pruning import plan_as_asked, prune
 from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.phases.cuts_in_steps import prune_with_training
+from flowprune.studies.phases.decided_cut import decided
+from flowprune.studies.phases.named_regularizers import NamedRegularizer
+from flowprune.studies.phases.short_trainings import short_trainings
 from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import evaluate
@@ -30,9 +35,11 @@ class CutPhase(PruningSection):
     Attributes:
         budgets: the targets; none, where the training before this phase decided what leaves.
         importance: the criterion; "outcome" asks the training before this phase what its filters are worth.
+        decided_by: who looks at training images and decides in a training's place, by its name in ``methods/decisions``.
     """
 
     budgets: list[BudgetSection] = Field(default_factory=list)
+    decided_by: NamedRegularizer | None = None
     phase: Literal["cut"] = "cut"
     stage: ClassVar[str] = "pruned"
     verb: ClassVar[str] = "prune"
@@ -42,6 +49,8 @@ class CutPhase(PruningSection):
         """Plan a cut by chance to every budget: whether it can be met is a matter of the architecture."""
         if self.allocator is not None:
             ALLOCATORS.built(self.allocator, self.allocator_options, list)
+        if self.decided_by is not None:
+            DECISIONS.built(self.decided_by.name, self.decided_by.options, list)
         for budget in self.budgets:
             if budget.kind in ("macs", "params", "channels"):
                 with attempts():
@@ -49,8 +58,8 @@ class CutPhase(PruningSection):
 
     @property
     def by_outcome(self) -> bool:
-        """Whether it is the training before that says what leaves, or what it is worth."""
-        return not self.budgets or self.importance.name == OUTCOME
+        """Whether it is the training before, or a decision, that says what leaves, or what it is worth."""
+        return not self.budgets or self.importance.name == OUTCOME or self.decided_by is not None
 
     def asked(self, budget: BudgetSection | None, work: Work) -> Request:
         """What ``plan`` is asked for: the section's request with, but for a threshold, its criterion and allocator with
@@ -77,7 +86,12 @@ class CutPhase(PruningSection):
         importance = importance_from(self.importance.name, self.importance.options, batches)
         if self.allocator is None:
             return replace(request, importance=importance)
-        allocator = ALLOCATORS.built(self.allocator, self.allocator_options, batches)
+        options = self.allocator_options
+        if getattr(ALLOCATORS[self.allocator], "needs_training", False):
+            if self.steps > 1:
+                raise RecipeError(f"{work.title}: {self.allocator} trains its candidates for one cut; set steps to 1")
+            options = {**options, **short_trainings(work, self.between)}
+        allocator = ALLOCATORS.built(self.allocator, options, batches)
         return replace(request, importance=importance, allocator=allocator)
 
     @property
@@ -87,6 +101,9 @@ class CutPhase(PruningSection):
 
     def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
         """A smaller model; with several steps, trained between them."""
+        if self.decided_by is not None:
+            images = partial(work.batches, self.batches, self.batch_size)
+            model, work = decided(model, work, self.decided_by, images, budget)
         request = self.asked(budget, work)
         if self.steps == 1:
             made = plan_as_asked(model, work.example(), request)

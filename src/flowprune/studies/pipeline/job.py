@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.engine.measuring import check_finite
+from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.errors import RecipeError, one_line
 from flowprune.models import create, takes_classes
 from flowprune.studies.phases import CutPhase
@@ -88,15 +89,12 @@ def slug(*parts: str | None) -> str:
 
 
 def _try_forward(model: nn.Module, x: Tensor, name: str) -> Tensor:
-    mode = model.training
     try:
-        with torch.no_grad():
-            found: Tensor = model.eval()(x)
+        with evaluating(model), torch.no_grad():
+            found: Tensor = model(x)
         return found
     except (RuntimeError, ValueError, TypeError) as error:
         raise RecipeError(
             f"networks: {name} does not run on an image of shape {list(x.shape[1:])} ({one_line(error, 200)}); set its options, "
             "for example in_channels"
         ) from error
-    finally:
-        model.train(mode)

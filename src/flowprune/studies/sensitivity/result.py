@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from flowprune.errors import BudgetError
 
 
@@ -103,17 +105,7 @@ class Sensitivity:
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> Sensitivity:
         """What ``as_dict`` wrote; further keys are left aside."""
-        rows = tuple(
-            GroupSensitivity(
-                tuple(row["groups"]),
-                tuple(row["layers"]),
-                row["channels"],
-                tuple(CutPoint(**point) for point in row["points"]),
-            )
-            for row in written["rows"]
-        )
-        whole = {name: written[name] for name in ("accuracy", "macs", "params", "importance")}
-        return cls(**whole, shares=tuple(written["shares"]), rows=rows)
+        return TypeAdapter(cls).validate_python(written)
 
     def __str__(self) -> str:
         width = max([len(row.name) for row in self.rows] + [8])

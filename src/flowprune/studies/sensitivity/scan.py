@@ -16,6 +16,7 @@ from flowprune.engine.planning.falling_short import attempts
 from flowprune.engine.planning.request import AskedOnce, name_of
 from flowprune.engine.signatures import Inputs
 from flowprune.errors import BudgetError, ModelError
+from flowprune.explanation import layers_of
 from flowprune.methods.importance import L2, Importance
 from flowprune.pruning import plan, prune
 from flowprune.studies.sensitivity.result import CutPoint, GroupSensitivity, Sensitivity
@@ -81,13 +82,7 @@ def sensitivity(
             kept = {**whole, **{group.name: 1 - share for group in groups}}
             with attempts():
                 made = plan(
-                    model,
-                    inputs,
-                    importance=criterion,
-                    channels=kept,
-                    largest_cut=1.0,
-                    ignore=ignore,
-                    freeze=freeze,
+                    model, inputs, importance=criterion, channels=kept, largest_cut=1.0, ignore=ignore, freeze=freeze
                 )
             removed = removed_from(groups[0], made)
             if points and points[-1].removed == removed:
@@ -99,7 +94,9 @@ def sensitivity(
         rows.append(
             GroupSensitivity(
                 tuple(group.name for group in groups),
-                tuple(dict.fromkeys(layer for group in groups for layer in _makers(group))),
+                tuple(
+                    dict.fromkeys(layer for group in groups for layer in layers_of(group, "output") or (group.name,))
+                ),
                 groups[0].channels,
                 tuple(points),
             )
@@ -112,11 +109,6 @@ def removed_from(group: CoupledGroup, made: Plan) -> int:
     member = group.members[0]
     gone = made.removed.get(member.name, {}).get(member.dimension, ())
     return int(np.isin(member.indices[:, 0], list(gone)).sum())
-
-
-def _makers(group: CoupledGroup) -> list[str]:
-    made = [member.name.rpartition(".")[0] or member.name for member in group.members if member.role == "output"]
-    return made or [group.name]
 
 
 def _checked(share: object) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing
+from import_server import start_method
 from torch import distributed
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -67,7 +68,9 @@ def test_every_process_goes_on_with_the_same_coefficient(tmp_path: Path, wrapped
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train, (port, str(tmp_path), wrapped_first), nprocs=PROCESSES)
+    torch.multiprocessing.start_processes(
+        train, (port, str(tmp_path), wrapped_first), nprocs=PROCESSES, start_method=start_method()
+    )
     seen = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
     assert seen[0]["task"] != seen[1]["task"]
     expected = 0.05 * sum(part["task"] for part in seen) / sum(part["term"] for part in seen)

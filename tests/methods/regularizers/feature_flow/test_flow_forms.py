@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
+from import_server import start_method
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -210,7 +211,9 @@ def test_two_processes_have_the_gradient_of_one_with_all_images(tmp_path: Path, 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(gradients_of, (port, str(tmp_path), form), nprocs=PROCESSES)
+    torch.multiprocessing.start_processes(
+        gradients_of, (port, str(tmp_path), form), nprocs=PROCESSES, start_method=start_method()
+    )
     model = network().eval()
     parts = [part(rank) for rank in range(PROCESSES)]
     images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

@@ -1,75 +1,31 @@
-"""Scores that are averages over images of what one image's feature maps say."""
+"""What one feature map says of its channels, image by image, and the averages of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-
 import torch
-from torch import nn
 
 from flowprune.engine.measuring import is_finite
-from flowprune.engine.measuring.batches import model_device
-from flowprune.engine.tracing import trace
 from flowprune.errors import ModelError
-from flowprune.methods.importance._maps.map_stages import maps_for
-from flowprune.methods.importance._maps.map_watch import evaluation_shadow, watch_maps
-from flowprune.methods.importance._passes.calibration_data import inputs_in
-from flowprune.methods.importance._passes.full_precision import full_precision
-
-if TYPE_CHECKING:
-    from flowprune.engine.coupling import CoupledGroup
-
-PerImage = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(a layer's tensor ``[images, channels of the layer, ...]``, ``[channels, k]``: the places of each channel of a group in
-it) -> ``[images, channels]``."""
 
 
-def image_averages(
-    model: nn.Module,
-    inputs: Any,
-    batches: Iterable[Any],
-    groups: Sequence[CoupledGroup],
-    per_image: PerImage,
-    *,
-    stage: str,
-    aggregation: str,
-    criterion: str,
-) -> list[list[tuple[Any, torch.Tensor]]]:
-    """For each group, the layer and the averages ``[channels]`` (float64) of each of its feature maps.
+class Averages:
+    """Averages over images of what each map says, added up batch by batch in float64."""
 
-    Every image weighs the same, however the images are cut into batches. The model runs in evaluation mode on a shadow
-    and is not touched.
+    def __init__(self) -> None:
+        self._totals: dict[int, torch.Tensor] = {}
+        self._rows: dict[
+            int, int
+        ] = {}  # images; or tokens, where a map keeps those of all images in its first dimension
 
-    Raises:
-        DataError: no batch.
-        ModelError: a feature map is NaN or infinite, or the forward depends on the data.
-    """
-    chosen = [maps_for(group, stage, aggregation) for group in groups]
-    every = [feature for maps in chosen for feature in maps]
-    if not every:
-        return [[] for _ in groups]
-    totals: dict[int, torch.Tensor] = {}
-    rows: dict[int, int] = {}  # images; or tokens, where a map keeps those of all images in its first dimension
-    at: dict[tuple[int, int], list[int]] = {}
-    for number, feature in enumerate(every):
-        at.setdefault(feature.position, []).append(number)
+    def add(self, number: int, found: torch.Tensor) -> None:
+        """Enter what a batch's images say, ``[images, channels]``, of the map of this number."""
+        total = found.sum(dim=0, dtype=torch.float64)
+        self._totals[number] = self._totals[number] + total if number in self._totals else total
+        self._rows[number] = self._rows.get(number, 0) + len(found)
 
-    def see(position: tuple[int, int], tensor: torch.Tensor) -> None:
-        check_map(tensor, every[at[position][0]].unit)
-        for number in at[position]:
-            moved = tensor.movedim(every[number].dimension, 1)
-            found = per_image(moved, torch.as_tensor(every[number].indices, device=tensor.device))
-            total = found.sum(dim=0, dtype=torch.float64)
-            totals[number] = totals[number] + total if number in totals else total
-            rows[number] = rows.get(number, 0) + len(found)
-
-    graph, twin = trace(model, inputs), evaluation_shadow(model)
-    with torch.random.fork_rng(devices=[]), full_precision():
-        for batch in inputs_in(batches, model_device(model), criterion):
-            watch_maps(twin, graph, batch, at, see)
-    averages = iter(totals[number] / rows[number] for number in range(len(every)))
-    return [[(feature.position, next(averages)) for feature in maps] for maps in chosen]
+    def of(self, number: int) -> torch.Tensor | None:
+        """``[channels]``; None where nothing was entered."""
+        return self._totals[number] / self._rows[number] if number in self._totals else None
 
 
 def check_map(tensor: torch.Tensor, unit: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -29,19 +29,6 @@ def calibration_inputs(model: nn.Module, batches: Iterable[Any]) -> list[Any]:
     if not inputs:
         raise DataError("a recovery needs calibration images, and no batch came; is the generator used up?")
     return inputs
-
-
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """All modules in evaluation mode inside, and as they were after it."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def walk(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.measuring.batches import input_of, model_device
+from flowprune.engine.measuring.evaluation_mode import evaluating
+from flowprune.engine.tracing import call_model
 from flowprune.errors import DataError
 from flowprune.methods.regularizers.feature_flow.maps.links import steps_of
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import angle
@@ -81,12 +84,10 @@ class FlowProfile:
 
     def as_dict(self) -> dict[str, Any]:
         """Nested dictionaries and lists of strings, numbers and None, ready for JSON."""
-        rows = []
-        for point in self.points:
-            row = asdict(point)
-            row["shape"] = list(point.shape)
-            row["silent"] = None if point.silent is None else list(point.silent)
-            rows.append(row)
+        rows = [
+            {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(point).items()}
+            for point in self.points
+        ]
         return {
             "images": self.images,
             "median_magnitude": self.median_magnitude,
@@ -121,39 +122,21 @@ def measure_flow(
     ``trajectory`` is read after the first forward, because that may be what finds the points: a sequence that then holds one.
     Every module's mode is put back. ``watch`` is given every batch with the features of its forward.
     """
-    modes = {module: module.training for module in root.modules()}
-    device = next((parameter.device for parameter in root.parameters()), torch.device("cpu"))
+    device = model_device(root)
     totals: list[_Totals] = []
-    root.eval()
-    try:
-        with torch.no_grad(), recorder.measuring():
-            for batch in batches:
-                root_arguments, keywords = _arguments(batch, device)
-                root(*root_arguments, **keywords)
-                for forward in recorder.take():
-                    totals = totals or [_Totals() for _ in forward.features]
-                    _add(totals, forward.features, trajectory[0])
-                    if watch is not None:
-                        watch(batch, forward)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(root), torch.no_grad(), recorder.measuring():
+        for batch in batches:
+            call_model(root, input_of(batch, device))
+            for forward in recorder.take():
+                totals = totals or [_Totals() for _ in forward.features]
+                _add(totals, forward.features, trajectory[0])
+                if watch is not None:
+                    watch(batch, forward)
     if not totals or not any(total.images for total in totals):
         raise DataError(
             "profile() was given no batch to measure; pass an iterable of inputs or of (input, target) pairs"
         )
     return _profile(totals, trajectory[0])
-
-
-def _arguments(batch: Any, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A tensor is the input; of a tuple or list the first element is; a dictionary goes by keyword."""
-    if isinstance(batch, Mapping):
-        moved = {name: part.to(device) if isinstance(part, Tensor) else part for name, part in batch.items()}
-        return (), moved
-    first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not isinstance(first, Tensor):
-        raise DataError(f"profile() needs tensors or (input, target) pairs, not {type(first).__name__}")
-    return (first.to(device),), {}
 
 
 @dataclass
