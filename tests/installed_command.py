@@ -118,7 +118,7 @@ def _command(words: list[str], folder: Path, environment: dict[str, str], files:
 
 def wait_until(there: Path, process: Command) -> None:
     """Until the process has written a file."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not there.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"no {there}"

@@ -283,7 +283,7 @@ def prune_in_steps(
         )
     if request.outcome is not None:
         raise BudgetError("outcome= is of the whole model, and cannot be cut in steps; use a single cut")
-    possible = plan_as_asked(model, inputs, replace(request, importance=Random()))
+    possible = plan_as_asked(model, inputs, replace(request, importance=Random(), allocator=None))
     dense, target = (possible.params if kind == "params" else possible.macs)[0], possible.target or 1
     widths = Widths(model, inputs, request)
     small = model

@@ -209,7 +209,7 @@ def test_a_terminated_run_says_how_to_go_on(tmp_path: Path) -> None:
     process = forked("run", recipe, "--out", out)
     wait_until(out / "recipe.yaml", process)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=240)[1].splitlines()[-1]
+    said = process.communicate(timeout=600)[1].splitlines()[-1]
     assert process.returncode == 143
     assert said == f"terminated; `flowprune run {recipe} --out {out} --resume` goes on where it stopped"
 

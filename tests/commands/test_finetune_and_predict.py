@@ -61,7 +61,7 @@ def test_an_interrupted_fine_tuning_goes_on_and_ends_the_same(trained: Path, tmp
     while metrics.exists() and not metrics.read_text():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    line = process.communicate(timeout=240)[1].splitlines()[-1]
+    line = process.communicate(timeout=600)[1].splitlines()[-1]
     assert process.returncode == 130 and "--resume` goes on where it stopped" in line, line
     again = ["finetune", trained, "--out", tmp_path / "tuned.fp", *options]
     assert main([str(word) for word in again]) == 2  # what is under way is not thrown away

@@ -46,7 +46,8 @@ class Verdict:
         caught: "certificate", "twin", "engine raises", "forward raises" (the cut model's), "same model" (bit for bit the right
             model: nothing to catch), "right model" (another cut, and equal to its own twin) or "survived".
         reason: the refusal, the error, or how far the twin is away.
-        uncertified: what a refused cut would have been: "raises", "differs" from its twin, or "equals" it in evaluation mode.
+        uncertified: what a refused cut would have been: "raises", "differs" from its twin, or "equals" it in evaluation mode; "" if
+            nobody asked.
         untouched: whether the dense model is bit for bit and attribute for attribute what it was.
     """
 
@@ -66,12 +67,12 @@ class _RefusedError(Exception):
     pass
 
 
-def trial(subject: Subject | ConstantsSubject, mutant: Mutant) -> Verdict:
-    """Plan and cut by the faulty engine, and look at what comes out."""
+def trial(subject: Subject | ConstantsSubject, mutant: Mutant, and_uncertified: bool = True) -> Verdict:
+    """Plan and cut by the faulty engine, and look at what comes out; of what is refused, also what it would have been."""
     before = portrait(subject.model)
     caught, reason = _caught(subject, mutant, _stopping_at_a_refusal)
     uncertified = ""
-    if caught == "certificate":
+    if caught == "certificate" and and_uncertified:
         outcome, _ = _caught(subject, mutant, _without_certificate)
         wrong = {"twin": "differs", "engine raises": "raises", "forward raises": "raises"}
         uncertified = wrong.get(outcome, "equals")

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import flowprune as fp
 from flowprune.errors import FlowpruneError
+from flowprune.methods.decisions import REGISTRY
 from flowprune.methods.recovery import sparsify_entropically
 from flowprune.studies.phases.cut_phase import CutPhase
 from flowprune.studies.phases.working import Done, Work
@@ -57,3 +59,16 @@ def test_under_a_budget_the_decision_ranks_and_no_weight_is_changed(work: Work, 
 def test_an_unknown_decision_or_option_is_named_before_anything_is_trained(decision: Any, work: Work) -> None:
     with pytest.raises(FlowpruneError, match="entropic"):
         CutPhase(decided_by=decision).check(MODEL, work.example(), None)
+
+
+def test_the_variance_counts_where_it_is_asked_for() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 3)).eval()
+    images = [torch.randn(8, 1, 8, 8)]
+    found = {}
+    for variance in (False, True):
+        decide = REGISTRY.built("entropic", {"below": 0.5, "variance": variance}, lambda: images)
+        scores = decide(model).scores
+        assert scores is not None and scores["0.weight"].shape == (6,)
+        found[variance] = scores["0.weight"]
+    assert not torch.allclose(found[True], found[False], rtol=1e-3)

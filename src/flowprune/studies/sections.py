@@ -164,13 +164,14 @@ class PruningSection(Section):
     Attributes:
         budgets: the targets.
         importance: the criterion; ``threshold`` needs none and takes none.
-        allocator: who says how many channels leave where under ``macs`` or ``params``, by its registered name; the rank of all
-            channels if None.
+        allocator: who says how many channels leave where under ``macs`` or ``params``, by its registered name, asked anew in each
+            of several steps; the rank of all channels if None.
         allocator_options: of the allocator's constructor.
         largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
         round_to, fold_tolerance, heads, ignore, freeze, branches: see ``flowprune.plan``.
         steps: how many cuts lead to a budget of MACs, parameters or channels.
-        between: how the network is trained between them; None trains as ``finetuning`` says.
+        between: how the network is trained between them, or the candidates of an allocator that trains; None trains as
+            ``finetuning`` says.
         batches, batch_size: how many training images data-driven criteria and allocators see.
     """
 
@@ -216,8 +217,6 @@ class PruningSection(Section):
             raise ValueError(
                 f"an allocator shares out budgets of macs or params, not {other}; leave one of the two out"
             )
-        if self.steps > 1:
-            raise ValueError("an allocator shares a budget out at once; set steps to 1, or leave the allocator out")
 
     def request(self, budget: BudgetSection | None, outcome: Outcome | None = None) -> Request:
         """What ``plan`` is asked for, but for the criterion and the allocator.

@@ -82,7 +82,6 @@ def test_new_keys_survive_being_written(tmp_path: Path) -> None:
         ({"budgets": [{"latency": 0.7}]}, "cannot be met in steps"),
         ({"largest_cut": 1.5}, "is not a share"),
         ({"allocator": "lamp"}, "budgets of macs or params, not"),
-        ({"allocator": "lamp", "budgets": [{"macs": 0.5}]}, "set steps to 1"),
         ({"allocator_options": {"points": 2}}, "name one as allocator"),
         ({"largest_cut": {"conv1": 0}}, "is not a share"),
         ({"budgets": [{"macs": 0.5, "latency": 0.7}]}, "exactly one of"),

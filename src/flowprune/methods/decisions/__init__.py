@@ -1,6 +1,7 @@
 """What calibration images decide without any training: which channels leave, and the weights of the layers that read the others."""
 
+from flowprune.methods.decisions.colliding_channels import CollidingChannels
 from flowprune.methods.decisions.entropic import Entropic
 from flowprune.methods.decisions.registry import REGISTRY
 
-__all__ = ["REGISTRY", "Entropic"]
+__all__ = ["REGISTRY", "CollidingChannels", "Entropic"]

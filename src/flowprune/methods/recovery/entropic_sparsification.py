@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,12 @@ from flowprune.engine.coupling import CoupledGroup
 from flowprune.engine.interfaces import Outcome
 from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.planning import CoupledModel
-from flowprune.errors import FlowpruneError, ModelError
-from flowprune.methods.recovery._calibration.consumers import Consumer, consumers
+from flowprune.errors import FlowpruneError
+from flowprune.methods.recovery._calibration.consumers import consumers
 from flowprune.methods.recovery._calibration.in_step import calibration_inputs, walk
 from flowprune.methods.recovery._calibration.normal_equations import Moments
 from flowprune.methods.recovery._calibration.patches import weight_matrix
+from flowprune.methods.recovery._calibration.reading_layers import Uncut, filters_of, places_read
 from flowprune.methods.recovery.entropic_regression import EntropicRegression
 from flowprune.methods.recovery.least_squares import gathered, put
 
@@ -82,8 +83,8 @@ def sparsify_entropically(
     groups = CoupledModel.of(model, inputs[0]).coupling.groups
     small = copy.deepcopy(model)
     with evaluating(small, model):
-        found = consumers(small, model, _Uncut(), inputs[0], every_layer=True)
-        reading = _reading(groups, found.layers)
+        found = consumers(small, model, Uncut(), inputs[0], every_layer=True)
+        reading = {name: _Read(places) for name, places in places_read(groups, found.layers).items()}
         if not reading:
             raise FlowpruneError("no layer of the model reads channels that may leave and can be refitted")
         votes = [_Votes.of(group) for group in groups]
@@ -110,13 +111,6 @@ def sparsify_entropically(
                 changed[layer.constant_name] = layer.constant.detach().clone()
     leaves, scores = _decided(groups, votes, model)
     return Outcome(leaves=leaves, scores=scores, weights=changed)
-
-
-@dataclass(frozen=True)
-class _Uncut:
-    """A cut by which nothing has left."""
-
-    removed: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -166,26 +160,6 @@ class _Read:
         return leaving
 
 
-def _reading(groups: Any, layers: Any) -> dict[str, _Read]:
-    """The layers that take part, with the groups all of whose readers do."""
-    by_weight: dict[str, Consumer] = {layer.weight_name: layer for layer in layers.values()}
-    reading: dict[str, _Read] = {}
-    for number, group in enumerate(groups):
-        readers = [member for member in group.members if member.role == "input"]
-        alone = all(
-            member.dimension == 1
-            and member.name in by_weight
-            and getattr(by_weight[member.name].small, "groups", 1) == 1
-            for member in readers
-        )
-        for member in readers if alone else ():
-            read = reading.setdefault(by_weight[member.name].name, _Read())
-            if number in read.places:
-                raise ModelError(f"{member.name} reads the channels of {group.name} in two places")
-            read.places[number] = torch.from_numpy(member.indices)
-    return reading
-
-
 def _of_one_size(moments: Moments) -> Moments:
     """Inputs and outputs divided by their root mean squares."""
     count = moments.count
@@ -203,18 +177,11 @@ def _of_one_size(moments: Moments) -> Moments:
 
 def _decided(groups: Any, votes: list[_Votes], model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """By the names of the weights that make the channels."""
-    tensors = model.state_dict()
     leaving: dict[str, list[Tensor]] = {}
     scores: dict[str, Tensor] = {}
     for group, vote in zip(groups, votes, strict=True):
-        if not vote.readers:
-            continue
-        for member in group.members:
-            weight = tensors[member.name]
-            if member.role != "output" or member.dimension != 0 or weight.dim() < 2:
-                continue
-            places = torch.from_numpy(member.indices)
-            leaving.setdefault(member.name, []).append(places[~vote.kept].flatten())
-            worth = scores.setdefault(member.name, torch.full((len(weight),), torch.inf, dtype=torch.float64))
+        for name, filters, places in filters_of(group, model) if vote.readers else ():
+            leaving.setdefault(name, []).append(places[~vote.kept].flatten())
+            worth = scores.setdefault(name, torch.full((filters,), torch.inf, dtype=torch.float64))
             worth[places] = vote.worth[:, None].expand(places.shape)
     return {name: torch.cat(parts).sort().values for name, parts in leaving.items()}, scores

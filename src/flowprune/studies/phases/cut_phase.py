@@ -20,6 +20,7 @@ from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.phases.cuts_in_steps import prune_with_training
 from flowprune.studies.phases.decided_cut import decided
 from flowprune.studies.phases.named_regularizers import NamedRegularizer
+from flowprune.studies.phases.short_trainings import short_trainings
 from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import evaluate
@@ -85,7 +86,12 @@ class CutPhase(PruningSection):
         importance = importance_from(self.importance.name, self.importance.options, batches)
         if self.allocator is None:
             return replace(request, importance=importance)
-        allocator = ALLOCATORS.built(self.allocator, self.allocator_options, batches)
+        options = self.allocator_options
+        if getattr(ALLOCATORS[self.allocator], "needs_training", False):
+            if self.steps > 1:
+                raise RecipeError(f"{work.title}: {self.allocator} trains its candidates for one cut; set steps to 1")
+            options = {**options, **short_trainings(work, self.between)}
+        allocator = ALLOCATORS.built(self.allocator, options, batches)
         return replace(request, importance=importance, allocator=allocator)
 
     @property

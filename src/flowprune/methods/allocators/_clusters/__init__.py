@@ -1,0 +1,1 @@
+"""How many different feature maps a layer has."""
