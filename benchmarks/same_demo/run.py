@@ -5,8 +5,8 @@
 Both carry out the older checkout's own recipe, one after the other on this machine, each in a process of its own. Compared are the
 rows, the histories, the widths and the plans of ``results.json``, number by number, without what a clock said. A key that only the
 newer version writes is named and is no difference. The older version evaluates 500 images a forward and the newer one fewer on a
-processor, which moves the last digits of a summed loss; here both are held to 500. The newer one also measures which precision a processor
-trains fastest in; here it is held to the older one's float32.
+processor, which moves the last digits of a summed loss; here both are held to 500. The newer one also measures which precision a
+processor trains fastest in; here both compute in float32.
 """
 
 from __future__ import annotations
