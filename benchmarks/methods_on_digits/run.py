@@ -139,7 +139,7 @@ def _measured(model: nn.Module, method: str, job: Job) -> dict[str, Any]:
     physical = model
     masks = lineage_of(model).masks
     if structured and method in PRESETS and masks:
-        physical = with_branches(model, dict(masks))
+        physical = with_branches(model, {name: mask for name, mask in masks.items() if mask.dim() == 4})
     cost, whole, small = fp.measure(model, example), fp.measure(dense, example), fp.measure(physical, example)
     found: dict[str, Any] = {
         "nonzero": cost.nonzero,

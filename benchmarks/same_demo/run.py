@@ -5,7 +5,8 @@
 Both carry out the older checkout's own recipe, one after the other on this machine, each in a process of its own. Compared are the
 rows, the histories, the widths and the plans of ``results.json``, number by number, without what a clock said. A key that only the
 newer version writes is named and is no difference. The older version evaluates 500 images a forward and the newer one fewer on a
-processor, which moves the last digits of a summed loss; here both are held to 500.
+processor, which moves the last digits of a summed loss; here both are held to 500. The newer one also measures which precision a
+processor trains fastest in; here both compute in float32.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def carried_out(checkout: Path, recipe: Path, folder: Path) -> dict[str, Any]:
     """``results.json`` of a recipe, by the code of a checkout; what was carried out already is read."""
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
     command = [sys.executable, "-c", EVALUATED_AT_ONCE, "run", str(recipe), "--out", str(folder), "--resume"]
+    if "precision" in (checkout / "src" / "flowprune" / "training" / "settings.py").read_text(encoding="utf-8"):
+        command += ["--set", "training.precision=float32", "--set", "finetuning.precision=float32"]
     if not (folder / "results.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(command, check=True, env=environment, stdout=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import flowprune as fp
 from flowprune.artifacts import read_header, save
@@ -102,3 +103,46 @@ def test_what_cannot_be_is_one_line(
     assert main(["compress", str(dense), "--out", "out", "--quiet", *words.split()]) == 2
     *warned, line = capfd.readouterr().err.splitlines()
     assert complaint in line and all(one.startswith("warning: the model may have been trained") for one in warned)
+
+
+def test_a_folder_of_pictures_is_compressed_to_widths_that_the_machine_likes(
+    flowprune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWPRUNE_CACHE", str(tmp_path))  # no table of widths was measured there
+    home = tmp_path / "work"
+    colours = {"blue": (20, 40, 220), "green": (20, 200, 60), "red": (230, 30, 20)}
+    for name, colour in colours.items():
+        for number in range(12):
+            folder = home / "shapes" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = Image.new("RGB", (12, 12), (90 + number, 90, 90))
+            picture.paste(colour, (number % 5, 2, number % 5 + 5, 8))
+            picture.save(folder / f"{number}.png")
+    size, short = ("--data-option", "size=12"), ("--set", "augmentation=null", "--set", "precision=float32")
+    network = ("vgg6", "--model-option", "classes=3", "--model-option", "width=8")
+    asked = ("--data", "imagefolder", "--data-dir", "shapes", *size, "--epochs", 8, "--lr", 0.05)
+    trained = flowprune("finetune", *network, *asked, *short, "--out", "dense.fp")
+    assert trained.returncode == 0, trained
+    cut = ("--macs", "60%", "--round-to", "auto", "--importance", "l2", "--rounds", 1, "--epochs", 2)
+    done = flowprune("compress", "dense.fp", "--data", "shapes", *size, *cut, *short, "--quiet", "--out", "small")
+    assert done.returncode == 0, done
+    assert {path.name for path in (home / "small").iterdir()} >= {
+        "model.fp",
+        "model.onnx",
+        "report.html",
+        "compress.json",
+    }
+    small, dense = fp.load(home / "small" / "model.fp"), fp.load(home / "dense.fp")
+    x = torch.zeros(1, 3, 12, 12)
+    assert fp.measure(small, x).macs <= 0.6 * fp.measure(dense, x).macs
+    widths = [
+        (one.out_channels, whole.out_channels)
+        for one, whole in zip(convolutions(small), convolutions(dense), strict=True)
+    ]
+    assert all(width == before or width % 8 == 0 for width, before in widths), widths
+    named = flowprune("predict", "small/model.onnx", "shapes/red/11.png", "--json")
+    assert named.returncode == 0 and set(colours) & set(named.stdout.replace('"', " ").split()), named
+
+
+def convolutions(model: torch.nn.Module) -> list[torch.nn.Conv2d]:
+    return [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects
+import sklearn.cluster
 import torch._dynamo  # what a run imports on its way
 
 import flowprune.studies.flow_paths
@@ -28,7 +29,7 @@ from flowprune.studies.preset_phases import short_form
 from flowprune.studies.recipe import Recipe
 from flowprune.training import load_data, loop
 
-IMPORTED = (plotly.graph_objects, torch._dynamo, flowprune.studies.flow_paths)
+IMPORTED = (plotly.graph_objects, sklearn.cluster, torch._dynamo, flowprune.studies.flow_paths)
 STEPS, STEPS_AN_EPOCH = 60, 3
 TIMED = ("seconds", "images_per_second", "stage_seconds", "environment")
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flowprune.commands.cut_options import BUDGET, LIMITS, STEPS, Backend, Ignore, Latency, Macs
+from flowprune.commands.cut_options import (
+    BUDGET,
+    LIMITS,
+    STEPS,
+    Backend,
+    Ignore,
+    Latency,
+    Macs,
+    RoundTo,
+    width_multiple,
+)
 from flowprune.commands.interruption import can_go_on_by_resume
 from flowprune.commands.jobs import Quiet, Remove, Resume, check_folder
 from flowprune.commands.known_names import complete_data_sets, complete_importances, is_artifact, refuse_unknown
@@ -115,6 +125,7 @@ def compress(
             rich_help_panel=LIMITS,
         ),
     ] = None,
+    round_to: RoundTo = "1",
     ignore: Ignore = None,
     backend: Backend = "pytorch",
     seed: Seed = 0,
@@ -193,6 +204,7 @@ def compress(
         trials=trials,
         ignore=ignore or (),
         backend=backend,
+        round_to=width_multiple(round_to),
         out=out,
         resume=resume,
         hours=hours,

@@ -143,3 +143,8 @@ StepEpochs = Annotated[
     typer.Option("--step-epochs", min=0, help="Epochs of training between two steps.", rich_help_panel=STEPS),
 ]
 StepLr = Annotated[float, typer.Option("--step-lr", help="Learning rate of that training.", rich_help_panel=STEPS)]
+
+
+def width_multiple(given: str) -> int | str:
+    """``--round-to`` as ``fp.plan`` takes it, which refuses what is neither a number nor "auto"."""
+    return int(given) if given.isdecimal() else given

@@ -29,6 +29,7 @@ from flowprune.commands.cut_options import (
     StepLr,
     Steps,
     Threshold,
+    width_multiple,
 )
 from flowprune.commands.known_names import refuse_unknown
 from flowprune.commands.options import (
@@ -115,7 +116,7 @@ def prune(
         "latency": share_or_count(latency),
         "scope": scope,
         "largest_cut": _by_layer(share(largest_cut, "--largest-cut"), largest_cut_of, "largest-cut"),
-        "round_to": int(round_to) if round_to.isdecimal() else round_to,
+        "round_to": width_multiple(round_to),
         "backend": backend,
         "heads": heads,
         "ignore": ignore or (),

@@ -82,6 +82,7 @@ def compress(
     quick: Evaluate | None = None,
     ignore: Ignored = (),
     backend: str = "pytorch",
+    round_to: int | str = 1,
     out: str | Path | None = None,
     resume: bool = False,
     hours: float | None = None,
@@ -113,7 +114,8 @@ def compress(
         trials: how many budgets are tried at most under ``max_drop``.
         quick: evaluates on fewer of the images, for the many models of the scan; ``evaluate`` itself if None.
         ignore: what is left alone, as for ``plan``.
-        backend: what ``latency`` is timed in.
+        backend: what ``latency`` is timed in, and ``round_to="auto"`` is for.
+        round_to: what the widths are multiples of in the end, as for ``plan``: 8, or "auto" for what the machine likes.
         out: a folder for what is found, from which an interrupted compression goes on.
         resume: go on with the one in ``out``, or begin it.
         hours: that it may take; what was found by then is kept, and trainings are told how long they may last.
@@ -151,7 +153,9 @@ def compress(
     check_finite(model)
     if goal.budget is not None and goal.budget.kind == "macs":  # before anything that takes long
         with attempts():
-            plan_as_asked(model, inputs, Request(goal.budget, Random(), ignore=ignore))
+            plan_as_asked(
+                model, inputs, Request(goal.budget, Random(), round_to=round_to, ignore=ignore, backend=backend)
+            )
     seen = list(batches)
     named = _built(criteria, seen)
     asked = {
@@ -160,6 +164,7 @@ def compress(
         "rounds": list(wanted),
         "ignore": list(map(str, ignore if not isinstance(ignore, (str, nn.Module)) else [ignore])),
         "backend": backend,
+        "round_to": round_to,
         "settings": dict(settings or {}),
     }
     record = CompressionRecord(out, asked, resume=resume)
@@ -168,11 +173,11 @@ def compress(
     say(f"before: {before.accuracy:.2f} on the validation images")
     goal.check(before)
     found = scanned(record, model, inputs, quick or evaluate, ignore, limit, say)
-    cutting = Cutting(model, inputs, named, found, seen, ignore, backend)
+    cutting = Cutting(model, inputs, named, found, seen, ignore, backend, round_to)
     way = chosen_way(record, cutting, goal, wanted, evaluate, say)
     tried = Trials(record, cutting, way, evaluate, train, before, limit, say)
     small, after = tried.to(goal.budget) if goal.budget is not None else tried.within(goal, trials)
-    made = cut_between(model, small, str(goal))
+    made = cut_between(model, small, str(goal) if round_to == 1 else f"{goal}, round_to={round_to}")
     assert made is not None  # something was to leave
     return Compressed(small, made, before, after, tried.drop(after), way, record)
 

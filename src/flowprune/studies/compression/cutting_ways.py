@@ -56,7 +56,8 @@ class Cutting:
         found: the scan of its groups; None where there is none.
         batches: calibration images for refits.
         ignore: as for ``plan``.
-        backend: what a budget of time is timed in.
+        backend: what a budget of time is timed in, and ``round_to="auto"`` is for.
+        round_to: what the widths are multiples of, as for ``plan``.
     """
 
     dense: nn.Module
@@ -66,6 +67,7 @@ class Cutting:
     batches: Sequence[Any]
     ignore: Ignored = ()
     backend: str = "pytorch"
+    round_to: int | str = 1
 
     def ways(self) -> list[Way]:
         """Every criterion under every allocation there is, in one round."""
@@ -79,8 +81,8 @@ class Cutting:
             BudgetError: it cannot be met.
         """
         # Candidates of a budget of time are cuts of one and the same ranking.
-        asked = Request(budget, AskedOnce(self.criteria[way.criterion]), ignore=self.ignore, backend=self.backend)
-
+        criterion = AskedOnce(self.criteria[way.criterion])
+        asked = Request(budget, criterion, round_to=self.round_to, ignore=self.ignore, backend=self.backend)
         allocator = BySensitivity(self.found) if way.allocation == SENSITIVITY and self.found is not None else None
 
         def planned(one: Budget) -> Plan:
