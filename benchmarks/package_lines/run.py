@@ -90,7 +90,7 @@ BROUGHT = {
     "soundness": ("3498113", "8ae85bf", "405247e", "7126d53"),
     "methods of the literature, and what hands them in": (
         *("9dcf1f5", "016d28b", "1c9bc61", "dccc502", "73895b1", "774c750", "232c702", "a4af2f9", "8780a80"),
-        *("b149fa4", "906db5f", "33cc1e7", "4b57295"),
+        *("b149fa4", "906db5f", "33cc1e7", "4b57295", "e70fe8f"),
     ),
     "forms and units of feature flow regularization": ("6f8b72e",),
     "recipes of phases": ("4585312", "12655f7", "649c3da", "8ea383a", "afae5be", "4f5ee33"),
