@@ -17,10 +17,12 @@ def test_every_preset_is_in_it_with_six_epochs_and_phases_that_a_recipe_takes() 
 
     found = {row.name: row for row in rows()}
     assert set(REGISTRY) - {"plain"} <= set(found)
+    untrained = {name for name, row in found.items() if not any(phase.get("training") for phase in row.phases)}
+    assert untrained == {"haste"}  # what only runs otherwise has nothing to spend epochs on
     for row in found.values():
         SETTING.recipe(0, [dict(phase) for phase in row.phases])
         spent = sum(cell.passes for cell in row.cells(0)) / 50_000
-        assert spent == pytest.approx(6, abs=0.2), row.name
+        assert spent == pytest.approx(0 if row.name in untrained else 6, abs=0.2), row.name
         plain = [phase for phase in row.phases if phase["phase"] == "recover"]
         assert all(phase["training"]["lr"] == 0.02 for phase in plain), row.name
     kept = {name: found[name].phases for name in ("l1", "rd", "ham", "wgsef")}

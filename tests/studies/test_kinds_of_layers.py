@@ -46,6 +46,8 @@ def phases_of(name: str) -> Iterator[Any]:
             phase["training"] = {**phase.get("training", {}), "epochs": 2, "batch_size": 2, "lr": 0.001}
         elif "points" in phase.get("allocator_options", {}):
             phase["allocator_options"] = {"points": 8}
+        elif "particles" in phase.get("allocator_options", {}):
+            phase["allocator_options"] = {**phase["allocator_options"], "particles": 3}
     for phase in Recipe.model_validate(content).phases_of(name):
         if isinstance(phase, TrainPhase) and not phase.regularizers:
             continue

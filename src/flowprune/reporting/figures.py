@@ -127,50 +127,51 @@ def channels_figure(layers: Mapping[str, Sequence[ChannelRow]]) -> go.Figure:
 
 
 def curves_figure(histories: Mapping[tuple[str, str, str | None], Sequence[Mapping[str, Any]]]) -> go.Figure:
-    """Loss and accuracy by epoch: training on the left, fine-tuning (where there is one) on the right.
+    """Loss and accuracy by epoch: of the training, then of the fine-tuning; what has no curve of two epochs has no panel.
 
     Args:
         histories: (method, stage, budget) -> one dictionary per epoch.
     """
-    tuned = any(stage != "dense" for _, stage, _ in histories)
     budgets = list(dict.fromkeys(budget for _, stage, budget in histories if stage != "dense"))
-    titles = ("epoch of training", "epoch of fine-tuning") if tuned else ("epoch of training",)
-    figure = make_subplots(
-        rows=2,
-        cols=len(titles),
-        shared_xaxes=True,
-        vertical_spacing=0.07,
-        horizontal_spacing=0.07,
-    )
     in_order = sorted(histories.items(), key=lambda item: _STAGES.index(item[0][1]) if item[0][1] in _STAGES else 1)
+    titles = {"task_loss": "task loss", "test_accuracy": "test accuracy, per cent"}
+    panels: dict[tuple[bool, str], list[go.Scatter]] = {(t, field): [] for t in (False, True) for field in titles}
+    named: set[str] = set()
     for (method, stage, budget), epochs in in_order:
-        column = 1 if stage == "dense" else 2
-        for row, field in enumerate(("task_loss", "test_accuracy"), start=1):
+        tuned = stage != "dense"
+        for field in titles:
             points = [(epoch.get("epoch", n), epoch.get(field)) for n, epoch in enumerate(epochs, start=1)]
             seen = [(number, value) for number, value in points if value is not None]
             if len(seen) < 2:  # one dot is no curve
                 continue
-            figure.add_scatter(
-                x=[number for number, _ in seen],
-                y=[value for _, value in seen],
-                mode="lines",
-                name=plain_text(" · ".join(filter(None, (method, budget if stage != "dense" else "training")))),
-                legendgroup=f"{method}/{stage}/{budget}",
-                showlegend=row == 1,
-                line={
-                    "color": method_color(method),
-                    "dash": _dash(budgets, budget) if column == 2 else "solid",
-                    "width": 2,
-                },
-                hovertemplate="epoch %{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
-                row=row,
-                col=column,
+            group = f"{method}/{stage}/{budget}"
+            line = {
+                "color": method_color(method),
+                "dash": _dash(budgets, budget) if tuned else "solid",
+                "width": 2,
+            }
+            panels[tuned, field].append(
+                go.Scatter(
+                    x=[number for number, _ in seen],
+                    y=[value for _, value in seen],
+                    mode="lines",
+                    name=plain_text(" · ".join(filter(None, (method, budget if tuned else "training")))),
+                    legendgroup=group,
+                    showlegend=group not in named,
+                    line=line,
+                    hovertemplate="epoch %{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
+                )
             )
-    figure.update_yaxes(title_text="task loss", rangemode="tozero", row=1, col=1)
-    figure.update_yaxes(title_text="test accuracy, per cent", row=2, col=1)
-    for column, title in enumerate(titles, start=1):
-        figure.update_xaxes(title_text=title, row=2, col=column)
-    return dressed(figure, 520)
+            named.add(group)
+    drawn = {panel: lines for panel, lines in panels.items() if lines}
+    figure = make_subplots(rows=max(len(drawn), 1), cols=1, vertical_spacing=0.3 / max(len(drawn), 1))
+    for row, ((tuned, field), lines) in enumerate(drawn.items(), start=1):
+        figure.add_traces(lines, rows=row, cols=1)
+        figure.update_xaxes(title_text="epoch of fine-tuning" if tuned else "epoch of training", row=row, col=1)
+        figure.update_yaxes(title_text=titles[field], row=row, col=1)
+        if field == "task_loss":
+            figure.update_yaxes(rangemode="tozero", row=row, col=1)
+    return dressed(figure, 120 + 200 * max(len(drawn), 1))
 
 
 def figures(results: RunResults) -> list[tuple[str, str, go.Figure]]:
