@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,14 +17,22 @@ from flowprune.methods.importance._maps.map_stages import maps_for
 from flowprune.methods.importance._maps.map_watch import Position, evaluation_shadow, watch_maps
 from flowprune.methods.importance._passes.calibration_data import inputs_in
 from flowprune.methods.importance._passes.full_precision import full_precision
-from flowprune.methods.importance._scores.group_scores import group_scores
 from flowprune.methods.importance.registry import REGISTRY
 
 if TYPE_CHECKING:
     from flowprune.engine.coupling import CoupledGroup, FeatureMap
 
-Step = tuple["FeatureMap | None", "FeatureMap"]
-"""Where a channel is before and behind a step; nowhere before, where it is made new."""
+
+class Step(NamedTuple):
+    """Where a channel is before and behind a step; nowhere before, where it is made new."""
+
+    before: FeatureMap | None
+    behind: FeatureMap
+
+    @property
+    def position(self) -> Position:
+        """Where it ends."""
+        return self.behind.position
 
 
 @REGISTRY.register("flow")
@@ -41,27 +49,20 @@ class FlowLength(MapCriterion):
     ``MapCriterion``; at the usual ``stage`` a stream is seen behind its additions and their activations.
     """
 
-    def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
-        """One float64 tensor ``[channels]`` for each group; ``inf`` for a group that has no feature map."""
+    def looked_at(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[list[Step]]:
+        """The steps of each group."""
         graph = trace(model, inputs)
-        ways = [self._steps(group, graph) for group in groups]
-        every = list(itertools.chain.from_iterable(ways))
-        lengths = iter(self._lengths(model, graph, every) if every else ())
-        scored = [[(behind.position, next(lengths)) for _, behind in steps] for steps in ways]
-        return group_scores(scored, groups, self.normalize, self.aggregation)
-
-    def map_scores(self, model: nn.Module, inputs: Any, maps: Sequence[FeatureMap]) -> list[torch.Tensor]:
-        """The length ``|Y_c|`` of the one step that comes from nothing, of each map."""
-        return self._lengths(model, trace(model, inputs), [(None, feature) for feature in maps])
+        return [self._steps(group, graph) for group in groups]
 
     def _steps(self, group: CoupledGroup, graph: Graph) -> list[Step]:
         maps = sorted(maps_for(group, self.stage, self.aggregation), key=lambda feature: feature.position)
         pairs = itertools.pairwise(maps)
-        steps: list[Step] = [(a, b) for a, b in pairs if _positions(a, graph) == _positions(b, graph)]
-        return steps or [(None, feature) for feature in maps]
+        steps = [Step(a, b) for a, b in pairs if _positions(a, graph) == _positions(b, graph)]
+        return steps or [Step(None, feature) for feature in maps]
 
-    def _lengths(self, model: nn.Module, graph: Graph, steps: Sequence[Step]) -> list[torch.Tensor]:
+    def map_scores(self, model: nn.Module, inputs: Any, maps: Sequence[Step]) -> list[torch.Tensor | None]:
         """``[channels]``: the mean over images and positions of every step's size."""
+        steps, graph = maps, trace(model, inputs)
         averages, twin = Averages(), evaluation_shadow(model)
         arriving: dict[Position, list[int]] = {}
         for number, (_, behind) in enumerate(steps):
@@ -83,7 +84,7 @@ class FlowLength(MapCriterion):
         with torch.random.fork_rng(devices=[]), full_precision():
             for batch in inputs_in(self.batches, model_device(model), "FlowLength"):
                 watch_maps(twin, graph, batch, {*arriving, *leaving}, see)
-        return [found for number in range(len(steps)) if (found := averages.of(number)) is not None]
+        return [averages.of(number) for number in range(len(steps))]
 
 
 def _positions(feature: FeatureMap, graph: Graph) -> tuple[object, ...]:

@@ -57,8 +57,12 @@ class MapCriterion(ABC):
         self.normalize = checked_name("normalization", self.usual if normalize is None else normalize, NORMALIZATIONS)
         self.aggregation = checked_name("aggregation", aggregation, MAP_AGGREGATIONS)
 
+    def looked_at(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[list[Any]]:
+        """What ``map_scores`` is asked for of each group: its maps, unless a criterion says otherwise."""
+        return [list(maps_for(group, self.stage, self.aggregation)) for group in groups]
+
     @abstractmethod
-    def map_scores(self, model: nn.Module, inputs: Any, maps: Sequence[FeatureMap]) -> Sequence[torch.Tensor | None]:
+    def map_scores(self, model: nn.Module, inputs: Any, maps: Sequence[Any]) -> Sequence[torch.Tensor | None]:
         """Raw scores ``[channels]`` of each map, in order; None for one that cannot be judged.
 
         Args:
@@ -69,10 +73,10 @@ class MapCriterion(ABC):
 
     def __call__(self, model: nn.Module, inputs: Any, groups: Sequence[CoupledGroup]) -> list[torch.Tensor]:
         """One float64 tensor ``[channels]`` for each group; ``inf`` for a group without a feature map that can be judged."""
-        chosen = [maps_for(group, self.stage, self.aggregation) for group in groups]
+        chosen = self.looked_at(model, inputs, groups)
         every = list(itertools.chain.from_iterable(chosen))
         found = iter(self.map_scores(model, inputs, every) if every else ())
-        pairs = [[(feature.position, next(found)) for feature in maps] for maps in chosen]
+        pairs = [[(one.position, next(found)) for one in maps] for maps in chosen]
         scored = [[(place, scores) for place, scores in maps if scores is not None] for maps in pairs]
         return group_scores(scored, groups, self.normalize, self.aggregation)
 
