@@ -5,7 +5,8 @@
 The 22 classifiers of torchvision in benchmarks/zoo/zoo.txt and 40 of its timm models, drawn by lot. Each keeps half of its MACs by
 L2 with ``round_to="auto"`` for ONNX Runtime. The process that prunes leaves an artifact and what the small model says of two
 images; another one loads the artifact, compares, exports with the batch left open, and asks ONNX Runtime about three other images.
-Differences are shares of the largest logit; 1e-4 is the limit. Random weights: what is asked is whether a model is carried over.
+Differences are shares of the largest logit; 1e-4 is the limit. Random weights, also where a builder begins with a head of zeros:
+what is asked is whether a model is carried over.
 Models in the output file are left out; an interrupted run goes on. A model that fails says where and why.
 ``pages.py deployed`` writes docs/deployed.md.
 """
@@ -56,6 +57,9 @@ def apart(left, right):
 if step == "prune":
     torch.manual_seed(0)
     model = fp.models.create(name).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
     made = fp.plan(model, images[:1], importance=fp.importance.L2(), macs=0.5, round_to="auto", backend="onnxruntime")
     small = fp.prune(model, made).eval()
     fp.save(small, f"{folder}/small.fp")
