@@ -10,7 +10,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from flowprune.commands import EXAMPLES, GROUPS
 from flowprune.commands.interruption import advice, given
 from flowprune.commands.old_spellings import todays
 from flowprune.errors import FlowpruneError, FlowpruneWarning
+from flowprune.training.log_lines import heard_from
 
 EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 1, 130, 143
 TRACEBACK = "FLOWPRUNE_TRACEBACK"
@@ -68,9 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `package.module:function` means a module of the user's, here; last, so that nothing here hides an installed one.
         sys.path.append(str(Path.cwd()))
     try:
-        with _warnings_in_one_line(), _termination_raised():
-            words = todays(sys.argv[1:] if arguments is None else arguments)
-            given(words)
+        words = todays(sys.argv[1:] if arguments is None else arguments)
+        given(words)
+        lines = nullcontext() if "--quiet" in words else heard_from(*words[:1])
+        with _warnings_in_one_line(), _termination_raised(), lines:
             returned = app(args=words, prog_name="flowprune", standalone_mode=False)
     except FlowpruneError as error:
         return _refused(str(error))

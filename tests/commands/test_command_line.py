@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import stat
@@ -24,8 +25,9 @@ from flowprune.errors import UnknownNameError
 from flowprune.methods import names_before_import
 from flowprune.models import create, names
 from flowprune.models.own_names import OWN_NAMES
-from flowprune.training import data_sets
+from flowprune.training import data_sets, log_lines
 from flowprune.training.data_names import DATA_SETS
+from flowprune.training.progress import TrainingProgress
 
 Finished = subprocess.CompletedProcess[str]
 Flowprune = Callable[..., Finished]
@@ -215,18 +217,28 @@ def test_a_terminated_run_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from flowprune.training import progress
-
-    with progress.TrainingProgress("training", 4, 0, True) as bar:
+    with TrainingProgress("training", 4, 0, True) as bar:
         bar.step()
     assert capfd.readouterr().err == ""  # ten seconds have not passed
-    monkeypatch.setattr(progress, "EVERY", 0.0)
-    with progress.TrainingProgress("training", 4, 0, True) as bar:
+    monkeypatch.setattr(log_lines, "EVERY", 0.0)
+    with TrainingProgress("training", 4, 0, True) as bar:
         bar.step()
         bar.figures("epoch 1/1")
     assert capfd.readouterr().err == "training: 25 %\ntraining: 25 %, epoch 1/1\n"
-    with progress.TrainingProgress("training", 4, 0, False) as bar:
+    with TrainingProgress("training", 4, 0, False) as bar:
         bar.step()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_command_that_says_nothing_of_its_progress_is_heard_from(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log_lines, "EVERY", 0.0)
+    assert main(["explain", "resnet8"]) == 0
+    said = capfd.readouterr()
+    assert re.fullmatch(r"(explain: at work for \d+ s\n)+", said.err) and "at work" not in said.out
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["explain", "vgg6"]) == 0
     assert capfd.readouterr().err == ""
 
 

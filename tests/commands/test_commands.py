@@ -86,7 +86,8 @@ def test_measure_counts_and_export_writes_onnx(installed: Flowprune, trained: Pa
         "stored_bytes": cost.bytes,
     }
     done = installed("export", trained, "net.onnx")
-    assert "ONNX Runtime differs" in succeeded(done) and done.stderr == ""
+    assert "ONNX Runtime differs" in succeeded(done)
+    assert re.sub("export: at work for .*\n", "", done.stderr) == ""  # on a busy machine
     session = onnxruntime.InferenceSession(tmp_path / "work" / "net.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     with torch.no_grad():

@@ -60,7 +60,7 @@ def toy(
     from flowprune.reporting.template import PagePicture, PageTable, summary_html, write_page
     from flowprune.studies.toy import toy_experiment
     from flowprune.studies.toy.picture import picture
-    from flowprune.training.progress import LinesNowAndThen
+    from flowprune.training.log_lines import LinesNowAndThen
 
     notes = LinesNowAndThen()
     with torch.random.fork_rng(devices=[]):
