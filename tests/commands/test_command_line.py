@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer
+from documents import ROOT
 from installed_command import forked, wait_until
 
 from flowprune.cli import app, main
