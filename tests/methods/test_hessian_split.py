@@ -59,7 +59,7 @@ def test_the_sensitivity_is_that_of_the_authors_code(name: str, layers: int, mon
 
 @pytest.mark.parametrize("ratio", [50, 70])
 def test_what_stays_is_what_the_authors_code_keeps(ratio: int) -> None:
-    """Where it keeps number 0 of a layer of which one filter at most would stay, the best stays here; its classifier is not judged."""
+    """Where theirs keeps number 0 of a layer that would keep one filter at most, ours keeps the best; classifiers stay whole."""
     found = fixture(f"HAP-prune-ratio{ratio}-limit95")
     scores = {name: double(values) for name, values in found["outputs"]["sensitivity"].items()}
     split = three_way_split(scores, found["inputs"]["ratio"], implants=0, cap=found["inputs"]["cap"])
