@@ -10,7 +10,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from flowprune import __version__
 from flowprune.commands import EXAMPLES, GROUPS
 from flowprune.commands.interruption import advice, given
 from flowprune.commands.old_spellings import todays
+from flowprune.commands.terminal import at_work
 from flowprune.errors import FlowpruneError, FlowpruneWarning
-from flowprune.training.log_lines import heard_from
 
 EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 1, 130, 143
 TRACEBACK = "FLOWPRUNE_TRACEBACK"
@@ -71,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = todays(sys.argv[1:] if arguments is None else arguments)
         given(words)
-        lines = nullcontext() if "--quiet" in words else heard_from(*words[:1])
-        with _warnings_in_one_line(), _termination_raised(), lines:
+        with _warnings_in_one_line(), _termination_raised(), at_work(words):
             returned = app(args=words, prog_name="flowprune", standalone_mode=False)
     except FlowpruneError as error:
         return _refused(str(error))
