@@ -124,11 +124,9 @@ def _contestant(name: str, builder: str | None, options: dict[str, object], inpu
             raise RecipeError(f"the shape of an image is not known for {name}; give it with --input, like 3x224x224")
         return Contestant(name, None, shape, lambda threads: OnnxModel(Path(name), threads))
 
-    from flowprune.commands.known_names import is_artifact
-    from flowprune.commands.model_and_data import subject
+    from flowprune.commands.model_and_data import subject_beside
 
-    artifact = is_artifact(name)
-    given = subject(name, builder=builder if artifact else None, options=options if not artifact or builder else None)
+    given = subject_beside(name, builder=builder, options=options)
     return Contestant(name, given.model.eval(), tuple(given.example(input_shape).shape[1:]))
 
 
