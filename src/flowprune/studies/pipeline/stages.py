@@ -14,6 +14,7 @@ from flowprune.artifacts import load, read_header, save
 from flowprune.engine.allocation import Plan
 from flowprune.engine.allocation.composition import composed, cuts_between
 from flowprune.engine.interfaces import Outcome
+from flowprune.engine.measuring import dead_filters
 from flowprune.errors import counted
 from flowprune.studies.phases import CutPhase
 from flowprune.studies.phases.outcome_file import bits_left, read_outcome, write_outcome
@@ -170,7 +171,7 @@ class Stages:
         record = None if first.phase.changes_shape else self.folder.finished(self.name(first.stage, first.budgets))
         if record is not None:
             return int(record["row"]["filters"])
-        return int(measured(self.job.build(self.network), self.job.example())["filters"])
+        return dead_filters(self.job.build(self.network), self.job.example()).filters
 
     def _notes(self, top1: float) -> Record:
         data = self.job.recipe.data
