@@ -10,14 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from flowprune.engine.interfaces import Outcome, Regularizer
+from flowprune.engine.interfaces import Outcome, Regularizer, Training
 from flowprune.engine.measuring import measure
 from flowprune.engine.tracing import call_model, model_of
 from flowprune.errors import ArtifactError, FlowpruneError, ModelError, RecipeError
 from flowprune.methods.quantizers._channelwise.widened_layer import WidenedConv2d
 from flowprune.methods.regularizers.registry import REGISTRY
 from flowprune.methods.regularizers.strength.given_number import checked_number
-from flowprune.methods.regularizers.strength.step_hooks import group_of
 
 LEAST = 2
 """Wide features that every layer keeps: the engine leaves no dimension fewer."""
@@ -31,17 +30,20 @@ class Squeezing(Regularizer):
     For every widened convolution (the replacement ``widened_convolution``), with Q(F_wide) its wide features on their
     grid, P its projection and F_fp what the convolution of full precision says in a frozen copy of the network::
 
-        loss = task + features mean over layers of |F_fp - P Q(F_wide)|^2 / |F_fp|^2  +  strength sum_c s |P[:, c]|_2
+        loss = task + features mean over layers of |F_fp - P Q(F_wide)|^2 / |F_fp|^2  +  lambda sum_c l_c,   l_c = r_c |P[:, c]|_2
 
-    The group lasso is a proximal step after each of the optimizer's, of learning rate eta, so that columns become zero and not only
-    small; s, the root mean square of the layer's columns, makes layers of all scales alike::
+    where r_c is how far the wide feature reaches. The group lasso is a proximal step after each of the optimizer's, so that columns
+    become zero and not only small; with s, the root mean square of what is left of the layer's l, which makes layers of all
+    scales alike, and eta_t the learning rate::
 
-        P[:, c] <- max(0, 1 - eta strength s / |P[:, c]|) P[:, c]
+        P[:, c] <- max(0, 1 - strength s eta_t / (l_c sum_t eta_t)) P[:, c]
 
-    A wide feature whose column is zero says nothing to what follows, and its filter leaves without a change. ``finish`` gives
-    every wide filter |P[:, c]| / s and, with ``macs``, names those that leave: the zeros, and the smallest over all layers until
-    the network has that share of the MACs that it had before it was widened, two of every layer staying. The cost
-    of each is exact, as nothing else leaves with it. The projections stay in the network, see the replacement.
+    so that ``strength`` is the way that all steps together would take a column, in units of s, whatever the length of the training.
+    What is zero stays zero. With ``macs`` columns are shortened only until the zeros are enough for it; the two longest of a layer
+    never are. A wide feature whose column is zero says nothing to what follows, and its filter leaves without a change. ``finish``
+    gives every wide filter l_c / s and, with ``macs``, names those that leave: the zeros, and the smallest over all layers
+    until the network has that share of the MACs that it had before it was widened, two of every layer staying. The cost of each
+    is exact, as nothing else leaves with it. The projections stay in the network, see the replacement.
 
     Build it when the convolutions have just been widened: the frozen network is made of them. Its weights are part of the state,
     so that a resumed training has the same. What is not a widened convolution (grouped, depthwise and linear layers, all of
@@ -51,7 +53,7 @@ class Squeezing(Regularizer):
         model: the network with widened convolutions.
         inputs: example inputs, as ``flowprune.plan`` takes them; for ``macs`` alone.
         features: weight of the first term, at least 0.
-        strength: of the group lasso, at least 0.
+        strength: of the group lasso, as a way, at least 0.
         macs: the share of the MACs of full precision that is to be left; None: ``finish`` says only what filters are worth.
 
     Raises:
@@ -71,8 +73,8 @@ class Squeezing(Regularizer):
         model: nn.Module,
         *,
         inputs: Any = None,
-        features: float = 1.0,
-        strength: float = 0.01,
+        features: float = 0.1,
+        strength: float = 5.0,
         macs: float | None = None,
     ) -> None:
         self._features = checked_number("features", features, "weight of a loss", "[0, inf)")
@@ -84,6 +86,11 @@ class Squeezing(Regularizer):
                 "squeezing acts on widened convolutions, and there is none; replace by widened_convolution before"
             )
         self._precise = _of_full_precision(root)
+        self._gone = {
+            name: torch.zeros(one.wide.out_channels, dtype=torch.bool, device=one.wide.weight.device)
+            for name, one in self._layers.items()
+        }
+        self._way = 0.0
         self._costs: dict[str, int] = {}
         self._surplus = 0
         if macs is not None:
@@ -120,15 +127,35 @@ class Squeezing(Regularizer):
         self.forget()
         return self._features * torch.stack(terms).mean()
 
+    def begin(self, training: Training) -> None:
+        """Learn what the learning rates of all steps add up to."""
+        rate = float(training.optimizer.param_groups[0]["lr"])
+        rates = training.rates or (lambda step: rate)
+        self._way = sum(rates(step) for step in range(training.total))
+
     @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer, loss_again: Callable[[], Tensor]) -> None:
-        """The proximal step of the group lasso."""
-        for one in self._layers.values():
-            columns = one.projection.weight
-            rate = self._strength * float(group_of(optimizer, columns)["lr"])
-            lengths, size = _lengths(one)
-            factors = (1 - rate * size / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)).clamp(min=0)
-            columns.mul_(factors.view(1, -1, 1, 1))
+        """The proximal step of the group lasso.
+
+        Raises:
+            ModelError: before ``begin``.
+        """
+        if not self._way:
+            raise ModelError("squeezing must know the steps: call begin(Training(optimizer, epochs, steps)) first")
+        rate = self._strength * float(optimizer.param_groups[0]["lr"]) / self._way
+        enough = bool(self._costs) and self._surplus <= sum(
+            cost * int(self._gone[name].sum()) for name, cost in self._costs.items()
+        )
+        for name, one in self._layers.items():
+            gone, lengths = self._gone[name], one.lengths()
+            lengths[gone] = 0
+            factors = (~gone).to(lengths)
+            if not enough:
+                size = lengths[~gone].square().mean().sqrt()
+                factors = (1 - rate * size / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)).clamp(min=0)
+                factors[lengths.topk(min(LEAST, len(lengths))).indices] = 1
+                gone |= factors == 0
+            one.projection.weight.mul_(factors.view(1, -1, 1, 1))
 
     def forget(self) -> None:
         """What another method's forward left is not this step's."""
@@ -137,21 +164,19 @@ class Squeezing(Regularizer):
 
     def epoch_end(self, measured: Mapping[str, float] | None = None) -> dict[str, float]:
         """``zero_columns``: the share of the projections' columns that are zero."""
-        lengths = torch.cat([_lengths(one)[0] for one in self._layers.values()])
-        return {"zero_columns": float((lengths == 0).double().mean())}
+        return {"zero_columns": float(torch.cat([*self._gone.values()]).double().mean())}
 
-    @torch.no_grad()
     def finish(self) -> Outcome:
         """``scores`` of the wide filters; with ``macs``, ``leaves``, too. No weight is changed."""
         scores = {}
         for name, one in self._layers.items():
-            lengths, size = _lengths(one)
-            scores[f"{name}.scale.weight"] = (lengths / size.clamp(min=1e-12)).double().cpu()
+            lengths = one.lengths().double().cpu()
+            scores[f"{name}.scale.weight"] = lengths / lengths.square().mean().sqrt().clamp(min=1e-12)
         return Outcome(leaves=self._leaves(scores) if self._costs else None, scores=scores)
 
     def state_dict(self) -> dict[str, Any]:
-        """The network of full precision, which never changes."""
-        return {"precise": {name: one.clone() for name, one in self._precise.state_dict().items()}}
+        """Which columns are gone, and the network of full precision, which never changes."""
+        return {"gone": _copied(self._gone), "precise": _copied(self._precise.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave.
@@ -159,12 +184,12 @@ class Squeezing(Regularizer):
         Raises:
             ArtifactError: it is the state of something else.
         """
-        given, own = state.get("precise"), self._precise.state_dict()
-        if not isinstance(given, Mapping) or {n: t.shape for n, t in given.items()} != {
-            n: t.shape for n, t in own.items()
-        }:
-            raise ArtifactError("the state is not that of squeezing a network of these layers")
-        self._precise.load_state_dict(dict(given))
+        for key, own in (("gone", self._gone), ("precise", self._precise.state_dict())):
+            given = state.get(key)
+            if not isinstance(given, Mapping) or _shapes(given) != _shapes(own):
+                raise ArtifactError("the state is not that of squeezing a network of these layers")
+            for name, one in own.items():
+                one.copy_(given[name])
 
     def close(self) -> None:
         """Take the hooks off the network."""
@@ -209,10 +234,12 @@ def _ranked(scores: Mapping[str, Tensor], names: Mapping[str, Any]) -> Iterator[
         yield from ((worth, name, number) for number, worth in enumerate(scores[f"{name}.scale.weight"].tolist()))
 
 
-def _lengths(widened: WidenedConv2d) -> tuple[Tensor, Tensor]:
-    """``[wide features]``: the columns' lengths; and their root mean square."""
-    lengths = widened.projection.weight.detach()[:, :, 0, 0].norm(dim=0)
-    return lengths, lengths.square().mean().sqrt()
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one.clone() for name, one in tensors.items()}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: one.shape for name, one in tensors.items()}
 
 
 def _of_full_precision(model: nn.Module) -> nn.Module:

@@ -14,7 +14,6 @@ from flowprune.engine.tracing import FollowingNorm, filter_layers, trace
 from flowprune.errors import FlowpruneError, ModelError
 from flowprune.methods.quantizers._channelwise.dorefa import checked_dorefa_bits
 from flowprune.methods.quantizers._channelwise.widened_layer import (
-    FeatureGrid,
     WidenedConv2d,
     convolution_like,
     pointwise,
@@ -101,7 +100,7 @@ class WidenedConvolution:
         with torch.no_grad():
             wide.weight.copy_(module.levels() * module.scale.weight)
             wide.bias.copy_(module.scale.bias)
-        layers = {"wide": wide, "grid": FeatureGrid(module.grid.bits), "projection": copy.deepcopy(module.projection)}
+        layers = {"wide": wide, "grid": copy.deepcopy(module.grid), "projection": copy.deepcopy(module.projection)}
         return nn.Sequential(OrderedDict(layers)).train(module.training)
 
     def in_model(

@@ -31,8 +31,12 @@ def quantized(x: Tensor, bits: int) -> Tensor:
         bits: k, 1 to 8.
     """
     steps: int = 2**bits - 1
-    rounded = torch.round(x * steps) / steps
-    return x + (rounded - x).detach()
+    return _straight_through(torch.round(x * steps) / steps, x)
+
+
+def _straight_through(value: Tensor, behind: Tensor) -> Tensor:
+    """The value to the bit, with the gradient of what is behind it."""
+    return value.detach() + (behind - behind.detach())
 
 
 def dorefa_weight(weight: Tensor, bits: int, each_filter: bool = False) -> Tensor:
@@ -50,7 +54,7 @@ def dorefa_weight(weight: Tensor, bits: int, each_filter: bool = False) -> Tenso
     over = tuple(range(1 if each_filter else 0, weight.dim()))
     if bits == 1:
         size = weight.abs().mean(over, keepdim=True)
-        return weight + (torch.where(weight >= 0, size, -size) - weight).detach()
+        return _straight_through(torch.where(weight >= 0, size, -size), weight)
     bounded = weight.tanh()
     largest = bounded.abs().amax(over, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
     return 2 * quantized(bounded / (2 * largest) + 0.5, bits) - 1

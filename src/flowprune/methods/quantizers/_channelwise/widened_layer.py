@@ -10,15 +10,23 @@ from flowprune.methods.quantizers._channelwise.dorefa import dorefa_activation, 
 
 
 class FeatureGrid(nn.Module):
-    """Features clipped to [0, 1], of so many bits; where ``bits`` is None only clipped."""
+    """Features clipped from 0 to where each of them reaches, of so many bits; where ``bits`` is None only clipped.
 
-    def __init__(self, bits: int | None) -> None:
+    Attributes:
+        reach: ``[C, 1, 1]``, a buffer.
+    """
+
+    reach: Tensor
+
+    def __init__(self, bits: int | None, reach: Tensor) -> None:
         super().__init__()
         self.bits = bits
+        self.register_buffer("reach", reach)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, ...]`` -> the same shape."""
-        return x.clamp(0, 1) if self.bits is None else dorefa_activation(x, self.bits)
+        """``[N, C, H, W]`` -> the same shape."""
+        within = x / self.reach
+        return self.reach * (within.clamp(0, 1) if self.bits is None else dorefa_activation(within, self.bits))
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -42,7 +50,7 @@ class WidenedConv2d(nn.Module):
         super().__init__()
         self.wide, self.projection = wide, projection
         self.scale = pointwise(wide, wide.out_channels, wide.out_channels, groups=wide.out_channels)
-        self.grid = FeatureGrid(bits)
+        self.grid = FeatureGrid(bits, wide.weight.new_ones(wide.out_channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, F, H', W']``."""
@@ -92,10 +100,17 @@ class WidenedConv2d(nn.Module):
         fitted = (found * self.wide.weight).flatten(1).sum(1) / found.square().flatten(1).sum(1).clamp(min=1e-300)
         step = torch.cat([above, below]).double() / steps
         assert self.scale.bias is not None
-        self.scale.weight.copy_((fitted / step.repeat(steps)).view(-1, 1, 1, 1))
-        self.scale.bias.copy_(-torch.arange(steps).repeat_interleave(2 * filters))
-        signed = torch.cat([step[:filters].diag(), -step[filters:].diag()], 1).repeat(1, steps)
-        self.projection.weight.copy_(signed[:, :, None, None])
+        self.grid.reach.copy_(step.repeat(steps)[:, None, None])
+        self.scale.weight.copy_(fitted.view(-1, 1, 1, 1))
+        self.scale.bias.copy_(-self.grid.reach.flatten() * torch.arange(steps).repeat_interleave(2 * filters).to(found))
+        own = torch.eye(filters).to(found)
+        self.projection.weight.copy_(torch.cat([own, -own], 1).repeat(1, steps)[:, :, None, None])
+
+    @torch.no_grad()
+    def lengths(self) -> Tensor:
+        """``[wide features]``: how much each may say, the length of its column of P times how far it reaches."""
+        columns: Tensor = self.projection.weight[:, :, 0, 0].norm(dim=0)
+        return columns * self.grid.reach.flatten()
 
 
 def convolution_like(conv: nn.Conv2d, filters: int, *, bias: bool) -> nn.Conv2d:
