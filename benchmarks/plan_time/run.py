@@ -3,11 +3,13 @@
     python benchmarks/plan_time/run.py --before CHECKOUT [--pairs 11] [--only PATTERN] [--out results/plan-time/plan-time.json]
 
 The six models that docs/zoo.md names are planned at half their MACs, and, with a tenth of the filters in front of their batch norms
-made dead and constant, by a threshold. Both checkouts wait in a process of their own, on one thread, and are asked in turns:
-whatever else the machine does meets both; who goes first changes from pair to pair. A turn is one plan to warm up, since the other
-had the caches, and the median of three. The ratio is the median of those of the pairs. Where a plan takes longer than ten seconds,
-one plan a turn and one pair say enough. Models in the output file are left out as long as neither revision changed: an interrupted
-run goes on.
+made dead and constant, by a threshold. Each checkout plans in a process of its own, on one thread, and the two take turns: whatever
+else the machine does meets both; who goes first changes from pair to pair. Every pair has new processes, because one may be some
+percent faster than the next for as long as it lives, by where its memory happens to lie. A turn is one plan to warm up and the
+median of three, each from a heap just collected: else one of them pays for all that Python's collector has put off since the start,
+and how much was imported decides which. What a plan itself leaves to collect is in its time. The ratio is the median of those of
+the pairs. Where a plan takes longer than ten seconds, one plan a turn and one pair say enough. Models in the output file are left
+out as long as neither revision changed: an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ SLOW = 10.0
 """Seconds of a plan that needs no warming up and no second pair."""
 
 CHILD = """
-import json, statistics, sys, time, warnings
+import gc, json, statistics, sys, time, warnings
 warnings.simplefilter("ignore")
 import torch
 import flowprune as fp
@@ -59,6 +61,7 @@ images = torch.randn(1, 3, 224, 224)
 for _ in sys.stdin:
     seconds = []
     while len(seconds) < 4 and (not seconds or seconds[0] < SLOW):
+        gc.collect()
         began = time.process_time()
         made = fp.plan(model, images, **asked)
         seconds.append(time.process_time() - began)
@@ -99,19 +102,19 @@ class Planner:
 
 def row(checkouts: dict[str, Path], model: str, kind: str, pairs: int) -> dict[str, Any]:
     """What the pairs say of a model."""
-    planners = {name: Planner(checkout, model, kind) for name, checkout in checkouts.items()}
     seconds: dict[str, list[float]] = {name: [] for name in checkouts}
     kept: dict[str, int] = {}
-    try:
-        for number in range(pairs):
+    for number in range(pairs):
+        planners = {name: Planner(checkout, model, kind) for name, checkout in checkouts.items()}
+        try:
             for name in sorted(checkouts, reverse=number % 2 == 0):
                 found, kept[name] = planners[name].turn()
                 seconds[name].append(found)
-            if max(values[-1] for values in seconds.values()) > SLOW:
-                break
-    finally:
-        for planner in planners.values():
-            planner.close()
+        finally:
+            for planner in planners.values():
+                planner.close()
+        if max(values[-1] for values in seconds.values()) > SLOW:
+            break
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "model": model,

@@ -94,8 +94,8 @@ def plan(
         outcome: what a training has decided, as a regularizer's ``finish`` returns it. With no budget exactly the filters in its
             ``leaves`` leave, with all that is coupled to them; a channel of which some maker is not among them stays, and
             ``plan.stays`` says why. Under a budget its ``scores`` stand in an importance's place.
-        allocator: who says how many channels leave where under ``macs`` or ``params``, while the importance says which: one of
-            ``flowprune.methods.allocators``, or the name of one that needs no data.
+        allocator: who says how many channels leave where under ``macs``, ``params`` or ``latency``, while the importance says
+            which: one of ``flowprune.methods.allocators``, or the name of one that needs no data.
         backend: what a budget of time is timed in, and "auto" widths are for: "pytorch", "compiled" or "onnxruntime".
 
     Warns:
@@ -150,7 +150,7 @@ def plan_as_asked(model: nn.Module, inputs: Any, request: Request) -> Plan:
     removal = BranchRemoval.of(model, inputs, coupled, scales, request) if request.branches else None
 
     def planned(budget: Budget) -> Plan:
-        asked = replace(request, budget=budget)
+        asked = request.under(budget)
         for _ in range(ATTEMPTS):
             recount = None if removal is None or removal.is_empty else removal.count
             selection = choose(coupled, asked, model, inputs, scales, recount)
@@ -238,6 +238,7 @@ def prune_iteratively(
 
     What is kept falls by the same factor in every step: with ``macs=0.25`` and two steps to a half, then to a quarter of the dense
     model's. So does the share of the channels that every group keeps, and ``largest_cut`` is of the dense model's groups, too.
+    Under ``latency`` the steps fall towards the MACs that a cut by chance has in that time, and the last one is timed.
 
     Args:
         model: the dense model.
@@ -245,14 +246,14 @@ def prune_iteratively(
         steps: how many.
         finetune: is given the small model and the number of the step (from 1) after every step but the last; trains it in place,
             or returns the model to go on with.
-        **options: the keyword arguments of ``plan``: a budget of ``macs``, ``params`` or ``channels``, and an importance, which is
-            asked anew in every step; ``branches`` are changed in the last.
+        **options: the keyword arguments of ``plan``: any budget but a threshold, and an importance, which is asked anew in every
+            step; ``branches`` are changed in the last.
 
     Returns:
         The small model; its lineage holds every step's plan.
 
     Raises:
-        BudgetError: if the budget is one of a threshold or a time, or cannot be met; before anything is trained.
+        BudgetError: if the budget is a threshold, or cannot be met; before anything is trained.
         Whatever ``plan`` raises.
 
     Example:
@@ -277,19 +278,18 @@ def prune_in_steps(
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BudgetError(f"steps={steps!r} is not a number of steps: use a whole number such as 3")
     kind = request.budget.kind
-    if kind in ("threshold", "latency"):
-        raise BudgetError(
-            f"{request.budget} cannot be met in steps; use a budget of macs=, params= or channels=, or a single cut"
-        )
+    if kind == "threshold":
+        raise BudgetError(f"{request.budget} cannot be met in steps; use another kind of budget, or a single cut")
     if request.outcome is not None:
         raise BudgetError("outcome= is of the whole model, and cannot be cut in steps; use a single cut")
     possible = plan_as_asked(model, inputs, replace(request, importance=Random(), allocator=None))
-    dense, target = (possible.params if kind == "params" else possible.macs)[0], possible.target or 1
+    dense, smallest = possible.params if kind == "params" else possible.macs
+    target, time = possible.target or smallest, possible.latency.get("target")
     widths = Widths(model, inputs, request)
     small = model
     for step in range(1, steps + 1):
         # A branch whose ends are put at places holds its stream: nothing of that could leave in a later step.
-        asked = replace(widths.request(step / steps, dense, target), branches=step == steps and request.branches)
+        asked = replace(widths.request(step / steps, dense, target, time), branches=step == steps and request.branches)
         with attempts():  # what is to be said was said of the whole
             made = plan_as_asked(small, inputs, asked)
         if not made.is_empty or small is model:

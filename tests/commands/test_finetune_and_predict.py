@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ import flowprune as fp
 from flowprune.artifacts import read_header, save
 from flowprune.cli import main
 from flowprune.errors import FlowpruneWarning, ModelError
+from flowprune.methods.recovery.distillation import Distillation
 from flowprune.models import create
 from flowprune.training import TrainingSettings, evaluate, load_data, train
+from flowprune.training.usual_settings import usual
 
 Said = Callable[..., str]
 
@@ -51,6 +54,20 @@ def test_a_network_known_by_name_is_trained_further(said: Said) -> None:
     text = said("finetune", "vgg6", *options, "--data-option", "subset=64", "--epochs", 1, "--out", "tuned.fp")
     assert "after 1 epoch in" in text and "(before: " in text and "500 test images of digits" in text
     assert read_header("tuned.fp").notes["class_names"] == list("0123456789")
+
+
+def test_a_teacher_is_listened_to(trained: Path, said: Said) -> None:
+    """What the command trains is what the library trains with the same distillation."""
+    save(create("vgg6", in_channels=1, width=2), "small.fp")
+    words = ["--epochs", 1, "--data-option", "subset=64", "--batch-size", 32, "--set", "precision=float32"]
+    teaching = ("--teacher", trained, "--teacher-option", "temperature=9")
+    said("finetune", "small.fp", "--data", "digits", *words, *teaching, "--out", "taught.fp")
+    small, teacher = fp.load("small.fp"), Distillation(temperature=9)
+    teacher.prepare(small, fp.load(trained), SimpleNamespace(removed={}), ())
+    settings = TrainingSettings(**usual(1) | {"batch_size": 32, "lr": 0.0025, "precision": "float32"})
+    train(small, load_data("digits", subset=64), settings, regularizer=teacher, progress=False)
+    taught = fp.load("taught.fp").state_dict()
+    assert all(torch.equal(taught[name], tensor) for name, tensor in small.state_dict().items())
 
 
 def test_an_interrupted_fine_tuning_goes_on_and_ends_the_same(trained: Path, tmp_path: Path, said: Said) -> None:
@@ -153,6 +170,12 @@ def test_an_artifact_and_its_onnx_file_name_what_is_in_pictures(trained: Path, s
         ("predict resnet8 {} --input 3x8x8", "--normalize imagenet"),
         ("predict broken.onnx {}", "cannot read broken.onnx"),
         ("finetune {} --out a.fp --tracker tensorbord", "did you mean 'tensorboard'?"),
+        ("finetune {} --out a.fp --teacher-option temperature=2", "name one with --teacher"),
+        ("finetune {} --out a.fp --teacher {} --teacher-option temperatur=2", "did you mean 'temperature'?"),
+        (
+            "finetune {} --out a.fp --teacher vgg6 --model-option in_channels=1 --model-option classes=3",
+            "the 10 classes",
+        ),
         ("evaluate {} --device gpu", "use cpu, cuda, cuda:1 or mps"),
         ("evaluate {} --threads 0", "--threads"),
     ],

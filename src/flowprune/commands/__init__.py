@@ -53,7 +53,10 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         "flowprune replace tuned.fp --restore --out small.fp",
     ),
     quantize: ("flowprune quantize sparse.fp --codec sparse_huffman --bytes 10% --out packed.fp",),
-    finetune: ("flowprune finetune small.fp --epochs 40 --data-dir DATA --out tuned.fp",),
+    finetune: (
+        "flowprune finetune small.fp --epochs 40 --data-dir DATA --out tuned.fp",
+        "flowprune finetune small.fp --teacher dense.fp --out tuned.fp",
+    ),
     evaluate: ("flowprune evaluate tuned.fp --data-dir DATA",),
     bench: ("flowprune bench dense.fp small.fp --backend onnxruntime --batch-size 1 --batch-size 32 --layers 5",),
     measure: ("flowprune measure torchvision:resnet50 --json",),

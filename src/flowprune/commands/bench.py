@@ -10,7 +10,7 @@ import typer
 from flowprune.commands.cut_options import BACKENDS
 from flowprune.commands.known_names import complete_models, refuse_unknown
 from flowprune.commands.options import Allow, AsJson, Input, ModelName, ModelOption, image_shape, key_values
-from flowprune.errors import RecipeError, checked_name
+from flowprune.errors import RecipeError, checked_name, counted
 
 if TYPE_CHECKING:
     from flowprune.studies.speed import Contestant, SpeedRow
@@ -124,11 +124,9 @@ def _contestant(name: str, builder: str | None, options: dict[str, object], inpu
             raise RecipeError(f"the shape of an image is not known for {name}; give it with --input, like 3x224x224")
         return Contestant(name, None, shape, lambda threads: OnnxModel(Path(name), threads))
 
-    from flowprune.commands.known_names import is_artifact
-    from flowprune.commands.model_and_data import subject
+    from flowprune.commands.model_and_data import subject_beside
 
-    artifact = is_artifact(name)
-    given = subject(name, builder=builder if artifact else None, options=options if not artifact or builder else None)
+    given = subject_beside(name, builder=builder, options=options)
     return Contestant(name, given.model.eval(), tuple(given.example(input_shape).shape[1:]))
 
 
@@ -180,4 +178,4 @@ def _show(rows: list[SpeedRow], turns: int) -> None:
             "-" if row.feature_mb is None else f"{row.feature_mb:.2f}",
         )
     wide_console(140).print(table)
-    typer.echo(f"the middle of {turns} turns; features: what lives at once in a PyTorch forward, counted")
+    typer.echo(f"the middle of {counted(turns, 'turn')}; features: what lives at once in a PyTorch forward, counted")

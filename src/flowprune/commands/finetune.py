@@ -28,7 +28,8 @@ from flowprune.commands.options import (
     key_values,
     pairs,
 )
-from flowprune.errors import OutputError
+from flowprune.commands.teacher import Teacher, TeacherOption, taught
+from flowprune.errors import OutputError, counted
 
 
 def finetune(
@@ -55,6 +56,8 @@ def finetune(
     weight_decay: Annotated[float, typer.Option("--weight-decay", min=0)] = 5e-4,
     setting: Annotated[list[str] | None, pairs("--set", "Any other key of a recipe's training")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of the images.")] = 0,
+    teacher: Teacher = None,
+    teacher_option: TeacherOption = None,
     weights: Weights = None,
     model_name: ModelName = None,
     model_option: ModelOption = None,
@@ -81,7 +84,8 @@ def finetune(
     chosen = {name: value for name, value in options_of_training.items() if value is not None}
     chosen |= key_values(setting, "--set")
     settings = checked_sections(TrainingSettings, {**usual(epochs), **chosen}, "settings of the training")
-    refuse_unknown(model, builder=model_name, data=data, data_option=data_option)
+    references = [model] if teacher is None else [model, teacher]
+    refuse_unknown(*references, builder=model_name, data=data, data_option=data_option)
     under_way = out.with_name(f"{out.name}.training")
     if under_way.exists() and not (resume or overwrite):
         raise OutputError(
@@ -90,18 +94,25 @@ def finetune(
     import shutil
 
     from flowprune.artifacts import save
-    from flowprune.commands.model_and_data import here, subject
+    from flowprune.commands.model_and_data import here, subject, subject_beside
     from flowprune.commands.terminal import print_json
     from flowprune.training import evaluate, train
     from flowprune.training.divergence import DivergenceWatch
     from flowprune.training.trackers import tracked
 
-    given = subject(model, builder=model_name, options=key_values(model_option, "--model-option"), weights=weights)
+    of_model = key_values(model_option, "--model-option")
+    own = subject if teacher is None else subject_beside
+    given = own(model, builder=model_name, options=of_model, weights=weights)
+    teaching = None if teacher is None else subject_beside(teacher, builder=model_name, options=of_model)
+    of_teacher = key_values(teacher_option, "--teacher-option")
     options = key_values(data_option, "--data-option")
     images = given.labelled_data(data, data_dir, options)
     settings = fitted(settings, len(images.train), chosen)
     before = evaluate(given.model.to(here()), images)
-    with tracked(tracker, out.stem, out.absolute().parent, settings.model_dump()) as each_epoch:
+    with (
+        taught(given.model, teaching, images, of_teacher) as beside,
+        tracked(tracker, out.stem, out.absolute().parent, settings.model_dump()) as each_epoch,
+    ):
         can_go_on_by_resume()
         result = train(
             given.model,
@@ -109,7 +120,7 @@ def finetune(
             settings,
             run_folder=under_way,
             resume=resume,
-            regularizer=DivergenceWatch(before.loss, images.classes),
+            regularizer=[DivergenceWatch(before.loss, images.classes), *beside],
             title="fine-tuning",
             each_epoch=each_epoch,
         )
@@ -128,8 +139,7 @@ def finetune(
             }
         )
         return
-    after = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     typer.echo(
-        f"top-1 {result.top1:.2f} % after {after} in {result.precision} (before: {before.top1:.2f} %; {before.images} test "
-        f"images of {images.name})\nsaved: {out}"
+        f"top-1 {result.top1:.2f} % after {counted(epochs, 'epoch')} in {result.precision} (before: {before.top1:.2f} %; "
+        f"{counted(before.images, 'test image')} of {images.name})\nsaved: {out}"
     )

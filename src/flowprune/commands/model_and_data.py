@@ -195,6 +195,15 @@ def subject(
     return found
 
 
+def subject_beside(
+    reference: str, *, builder: str | None, options: Mapping[str, Any], weights: Path | None = None
+) -> Subject:
+    """As ``subject``, for one of several models: the builder is for the artifacts among them, the options are for the others."""
+    artifact = is_artifact(reference)
+    given = options if not artifact or builder is not None else None
+    return subject(reference, builder=builder if artifact else None, options=given, weights=weights)
+
+
 def here() -> torch.device:
     """The device that was asked for, or the fastest there is.
 

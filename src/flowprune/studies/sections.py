@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from flowprune.engine.allocation import KINDS, checked_shares
 from flowprune.engine.interfaces import Outcome
-from flowprune.engine.planning.request import LARGEST_CUT, Request
+from flowprune.engine.planning.request import LARGEST_CUT, SHARED_OUT, Request
 from flowprune.engine.signatures import Branches, Heads, Scope
 from flowprune.errors import BudgetError, RecipeError
 from flowprune.methods.regularizers.feature_flow.form import Norm, PushedScales, Size, Weights
@@ -18,6 +18,7 @@ from flowprune.methods.regularizers.feature_flow.maps.magnitude import Reduction
 from flowprune.methods.regularizers.feature_flow.penalty.terms import CurvatureForm
 from flowprune.methods.regularizers.strength.control import Schedule
 from flowprune.methods.regularizers.strength.given_strength import strength_of
+from flowprune.registry import from_per_cent
 from flowprune.training.settings import TrainingSettings
 
 
@@ -33,14 +34,8 @@ def _strength(value: object) -> object:
     return value
 
 
-def _per_cent(value: object) -> object:
-    """``50%`` as 0.5, wherever a share is."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip().removesuffix("%")) / 100
-    return value
-
-
-Share = Annotated[float, BeforeValidator(_per_cent)]
+Share = Annotated[float, BeforeValidator(from_per_cent)]
+"""Also ``50%``, wherever a share is."""
 Strength = Annotated[float | str, BeforeValidator(_strength)]
 
 
@@ -91,8 +86,8 @@ class FlowSection(Section):
     weights: Weights = "equal"
     pushed_scales: PushedScales = "subgradient"
     schedule: Schedule = "constant"
-    target_dead: float | None = Field(default=None, gt=0, lt=1)
-    target_macs: float | None = Field(default=None, gt=0, lt=1)
+    target_dead: Share | None = Field(default=None, gt=0, lt=1)
+    target_macs: Share | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _one_rule(self) -> FlowSection:
@@ -164,12 +159,12 @@ class PruningSection(Section):
     Attributes:
         budgets: the targets.
         importance: the criterion; ``threshold`` needs none and takes none.
-        allocator: who says how many channels leave where under ``macs`` or ``params``, by its registered name, asked anew in each
-            of several steps; the rank of all channels if None.
+        allocator: who says how many channels leave where under ``macs``, ``params`` or ``latency``, by its registered name, asked
+            anew in each of several steps; the rank of all channels if None.
         allocator_options: of the allocator's constructor.
         largest_cut: the largest share of a group's channels that may leave, but under a threshold; or pattern of layers -> share.
         round_to, fold_tolerance, heads, ignore, freeze, branches: see ``flowprune.plan``.
-        steps: how many cuts lead to a budget of MACs, parameters or channels.
+        steps: how many cuts lead to a budget, but to a threshold.
         between: how the network is trained between them, or the candidates of an allocator that trains; None trains as
             ``finetuning`` says.
         batches, batch_size: how many training images data-driven criteria and allocators see.
@@ -202,7 +197,7 @@ class PruningSection(Section):
         if other is not None:
             raise ValueError(f"{other} is no budget of a cut, which is one of {', '.join(self.kinds)}")
         self._shared_out()
-        in_one = [str(budget) for budget in self.budgets if budget.kind in ("threshold", "latency")]
+        in_one = [str(budget) for budget in self.budgets if budget.kind == "threshold"]
         if self.steps > 1 and in_one:
             raise ValueError(f"{in_one[0]} cannot be met in steps; set steps to 1, or leave that budget out")
         return self
@@ -212,10 +207,10 @@ class PruningSection(Section):
             if self.allocator_options:
                 raise ValueError("allocator_options are for an allocator; name one as allocator, or leave them out")
             return
-        other = next((budget for budget in self.budgets if budget.kind not in ("macs", "params")), None)
+        other = next((budget for budget in self.budgets if budget.kind not in (*SHARED_OUT, "latency")), None)
         if other is not None:
             raise ValueError(
-                f"an allocator shares out budgets of macs or params, not {other}; leave one of the two out"
+                f"an allocator shares out budgets of macs, params or latency, not {other}; leave one of the two out"
             )
 
     def request(self, budget: BudgetSection | None, outcome: Outcome | None = None) -> Request:

@@ -15,9 +15,12 @@ from flowprune.engine.allocation import Plan
 from flowprune.engine.measuring import measure
 from flowprune.engine.measuring.latency import Timing, time_in_turns
 from flowprune.engine.planning import latency_budget as latency
+from flowprune.engine.steps.lineage import lineage_of
 from flowprune.errors import BudgetError
+from flowprune.methods.allocators import rate_distortion
+from flowprune.methods.allocators._distortion.curves import distortion_curves
 from flowprune.methods.importance import L2
-from flowprune.pruning import plan, prune
+from flowprune.pruning import plan, prune, prune_iteratively
 
 IMAGES = torch.zeros(1, 3, 16, 16)
 
@@ -36,6 +39,13 @@ def by_macs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
+def _chain() -> nn.Sequential:
+    """Quickly planned."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 2, 3), nn.Flatten()
+    )
+
+
 @pytest.mark.parametrize("share", [0.15, 0.5, 0.93])
 def test_the_slowest_candidate_that_is_fast_enough_is_found(by_macs: list[int], share: float) -> None:
     model = models.create("resnet8")
@@ -50,6 +60,40 @@ def test_the_slowest_candidate_that_is_fast_enough_is_found(by_macs: list[int], 
         assert "latency=" in made.asked and "beside the dense model's" in str(made)
         assert measure(prune(model, made), IMAGES).macs == made.macs[1]
     assert Plan.from_dict(made.as_dict()) == made
+
+
+def test_an_allocator_shares_out_every_candidate_and_looks_at_the_network_once(
+    by_macs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def counted(problem: Any, *args: Any, **options: Any) -> Any:
+        looked.append(problem.target)
+        return distortion_curves(problem, *args, **options)
+
+    monkeypatch.setattr(rate_distortion, "distortion_curves", counted)
+    model = _chain()
+    allocator = rate_distortion.RateDistortion([torch.randn(2, 3, 16, 16)], points=2)
+    made = plan(model, IMAGES, importance=L2(), latency=0.5, allocator=allocator)
+    assert 0.4 * made.macs[0] <= made.macs[1] <= 0.5 * made.macs[0] and len(looked) == 1
+    alone = plan(model, IMAGES, importance=L2(), macs=str(made.macs[1]), allocator=allocator)
+    assert alone.removed == made.removed and len(looked) == 2, "and what it is asked for under MACs is the same"
+
+
+def test_in_steps_macs_lead_there_and_the_last_step_is_timed(by_macs: list[int]) -> None:
+    model, seen = _chain(), list[int]()
+    small = prune_iteratively(
+        model,
+        IMAGES,
+        steps=3,
+        finetune=lambda half, step: seen.append(measure(half, IMAGES).macs),
+        importance=L2(),
+        latency=0.3,
+    )
+    dense, reached = measure(model, IMAGES).macs, measure(small, IMAGES).macs
+    assert dense > seen[0] > seen[1] > reached
+    assert 0.25 * dense < reached <= 0.3 * dense + 1
+    assert [made["asked"].partition("=")[0] for made in lineage_of(small).plans] == ["macs", "macs", "latency"]
 
 
 def test_what_is_fast_enough_already_stays_whole(by_macs: list[int]) -> None:

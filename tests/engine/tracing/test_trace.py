@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import weakref
 
 import torch
 from silenced_twin import same_state
@@ -125,3 +127,14 @@ def test_replay_can_replace_what_an_operator_returns() -> None:
     assert torch.equal(zeros, torch.zeros(2, 3))
     seen = observe(model, images, [(2, 0)])
     assert torch.equal(seen[2, 0], model(images))
+
+
+def test_a_pass_is_freed_when_nobody_holds_it_any_more() -> None:
+    """Not by the cyclic collector, which plans pause: a big network's passes would pile up until it is let run."""
+    gc.collect()
+    gc.disable()
+    try:
+        graph = weakref.ref(trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), torch.zeros(1, 3, 8, 8)))
+        assert graph() is None
+    finally:
+        gc.enable()

@@ -173,7 +173,7 @@ def test_depthwise_convolutions_and_attention_heads() -> None:
 def test_what_no_allocator_can_do_is_one_line() -> None:
     model = ThreeClasses((6, 6, 6), 0)
     for options, said in (
-        ({"channels": 0.5}, "shares out a budget of macs= or params=, not channels=0.5"),
+        ({"channels": 0.5}, "shares out a budget of macs=, params= or latency=, not channels=0.5"),
         ({"threshold": 0.1}, "not threshold=0.1"),
         ({"macs": 0.5, "branches": True}, "does not go with branches="),
         ({"macs": 0.5, "heads": "both"}, 'does not go with heads="both"'),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ class AllocationProblem:
             MACs of a layer depend on both of its widths).
         shapes: of the units that are tensors; None where they are classes of groups.
         trained: the network at such levels, after so many epochs of training; None where no study hands it in.
+        kept: what an allocator has found out about these units of this network and does not want to find out again under the next
+            budget: one of time tries several. Under keys of its own.
     """
 
     units: tuple[str, ...]
@@ -49,6 +51,7 @@ class AllocationProblem:
     costs: Levels | None = None
     shapes: tuple[tuple[int, ...], ...] | None = None
     trained: Callable[[Levels, int], nn.Module] | None = None
+    kept: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def sizes(self) -> Levels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class ByAllocator:
     def __init__(self, allocator: Allocator) -> None:
         self._allocator = allocator
         self._certified: set[bytes] = set()
+        self._kept: tuple[tuple[str, ...], dict[Hashable, Any]] = (), {}
 
     def __call__(
         self,
@@ -44,12 +45,15 @@ class ByAllocator:
         scales: Scales,
         recount: Recount | None = None,
     ) -> Selection:
-        """See ``select``.
+        """See ``select``; that is what chooses where no allocator is asked for.
 
         Raises:
             BudgetError: the allocator's levels are not allowed, or above the target.
             CertificateError: a probe cannot be certified, and nothing is left that could stay for it.
         """
+
+        if request.allocator is None:
+            return select(coupled, request, model, inputs, scales, recount)
 
         def shared_out(
             ranking: Ranking, rounding: Rounding, count: Count, unit: int, selected: Callable[[Fit], Selection]
@@ -61,8 +65,11 @@ class ByAllocator:
                 return self._probe(coupled, request, model, inputs, selected(Fit(levels, levels)), levels)
 
             coupling = coupled.coupling
+            units = tuple(coupling.groups[groups[0]].name for groups in coupling.classes)
+            if self._kept[0] != (these := (*units, *map(str, rounding.limits), *map(str, rounding.steps))):
+                self._kept = these, {}
             problem = AllocationProblem(
-                units=tuple(coupling.groups[groups[0]].name for groups in coupling.classes),
+                units=units,
                 scores=ranking.scores,
                 limits=rounding.limits.copy(),
                 steps=rounding.steps.copy(),
@@ -71,6 +78,7 @@ class ByAllocator:
                 counted=request.budget.kind,
                 rounding=rounding.nearest,
                 probe=probe,
+                kept=self._kept[1],
             )
             levels = checked_levels(self._allocator(problem), problem, type(self._allocator).__name__)
             return fit_of(levels, ranking, rounding, left, problem.target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from flowprune.errors import BudgetError, checked_name
 
 LARGEST_CUT = 0.9
 """The share of a coupled group that may leave where nothing else is said."""
+SHARED_OUT = ("macs", "params")
+"""What an allocator shares out; the candidates of a budget of time are cut to the first."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,17 @@ class Request:
                 f"a budget of {self.budget.kind} needs importance=, for example importance=flowprune.importance.L2()"
             )
 
+    def under(self, budget: Budget) -> Request:
+        """The same under another budget, which one of time tries; the allocator is asked for what it can share out."""
+        return replace(self, budget=budget, allocator=self.allocator if budget.kind in SHARED_OUT else None)
+
     def _check_shared_out(self) -> None:
         budget, others = self.budget, {"branches=": self.branches, 'heads="both"': self.heads == "both"}
         besides = [name for name, given in others.items() if given] + ['scope="local"'] * (budget.scope == "local")
-        if budget.kind not in ("macs", "params"):
-            raise BudgetError(f"allocator= shares out a budget of macs= or params=, not {budget}; leave it out")
+        if budget.kind not in (*SHARED_OUT, "latency"):
+            raise BudgetError(
+                f"allocator= shares out a budget of macs=, params= or latency=, not {budget}; leave it out"
+            )
         if besides:
             raise BudgetError(f"allocator= does not go with {besides[0]}; leave one of the two out")
 

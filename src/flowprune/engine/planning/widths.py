@@ -48,12 +48,13 @@ class Widths:
                 size = made.shapes[name][dimension]
                 self._staying[name, dimension] = np.delete(np.arange(size) if before is None else before, list(indices))
 
-    def request(self, progress: float, dense: int, target: int) -> Request:
+    def request(self, progress: float, dense: int, target: int, milliseconds: float | None = None) -> Request:
         """What is asked of the small model, so that what is kept falls by the same factor on every part of the way.
 
         Args:
             progress: up to this share of the way.
-            dense, target: the count of the dense model and that at the end; for a budget of MACs or parameters.
+            dense, target: the count of the dense model and that at the end; for a budget of MACs, parameters or time.
+            milliseconds: what a budget of time comes to. MACs lead there, and only the last step is timed.
         """
 
         def cap(group: CoupledGroup) -> float:
@@ -67,6 +68,11 @@ class Widths:
         asked, count = self._request.budget, max(1, target, int(dense * (target / dense) ** progress))
         by_channels = asked.kind == "channels"
         budget = replace(asked, share=share) if by_channels else replace(asked, share=None, absolute=count)
+        if milliseconds is not None:
+            last = progress == 1
+            budget = replace(
+                budget, kind=asked.kind if last else "macs", absolute=round(milliseconds * 1e6) if last else count
+            )
         return replace(self._request, budget=budget, largest_cut=cap)
 
     def _origin(self, group: CoupledGroup) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,6 +47,17 @@ _LITERALS = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.d
 """What ``torch.tensor([...])`` calls on the numbers that the code holds."""
 
 
+@dataclass
+class PythonCall:
+    """The Python-level call that is running: what both modes know of it, without knowing each other.
+
+    If they did, a pass could only be freed by the cyclic collector, as late as that likes.
+    """
+
+    name: str = ""
+    sequences: list[tuple[int, ...]] = field(default_factory=list)
+
+
 class OperatorLog(TorchDispatchMode):
     """Numbers every tensor and writes down every operator."""
 
@@ -55,7 +67,6 @@ class OperatorLog(TorchDispatchMode):
         inputs: Any,
         training: bool,
         originals: dict[int, tuple[torch.Tensor, torch.Tensor]],
-        provenance: bool,
     ) -> None:
         """What runs in ``modules`` (of a shadow, with their paths, shared ones by each) will be written down.
 
@@ -64,14 +75,13 @@ class OperatorLog(TorchDispatchMode):
             inputs: what it will be called on.
             training: the mode it is in.
             originals: id of a stand-in -> it, and the tensor it stands for.
-            provenance: whether integers are asked where they come from.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph(training=training)
         self._originals = originals
         self._blank: set[int] = set()
         self.stand_ins: dict[int, int] = {}
-        self.calls = PythonCalls(self, provenance)
+        self.running = PythonCall()
         self._numbers: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # an id is only unique while its tensor lives
         self._path = ""
@@ -134,9 +144,9 @@ class OperatorLog(TorchDispatchMode):
             else:
                 outputs.append(self._enter(output) if isinstance(output, torch.Tensor) else None)
         operation = Operation(len(self.graph.operations), function, arguments, keywords, tuple(outputs), self._path)
-        operation.python = self.calls.name
-        if self.calls.sequences:
-            operation.integers = origins_of(operation, self.calls.sequences)
+        operation.python = self.running.name
+        if self.running.sequences:
+            operation.integers = origins_of(operation, self.running.sequences)
         self.graph.operations.append(operation)
         return result
 
@@ -192,24 +202,23 @@ class PythonCalls(TorchFunctionMode):
         super().__init__()
         self._log = log
         self._provenance = provenance
-        self.sequences: list[tuple[int, ...]] = []
-        self.name = ""
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        outer = self.sequences, self.name
-        name = self.name = getattr(function, "__name__", "")
+        running = self._log.running
+        outer = running.sequences, running.name
+        name = running.name = getattr(function, "__name__", "")
         of_tensor = bool(args) and isinstance(args[0], torch.Tensor)
         if self._provenance:
             cut = self._log.number(args[0]) if of_tensor and (name in SLICING or name in CUTTING) else None
-            self.sequences = integers_given(name, args, kwargs or {}, cut)
+            running.sequences = integers_given(name, args, kwargs or {}, cut)
         if of_tensor and name in _PAST_OPERATORS:
             self._log.graph.escaped[self._log.number(args[0])] = name
         try:
             result = function(*args, **(kwargs or {}))
         finally:
-            self.sequences, self.name = outer
+            running.sequences, running.name = outer
         if isinstance(result, torch.Size):
             number = self._log.number(args[0])  # in every pass alike, so that their values have the same numbers
             if not self._provenance:

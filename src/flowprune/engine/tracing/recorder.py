@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from flowprune.engine.tracing.expressions import widths_said
 from flowprune.engine.tracing.graph import Graph
 from flowprune.engine.tracing.integers import mark_attributes, noticing
-from flowprune.engine.tracing.operator_log import OperatorLog, tensors_in
+from flowprune.engine.tracing.operator_log import OperatorLog, PythonCalls, tensors_in
 from flowprune.engine.tracing.random_numbers import repeated
 from flowprune.engine.tracing.shadow import call_model, first_tensor, model_of, own_buffer, shadow, to_meta
 from flowprune.engine.tracing.unlogged import failures_unlogged
@@ -116,12 +116,12 @@ def _record(
     modules = list(shown.named_modules(remove_duplicate=False))
     if provenance:
         mark_attributes(modules)
-    log = OperatorLog(modules, given, training, originals, provenance)
+    log = OperatorLog(modules, given, training, originals)
     graph = log.graph
     graph.tensors = tensors
     before = _state_of(modules) if provenance else None
     try:
-        with spelled_out_attention(), noticing() as noticed, repeated() as drawn, log.calls, log:
+        with spelled_out_attention(), noticing() as noticed, repeated() as drawn, PythonCalls(log, provenance), log:
             outputs = call_model(shown, given)
     except Exception as error:
         raise InterruptedTraceError(graph, error) from error

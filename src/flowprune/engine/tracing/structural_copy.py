@@ -102,16 +102,15 @@ def _begun(
 ) -> list[tuple[str, Any]]:
     """Copy into ``state`` what needs no thought of what a module holds; the rest is returned, and noted for ``later``."""
     rest: list[tuple[str, Any]] = []
+    state.update(module.__dict__)  # in the module's order
     for name, held in module.__dict__.items():
         kind = type(held)
         if kind in _UNCHANGING:
-            state[name] = held
-        elif kind in _CONTAINERS and not held:
+            continue
+        if kind in _CONTAINERS and not held:
             state[name] = memo.setdefault(id(held), kind())
-        elif kind is tuple and all(type(element) in _UNCHANGING for element in held):
-            state[name] = held
-        else:
-            state[name] = None  # so that the order is the module's
+        elif kind is not tuple or not all(type(element) in _UNCHANGING for element in held):
+            state[name] = None
             rest.append((name, held))
             later.append((state, name, held))
     state.pop("_compiled_call_impl", None)  # torch leaves it behind, too: it runs the model that was compiled

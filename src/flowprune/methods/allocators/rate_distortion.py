@@ -65,7 +65,9 @@ class RateDistortion:
             DataError, ModelError: as ``distortion_curves``.
         """
         batches = self.batches = list(self.batches) if not isinstance(self.batches, list) else self.batches
-        curves = distortion_curves(problem, batches, points=self.points, over=self.over)
+        curves = problem.kept.get(self)
+        if curves is None:
+            curves = problem.kept[self] = distortion_curves(problem, batches, points=self.points, over=self.over)
         if problem.costs is None:
             return levels_of_coupled_units(problem, curves)
         left = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -15,9 +15,6 @@ from flowprune.engine.interfaces import Importance
 from flowprune.engine.planning import CoupledModel, Request
 from flowprune.engine.planning.exemptions import Ignored
 from flowprune.engine.planning.falling_short import attempts
-from flowprune.engine.planning.latency_budget import within_latency
-from flowprune.engine.planning.request import AskedOnce
-from flowprune.engine.surgery import cut
 from flowprune.pruning import plan_as_asked
 from flowprune.studies.compression.rounds import cut_in_rounds, refitted
 from flowprune.studies.sensitivity import BySensitivity, Sensitivity
@@ -80,19 +77,16 @@ class Cutting:
         Raises:
             BudgetError: it cannot be met.
         """
-        # Candidates of a budget of time are cuts of one and the same ranking.
-        criterion = AskedOnce(self.criteria[way.criterion])
-        asked = Request(budget, criterion, round_to=self.round_to, ignore=self.ignore, backend=self.backend)
-        allocator = BySensitivity(self.found) if way.allocation == SENSITIVITY and self.found is not None else None
-
-        def planned(one: Budget) -> Plan:
-            shared_out = allocator if one.kind == "macs" else None
-            return plan_as_asked(self.dense, self.inputs, replace(asked, budget=one, allocator=shared_out))
-
+        asked = Request(
+            budget,
+            self.criteria[way.criterion],
+            round_to=self.round_to,
+            ignore=self.ignore,
+            allocator=BySensitivity(self.found) if way.allocation == SENSITIVITY and self.found is not None else None,
+            backend=self.backend,
+        )
         with attempts():
-            if budget.kind != "latency" or allocator is None:
-                return planned(budget)
-            return within_latency(self.dense, self.inputs, budget, planned, partial(cut, self.dense), self.backend)
+            return plan_as_asked(self.dense, self.inputs, asked)
 
     def shares(self, way: Way, budget: Budget) -> dict[str, float]:
         """What each coupled group keeps of its channels under a budget."""

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from flowprune.engine.allocation import Plan
+from flowprune.engine.interfaces import Outcome
 from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
 from flowprune.errors import RecipeError
@@ -20,6 +22,7 @@ from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.phases.cuts_in_steps import prune_with_training
 from flowprune.studies.phases.decided_cut import decided
 from flowprune.studies.phases.named_regularizers import NamedRegularizer
+from flowprune.studies.phases.outcome_file import masks_left
 from flowprune.studies.phases.short_trainings import short_trainings
 from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection
@@ -35,7 +38,8 @@ class CutPhase(PruningSection):
     Attributes:
         budgets: the targets; none, where the training before this phase decided what leaves.
         importance: the criterion; "outcome" asks the training before this phase what its filters are worth.
-        decided_by: who looks at training images and decides in a training's place, by its name in ``methods/decisions``.
+        decided_by: who looks at training images and decides in a training's place, by its name in ``methods/decisions``; masks
+            that it decides beside what leaves are for the phases after this one.
     """
 
     budgets: list[BudgetSection] = Field(default_factory=list)
@@ -50,7 +54,9 @@ class CutPhase(PruningSection):
         if self.allocator is not None:
             ALLOCATORS.built(self.allocator, self.allocator_options, list)
         if self.decided_by is not None:
-            DECISIONS.built(self.decided_by.name, self.decided_by.options, list)
+            decision = DECISIONS.built(self.decided_by.name, self.decided_by.options, list)
+            if hasattr(decision, "check"):  # one with a budget of its own
+                decision.check(model, example)
         for budget in self.budgets:
             if budget.kind in ("macs", "params", "channels"):
                 with attempts():
@@ -121,4 +127,11 @@ class CutPhase(PruningSection):
                 progress=work.progress,
             )
         kept = [{"layer": layer.layer, "dense": layer.channels[0], "kept": layer.channels[1]} for layer in made.layers]
-        return Done(small, {"top1": evaluate(small, work.data).top1, "channels": kept, "plan": made.summary()})
+        found = {"top1": evaluate(small, work.data).top1, "channels": kept, "plan": made.summary()}
+        return Done(small, found, self._decided_beside(work, made))
+
+    def _decided_beside(self, work: Work, made: Plan) -> Outcome | None:
+        """The masks that a decision had beside what leaves, of what is left."""
+        if self.decided_by is None or work.outcome is None or work.outcome.masks is None:
+            return None
+        return Outcome(masks=masks_left(work.outcome.masks, made.removed))
