@@ -90,6 +90,7 @@ class FlowSection(Section):
     size: Size = "absolute"
     weights: Weights = "equal"
     pushed_scales: PushedScales = "subgradient"
+    compiled: bool = False
     schedule: Schedule = "constant"
     target_dead: float | None = Field(default=None, gt=0, lt=1)
     target_macs: float | None = Field(default=None, gt=0, lt=1)
