@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flowprune.engine.allocation import Plan, budget_from
 from flowprune.engine.interfaces import Importance, Outcome
-from flowprune.engine.measuring import filter_scales
+from flowprune.engine.measuring import filter_scales, measure
 from flowprune.engine.planning import CoupledModel, Request, assemble, select
 from flowprune.engine.tracing import FilterLayer
 from flowprune.errors import CertificateError, UnreachableBudgetError
@@ -105,6 +105,21 @@ class HessianSplit:
         """
         return self._outcome(model, calibration_inputs(model, self._batches)[0], self._hessian)
 
+    def in_steps(self, model: nn.Module, inputs: Any, steps: int) -> list[HessianSplit]:
+        """Decisions for so many cuts: what is kept falls by one factor from each to the next, and only the last has implants.
+
+        Args:
+            model: before the first cut.
+            inputs: example inputs.
+            steps: how many cuts.
+        """
+        dense = measure(model, inputs).macs
+        target = self._budget.target(dense)
+        kept = [max(target, round(dense * (target / dense) ** (step / steps))) for step in range(1, steps)]
+        asked: dict[str, Any] = {"cap": self._cap, "probes": self._hessian.probes, "seed": self._hessian.seed}
+        on_the_way = [HessianSplit(self._batches, macs=f"{macs}", implants=0, **asked) for macs in kept]
+        return [*on_the_way, HessianSplit(self._batches, macs=f"{target}", implants=self._implants, **asked)]
+
     def check(self, model: nn.Module, inputs: Any) -> None:
         """Split by chance: whether the budget can be met is a matter of the architecture. Raises as the decision does."""
         self._outcome(model, inputs, Random())
@@ -160,10 +175,12 @@ class HessianSplit:
         split = three_way_split(ranks, ratio, implants=self._implants, cap=self._cap) if ranks else {}
         able = {name for name, module in model.named_modules(remove_duplicate=False) if NeuralImplant().matches(module)}
         gone: dict[str, list[Tensor]] = {}
+        makes: dict[str, int] = {}
         implants: dict[str, list[int]] = {}
         for number, parts in split.items():
             for maker in coupled.coupling.groups[int(number)].makers:
                 filters, path = torch.from_numpy(maker.indices), maker.name.rpartition(".")[0]
+                makes[maker.name] = maker.dimension
                 gone.setdefault(maker.name, []).append(filters[parts.gone].flatten())
                 if parts.implants and maker.dimension == 0 and path in able:
                     implants.setdefault(path, []).extend(filters[parts.implants].flatten().tolist())
@@ -174,6 +191,8 @@ class HessianSplit:
         if not isinstance(made, Plan):
             coupled.settle(made)
             return None
+        for name, filters in leaves.items():  # not all may: every dimension keeps two channels, for one
+            leaves[name] = filters[torch.isin(filters, torch.tensor(made.removed.get(name, {}).get(makes[name], ())))]
         return _Split(leaves, implants, made, selection.removed, made.macs[1] - _spared(model, made, implants))
 
 
