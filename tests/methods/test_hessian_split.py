@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import flowprune as fp
 from flowprune.engine.coupling import Member
 from flowprune.engine.planning import CoupledModel
-from flowprune.errors import BudgetError, FlowpruneError
+from flowprune.engine.steps.lineage import lineage_of
+from flowprune.errors import BudgetError, FlowpruneError, RecipeError
 from flowprune.methods.decisions import HessianSplit
 from flowprune.methods.importance import Hessian, hessian
 from flowprune.methods.replacements.implant_masks import implants_in, middle_taps
@@ -118,7 +119,7 @@ def test_the_least_sensitive_leave_and_the_next_become_1x1(work: Work) -> None:
     batches = work.batches(1, 64)
     outcome = HessianSplit(batches, macs=0.4, implants=0.5, probes=2)(dense)
     groups = CoupledModel.of(dense, batches[0][0]).coupling.groups
-    ranked = zip(groups, Hessian(batches, probes=2)(dense, batches[0][0], groups), strict=True)
+    ranked = zip(groups, Hessian(batches, probes=2, aggregation="sum")(dense, batches[0][0], groups), strict=True)
     scores = next(worth for group, worth in ranked if group.name == name)
     assert outcome.leaves is not None and outcome.masks is not None
     gone, small = outcome.leaves[f"{name}.weight"].tolist(), implants_in(outcome.masks)[name]
@@ -136,6 +137,33 @@ def test_a_network_that_can_have_no_implants_is_cut_and_no_module_replaced() -> 
     assert small[0].out_features == 8
     new = fp.replace(small, x, replacement="neural_implant", masks=outcome.masks)
     assert torch.equal(new(x), small(x))
+
+
+def test_in_several_steps_the_sensitivity_is_estimated_anew_and_the_last_has_the_implants(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    scores = Hessian.member_scores
+
+    def seen(self: Hessian, model: nn.Module, inputs: object, members: object) -> object:
+        asked.append(fp.measure(model, work.example()).macs)
+        return scores(self, model, inputs, members)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Hessian, "member_scores", seen)
+    decision = {"name": "hessian_split", "options": {"macs": 0.25, "implants": 0.3, "probes": 1}}
+    training = {"epochs": 1, "batch_size": 64, "augmentation": None, "precision": "float32"}
+    cut = CutPhase(batches=1, batch_size=32, decided_by=decision, steps=2, between=training)
+    here = Work(**{**vars(work), "folder": tmp_path / "stage"})
+    small, found, outcome = cut.carried_out(network(), here)
+    whole, half = asked
+    assert 0.45 * whole < half <= 0.5 * whole and (tmp_path / "stage-step1" / "checkpoint.pt").is_file()
+    assert outcome is not None and outcome.masks and len(lineage_of(small).plans) == 2
+    phase = ReplacePhase(replacement="neural_implant", options={"masks": "outcome"})
+    new = phase.carried_out(small, Work(**{**vars(here), "outcome": outcome})).model
+    assert 0.2 * whole < fp.measure(new, work.example()).macs <= 0.25 * whole
+    assert found["plan"]["macs"] == [whole, fp.measure(small, work.example()).macs]
+    with pytest.raises(RecipeError, match="entropic has no budget that several cuts could lead to; set steps to 1"):
+        CutPhase(decided_by="entropic", steps=2).check(network(), work.example(), None)
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_trained(work: Work) -> None:

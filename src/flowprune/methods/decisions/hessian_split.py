@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flowprune.engine.allocation import Plan, budget_from
 from flowprune.engine.interfaces import Importance, Outcome
-from flowprune.engine.measuring import filter_scales
+from flowprune.engine.measuring import filter_scales, measure
 from flowprune.engine.planning import CoupledModel, Request, assemble, select
 from flowprune.engine.tracing import FilterLayer
 from flowprune.errors import CertificateError, UnreachableBudgetError
@@ -54,8 +54,8 @@ class HessianSplit:
 
     The authors' code takes a ratio of the filters; here it is the smallest ratio at which the network with its implants has no
     more MACs than asked. Theirs ranks every layer's filters by themselves and lets what an addition joins follow; here what can
-    only leave together has one score, and becomes 1x1 together. Equal sensitivities (an estimate below zero counts as zero) are
-    ordered by ``importance.L2``; their threshold takes all equals.
+    only leave together costs the sum of what each costs, and becomes 1x1 together. Equal sensitivities (an estimate below zero
+    counts as zero) are ordered by ``importance.L2``; their threshold takes all equals.
 
     A channel that is to become 1x1 stays whole where nothing that makes it can: linear layers, grouped and depthwise
     convolutions, kernels of even size.
@@ -93,7 +93,7 @@ class HessianSplit:
         self._batches, self._budget = list(batches), budget_from(macs=macs)
         self._implants, self._cap = implants, cap
         three_way_split({"": torch.zeros(1)}, 0, implants=implants, cap=cap)  # which says what is wrong
-        self._hessian = Hessian(self._batches, probes=probes, seed=seed)
+        self._hessian = Hessian(self._batches, probes=probes, seed=seed, aggregation="sum")
 
     def __call__(self, model: nn.Module) -> Outcome:
         """What leaves, and masks of what becomes 1x1: of such a filter only the middle tap is not zero for good.
@@ -104,6 +104,21 @@ class HessianSplit:
             TraceError, ModelError, CertificateError: as ``plan``.
         """
         return self._outcome(model, calibration_inputs(model, self._batches)[0], self._hessian)
+
+    def in_steps(self, model: nn.Module, inputs: Any, steps: int) -> list[HessianSplit]:
+        """Decisions for so many cuts: what is kept falls by one factor from each to the next, and only the last has implants.
+
+        Args:
+            model: before the first cut.
+            inputs: example inputs.
+            steps: how many cuts.
+        """
+        dense = measure(model, inputs).macs
+        target = self._budget.target(dense)
+        kept = [max(target, round(dense * (target / dense) ** (step / steps))) for step in range(1, steps)]
+        asked: dict[str, Any] = {"cap": self._cap, "probes": self._hessian.probes, "seed": self._hessian.seed}
+        on_the_way = [HessianSplit(self._batches, macs=f"{macs}", implants=0, **asked) for macs in kept]
+        return [*on_the_way, HessianSplit(self._batches, macs=f"{target}", implants=self._implants, **asked)]
 
     def check(self, model: nn.Module, inputs: Any) -> None:
         """Split by chance: whether the budget can be met is a matter of the architecture. Raises as the decision does."""
@@ -160,10 +175,12 @@ class HessianSplit:
         split = three_way_split(ranks, ratio, implants=self._implants, cap=self._cap) if ranks else {}
         able = {name for name, module in model.named_modules(remove_duplicate=False) if NeuralImplant().matches(module)}
         gone: dict[str, list[Tensor]] = {}
+        makes: dict[str, int] = {}
         implants: dict[str, list[int]] = {}
         for number, parts in split.items():
             for maker in coupled.coupling.groups[int(number)].makers:
                 filters, path = torch.from_numpy(maker.indices), maker.name.rpartition(".")[0]
+                makes[maker.name] = maker.dimension
                 gone.setdefault(maker.name, []).append(filters[parts.gone].flatten())
                 if parts.implants and maker.dimension == 0 and path in able:
                     implants.setdefault(path, []).extend(filters[parts.implants].flatten().tolist())
@@ -174,6 +191,8 @@ class HessianSplit:
         if not isinstance(made, Plan):
             coupled.settle(made)
             return None
+        for name, filters in leaves.items():  # not all may: every dimension keeps two channels, for one
+            leaves[name] = filters[torch.isin(filters, torch.tensor(made.removed.get(name, {}).get(makes[name], ())))]
         return _Split(leaves, implants, made, selection.removed, made.macs[1] - _spared(model, made, implants))
 
 

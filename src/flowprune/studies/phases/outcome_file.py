@@ -49,22 +49,6 @@ def bits_left(bits: Mapping[str, Tensor], plans: Sequence[Mapping[str, Any]]) ->
     return left
 
 
-def masks_left(masks: Mapping[str, Tensor], cut: Mapping[str, Mapping[int, Sequence[int]]]) -> dict[str, Tensor]:
-    """The masks of the weights that a cut leaves.
-
-    Args:
-        masks: name of a parameter -> bool of its shape.
-        cut: name of a tensor -> dimension -> indices that leave.
-    """
-    left = dict(masks)
-    for name in left:
-        for dimension, gone in cut.get(name, {}).items():
-            stays = torch.ones(left[name].shape[dimension], dtype=torch.bool)
-            stays[list(gone)] = False
-            left[name] = left[name].index_select(dimension, stays.nonzero().flatten())
-    return left
-
-
 def read_outcome(path: Path) -> Outcome | None:
     """The outcome in a file; None if there is no file.
 
