@@ -70,6 +70,7 @@ def test_a_small_installation_prunes_and_says_what_else_needs_more(installed: Pa
         "export small.fp --out small.onnx",
     )
     assert codes == [0, 0, 0, 0, 0, 2, 2, 2, 2], said
+    said = [line for line in said if ": at work for " not in line]  # on a busy machine
     assert [line for line in said if line.startswith("error")] == said and len(said) == 4
     assert all("pip install 'flowprune[run]'" in line for line in said[:3]), said
     assert "pip install 'flowprune[onnx]'" in said[3]

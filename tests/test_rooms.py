@@ -28,7 +28,7 @@ BUILDS_ON = {
     "integrations": "errors engine methods",
     "reporting": "errors registry",
     "studies": "errors registry engine methods models artifacts pruning explanation training reporting",
-    "commands": "errors engine methods models artifacts pruning explanation training reporting studies",
+    "commands": "errors registry engine methods models artifacts pruning explanation training reporting studies",
     "cli": "errors commands",
     "__main__": "cli",
 }

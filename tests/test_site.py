@@ -50,6 +50,13 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
+def test_the_site_can_be_read_from_the_disk_and_fetches_nothing() -> None:
+    settings = text_of("mkdocs.yml")
+    (worker,) = yaml.safe_load(settings)["extra"]["polyfills"]
+    assert "iframe-worker" in worker and (ROOT / "docs" / worker).is_file()  # else the plugin takes one from elsewhere
+    assert "  - offline " in settings and "font: false" in settings
+
+
 def test_the_reference_has_every_public_name() -> None:
     shown = {line.rpartition(".")[2] for line in text_of("docs/reference.md").splitlines() if line.startswith("::: ")}
     assert shown == set(flowprune.__all__) - {"errors", "importance", "models"}  # modules, which the page names

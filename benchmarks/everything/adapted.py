@@ -39,7 +39,13 @@ PHASES: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Kind of a phase -> what it has of its own here: 100 points of all tensors on 1,024 images would cost more than the training, and
 fixed patterns are those that come nearest to a fifth of the weights."""
-PASSES_AN_IMAGE = {"dsp": 2.0, "distillation": 1 + 1 / 3, "overparameterization": 1 + 1 / 3, "rd": 1.03}
+PASSES_AN_IMAGE = {
+    "dsp": 2.0,
+    "distillation": 1 + 1 / 3,
+    "overparameterization": 1 + 1 / 3,
+    "rd": 1.03,
+    "widening_squeezing": 1 + 1 / 3,
+}
 """Of trainings whose steps take more than a forward and a backward, or that come behind many forwards: their share of the images
 shrinks by as much."""
 

@@ -19,6 +19,8 @@ from flowprune.studies.recipe_file import override, read_content
 
 UNPRUNED, CHANCE, L1 = "unpruned", "chance", "l1"
 CONTROLS = (CHANCE, L1)
+KERNELS = "chance-of-kernels"
+"""The same by whole kernels, beside a pattern that keeps whole ones."""
 AS_CONTROLS = ("random", "l1")
 """Presets that the controls are."""
 PATTERN, OWN = "pattern", "own"
@@ -101,7 +103,8 @@ def cells_of(study: Study, finished: Finished) -> Iterator[Cell]:
                 yield from (Cell(name, kind, share, seed) for name in members if asked[name] == share)
         for name in PRESETS:
             if kind_of(name) == PATTERN:
-                yield from (Cell(control, f"{PATTERN}-{name}", None, seed) for control in CONTROLS)
+                controls = (*CONTROLS, *[KERNELS] * (name in study["whole_kernels"]))
+                yield from (Cell(control, f"{PATTERN}-{name}", None, seed) for control in controls)
                 yield Cell(name, PATTERN, None, seed)
             elif kind_of(name) == OWN:
                 yield Cell(name, OWN, None, seed)
@@ -109,7 +112,7 @@ def cells_of(study: Study, finished: Finished) -> Iterator[Cell]:
 
 def recipe_of(study: Study, cell: Cell) -> Recipe:
     """What a cell does, as the recipe of a run."""
-    if cell.method in (UNPRUNED, *CONTROLS):
+    if cell.method in (UNPRUNED, *CONTROLS, KERNELS):
         content = {**read_content(None, embedded="short.yaml"), "methods": [cell.method]}
         content["phases"] = _control(study, cell)
     else:
@@ -131,7 +134,8 @@ def _control(study: Study, cell: Cell) -> list[dict[str, Any]]:
     if cell.kind == "all":
         return [train, recover]
     seeded = {"seed": cell.seed}
-    chance = {"score": "random", "score_options": seeded} if cell.method == CHANCE else {}
+    options = {**seeded, "kernels": True} if cell.method == KERNELS else seeded
+    chance = {"score": "random", "score_options": options} if cell.method != L1 else {}
     if cell.kind in ("macs", "bytes"):  # float32 numbers take that share of the bytes
         kept = {"macs" if cell.kind == "macs" else "params": cell.share}
         criterion = {"name": "random", "options": seeded} if cell.method == CHANCE else {"name": "l1"}

@@ -48,7 +48,7 @@ from flowprune.studies.recipe import Recipe
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from methods_on_digits.cells import Cell, Study, cells_of, recipe_of, the_study  # noqa: E402  (which lies beside this file)
+from methods_on_digits.cells import CONTROLS, Cell, Study, cells_of, recipe_of, the_study  # noqa: E402  (which lies beside this file)
 
 IMAGES, TURNS = 256, 9
 """How a forward is timed."""
@@ -138,7 +138,7 @@ def _measured(model: nn.Module, method: str, job: Job) -> dict[str, Any]:
     structured = method not in PRESETS or PRESETS[method].kind in ("structured", "recovery")
     physical = model
     masks = lineage_of(model).masks
-    if structured and method in PRESETS and masks:
+    if structured and method in PRESETS and method not in CONTROLS and masks:  # a control's zeros lie anywhere
         physical = with_branches(model, {name: mask for name, mask in masks.items() if mask.dim() == 4})
     cost, whole, small = fp.measure(model, example), fp.measure(dense, example), fp.measure(physical, example)
     found: dict[str, Any] = {

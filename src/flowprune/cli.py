@@ -20,6 +20,7 @@ from flowprune import __version__
 from flowprune.commands import EXAMPLES, GROUPS
 from flowprune.commands.interruption import advice, given
 from flowprune.commands.old_spellings import todays
+from flowprune.commands.terminal import at_work
 from flowprune.errors import FlowpruneError, FlowpruneWarning
 
 EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 1, 130, 143
@@ -68,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `package.module:function` means a module of the user's, here; last, so that nothing here hides an installed one.
         sys.path.append(str(Path.cwd()))
     try:
-        with _warnings_in_one_line(), _termination_raised():
-            words = todays(sys.argv[1:] if arguments is None else arguments)
-            given(words)
+        words = todays(sys.argv[1:] if arguments is None else arguments)
+        given(words)
+        with _warnings_in_one_line(), _termination_raised(), at_work(words):
             returned = app(args=words, prog_name="flowprune", standalone_mode=False)
     except FlowpruneError as error:
         return _refused(str(error))

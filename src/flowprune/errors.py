@@ -72,6 +72,12 @@ def checked_name(kind: str, name: Given, known: Iterable[str | None]) -> Given:
     return name
 
 
+def counted(number: float, thing: str) -> str:
+    """``1 image``, ``2 images``, ``0.5 points``: a number and what is counted, as messages say it."""
+    shown = f"{number:g}" if isinstance(number, float) else str(number)
+    return f"{shown} {thing}{'s' * (number != 1)}"
+
+
 def one_line(error: BaseException, most: int | None = None) -> str:
     """What an error says as one line, of at most so many characters; the name of its class where it says nothing."""
     return (" ".join(str(error).split()) or type(error).__name__)[:most]

@@ -12,6 +12,7 @@ from flowprune.engine.planning.coupled_model import CoupledModel
 from flowprune.engine.planning.exemptions import Frozen, Ignored
 from flowprune.engine.signatures import Heads, Inputs
 from flowprune.engine.tracing import filter_layers
+from flowprune.errors import counted
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class GroupExplanation:
     in_step_with: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {self.channels} channels, made by {_listed(self.made_by)}"]
+        lines = [f"{self.name}: {counted(self.channels, 'channel')}, made by {_listed(self.made_by)}"]
         for what, layers in (
             ("read by", self.read_by),
             ("normalised by", self.normalized_by),

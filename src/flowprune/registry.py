@@ -12,6 +12,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,16 @@ from typing import Any, Generic, TypeVar
 from flowprune.errors import DataError, FlowpruneError, RecipeError, UnknownNameError, one_line
 
 Item = TypeVar("Item")
+
+
+def from_per_cent(value: object) -> object:
+    """``"50%"`` as 0.5, in a mapping, too; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: from_per_cent(one) for key, one in value.items()}
+    if isinstance(value, str) and (number := re.fullmatch(r"\s*([-+]?[0-9.]+)\s*%\s*", value)):
+        with suppress(ValueError):
+            return float(number[1]) / 100
+    return value
 
 
 def names_written_in(package: str) -> list[str]:
@@ -130,6 +141,8 @@ class Registry(Generic[Item]):
         parameters = list(inspect.signature(method).parameters.values())
         by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         known = [p.name for p in parameters[len(given) :] if p.kind in by_name and p.name not in ("batches", *named)]
+        numbers = {p.name for p in parameters if _is_number(p)}
+        taken = {key: from_per_cent(value) if key in numbers else value for key, value in (options or {}).items()}
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         for option in options or {}:
             if option not in known and not takes_any:
@@ -141,7 +154,7 @@ class Registry(Generic[Item]):
                 raise DataError(f"{self.kind} {name} needs data{labels}: name a data set (--data)")
             data["batches"] = batches()
         try:
-            return method(*given, **named, **data, **(options or {}))
+            return method(*given, **named, **data, **taken)
         except (TypeError, ValueError) as error:
             raise RecipeError(
                 f"{self.kind} {name} cannot take the options {dict(options or {})}: {one_line(error)}"
@@ -175,3 +188,9 @@ class Registry(Generic[Item]):
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._package}.{module.name}")
         self._imported = True
+
+
+def _is_number(parameter: inspect.Parameter) -> bool:
+    """Whether an option is a number, and so "50%" one, too; a strength is a text, whose unit says what it is of."""
+    kinds = re.sub(r"\[.*\]", "", str(parameter.annotation))
+    return "float" in kinds and "str" not in kinds

@@ -156,7 +156,7 @@ def test_a_wrong_option_is_one_line_too(refused: Refused) -> None:
         ),
         (
             "prune resnet8 --macs 0.5 --out a.fp --data digits --data-option normalize=[[0.5],[0.5,1]]",
-            "1 means and 2 deviations",
+            "1 mean and 2 deviations",
         ),
         ("prune resnet8 --macs 0.5 --out a.fp --input 3x16x16 --seed -1", "--seed"),
         ("evaluate resnet8 --data digits --model-option in_channels=1 --model-option classes=3", "needs [images, 10]"),

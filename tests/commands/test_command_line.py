@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import stat
@@ -11,26 +12,31 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from documents import ROOT
 from installed_command import forked, wait_until
 
-from flowprune.artifacts import save
 from flowprune.cli import app, main
 from flowprune.commands import EXAMPLES, GROUPS
 from flowprune.commands.old_spellings import todays
 from flowprune.errors import UnknownNameError
 from flowprune.methods import names_before_import
-from flowprune.models import create, names
+from flowprune.models import names
 from flowprune.models.own_names import OWN_NAMES
-from flowprune.training import data_sets
+from flowprune.registry import Registry
+from flowprune.studies.recipe import load_recipe
+from flowprune.training import data_sets, log_lines
 from flowprune.training.data_names import DATA_SETS
+from flowprune.training.progress import TrainingProgress
 
 Finished = subprocess.CompletedProcess[str]
 Flowprune = Callable[..., Finished]
 COMMANDS = [command for group in GROUPS.values() for command in group]
 
+WRITE_NOTHING = ("evaluate", "measure", "bench", "explain", "predict", "methods")
 EXIT_TORCH_IMPORTED = 99
 WITHOUT_TORCH = f"""
 import json, os, sys
@@ -89,6 +95,7 @@ def test_options_are_named_alike() -> None:
         spelled = {spelling for option in shown for spelling in option.opts}
         (as_json,) = (option for option in shown if "--json" in option.opts)
         assert as_json.is_flag, name
+        assert ("--out" in spelled) == (name not in WRITE_NOTHING), name
         positional = [option.name for option in shown if option.param_type_name == "argument"]
         assert not {f"--{word}" for word in positional} & spelled, name
         assert len(positional) <= (2 if name == "predict" else 1), name
@@ -141,6 +148,22 @@ def test_old_spellings_keep_working(before: str, now: str) -> None:
         ("compare missing.yaml", "cannot read the recipe missing.yaml"),
         ("run --out .", "not empty"),
         ("run --resume --overwrite", "one of them"),
+        ("run --set training.epocs=3", "unknown key in training: 'epocs'; did you mean 'epochs'?"),
+        ("run --set pruning.importance.name=l3", "did you mean 'l2'?"),
+        ("run --method l9", "unknown method 'l9'"),
+        ("finetune resnet8 --out a.fp --teacher resnet9", "did you mean 'resnet8'?"),
+        ("prune resnet8 --out a.fp", "exactly one budget"),
+        ("prune resnet8 --macs 0.5 --params 0.5 --out a.fp", "exactly one budget"),
+        ("prune resnet8 --macs 0.5 --out a.fp --round-to x", "use a whole number, such as 8, or auto"),
+        ("measure resnet8 --input 3by3", "write it like 3x32x32"),
+        ("measure resnet8 --model-option width", "--model-option 'width': expected key=value"),
+        ("evaluate resnet8 --device gpu", "use cpu, cuda, cuda:1 or mps"),
+        ("bench resnet8 --backend onx", "known: compiled, onnxruntime, pytorch"),
+        ("predict resnet8 nowhere.png", "no picture nowhere.png"),
+        ("report nowhere", "there is no such file"),
+        ("flow resnet8 --out no/where.html", "no folder"),
+        ("toy --out a.png", "name it like page.html"),
+        ("compress resnet8 --macs 150% --data digits", "above 0 and below 1"),
         ("compress resnet8 --data digits", "one of --macs, --latency and --max-drop"),
         ("compress resnet8 --macs 0 --data digits", "above 0 and below 1"),
         ("compress resnet8 --data digits --max-drop 0.5 --validation-images 100", "at least 539"),
@@ -157,6 +180,21 @@ def test_what_needs_no_library_is_refused_before_torch_is_imported(
     line = (tmp_path / "said").read_text()
     assert code == 2, line
     assert said in line and line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "library"),
+    [
+        ("evaluate torchvision:resnet19 --data cifar10", "torchvision"),
+        ("run --set networks.0.name=torchvision:resnet19 --set data.name=cifar10", "torchvision"),
+        ("finetune timm:resnet19 --data cifar10 --out a.fp", "timm"),
+    ],
+)
+def test_names_of_other_libraries_are_refused_before_data_is_looked_for(
+    arguments: str, library: str, refused: Callable[..., str]
+) -> None:
+    pytest.importorskip(library)
+    assert "did you mean 'resnet18'?" in refused(*arguments.split())
 
 
 def test_names_known_early_are_those_that_there_are() -> None:
@@ -181,23 +219,41 @@ def test_per_cent_is_understood_wherever_a_share_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    network = "prune resnet8 --model-option width=8 --input 3x16x16 --overwrite --json --out a.fp"
+    network = "vgg6 --model-option width=4 --input 3x8x8 --overwrite --json --out a.fp"
 
-    def planned(options: str) -> object:
-        assert main([*network.split(), *options.split()]) == 0
+    def done(command: str, options: str) -> object:
+        assert main([command, *network.split(), *options.split()]) == 0
         return json.loads(capfd.readouterr().out)
 
-    assert planned("--macs 50% --largest-cut 60%") == planned("--macs 0.5 --largest-cut 0.6")
-    assert planned("--channels-of layer1.*=25%") == planned("--channels-of layer1.*=0.25")
+    for command, options in (
+        ("prune", "--macs 50% --largest-cut 60%"),
+        ("prune", "--channels-of *=50% --largest-cut-of *=25%"),
+        ("mask", "--keep 50%"),
+        ("quantize", "--bytes 50%"),
+    ):
+        assert done(command, options) == done(command, re.sub(r"(\d+)%", r"0.\1", options)), options
+    shares = ["pruning.largest_cut=60%", "flow.target_dead=30%", "pruning.budgets.1={threshold: 40%}"]
+    assert load_recipe(None, shares) == load_recipe(None, [re.sub(r"(\d+)%", r"0.\1", one) for one in shares])
+    of_method: Registry[Any] = Registry("method", "flowprune.methods.importance")
+    of_method.register("kept")(lambda share, strength: (share, strength))
+    of_method["kept"].__annotations__.update(share="float | Mapping[str, float]", strength="float | str")
+    assert of_method.built("kept", {"share": "50%", "strength": "5%"}) == (0.5, "5%")
+    assert of_method.built("kept", {"share": {"*": "50%"}, "strength": 1}) == ({"*": 0.5}, 1)
 
 
-def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
-    before = os.umask(0o022)
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["prune", "vgg6", "--model-option", "width=4", "--input", "3x8x8", "--macs", "50%", "--out", "a.fp"]
+    page = ["report", str(ROOT / "results" / "runs" / "digits-seed0.json"), "--out", "a.html"]
+    before = os.umask(0o027)
     try:
-        save(create("resnet8", width=4), tmp_path / "a.fp")
+        assert [main(words) for words in (small, page)] == [0, 0]
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.fp").stat().st_mode) == 0o644
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {
+        "a.fp": 0o640,
+        "a.html": 0o640,
+    }
 
 
 def test_a_terminated_run_says_how_to_go_on(tmp_path: Path) -> None:
@@ -215,18 +271,28 @@ def test_a_terminated_run_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from flowprune.training import progress
-
-    with progress.TrainingProgress("training", 4, 0, True) as bar:
+    with TrainingProgress("training", 4, 0, True) as bar:
         bar.step()
     assert capfd.readouterr().err == ""  # ten seconds have not passed
-    monkeypatch.setattr(progress, "EVERY", 0.0)
-    with progress.TrainingProgress("training", 4, 0, True) as bar:
+    monkeypatch.setattr(log_lines, "EVERY", 0.0)
+    with TrainingProgress("training", 4, 0, True) as bar:
         bar.step()
         bar.figures("epoch 1/1")
     assert capfd.readouterr().err == "training: 25 %\ntraining: 25 %, epoch 1/1\n"
-    with progress.TrainingProgress("training", 4, 0, False) as bar:
+    with TrainingProgress("training", 4, 0, False) as bar:
         bar.step()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_command_that_says_nothing_of_its_progress_is_heard_from(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log_lines, "EVERY", 0.0)
+    assert main(["explain", "resnet8"]) == 0
+    said = capfd.readouterr()
+    assert re.fullmatch(r"(explain: at work for \d+ s\n)+", said.err) and "at work" not in said.out
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["explain", "vgg6"]) == 0
     assert capfd.readouterr().err == ""
 
 
@@ -243,3 +309,4 @@ def test_a_shell_completes_names(installed: Flowprune) -> None:
     assert offered("flowprune prune resnet5") == ["resnet56"]
     assert offered("flowprune prune resnet56 --importance nucl") == ["nuclear_norm"]
     assert offered("flowprune evaluate resnet56 --data cifar10") == ["cifar10", "cifar100"]
+    assert offered("flowprune quantize a.fp --codec spar") == ["sparse_huffman"]

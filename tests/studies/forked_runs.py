@@ -14,6 +14,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,12 @@ import plotly.graph_objects
 import sklearn.cluster
 import torch._dynamo  # what a run imports on its way
 
+import flowprune.methods
 import flowprune.studies.flow_paths
+from flowprune.methods import list_methods
+from flowprune.methods.allocators import REGISTRY as ALLOCATORS
 from flowprune.methods.presets import REGISTRY
+from flowprune.studies.phases.short_trainings import KeptOnDisk
 from flowprune.studies.pipeline import run as job
 from flowprune.studies.pipeline.run import run
 from flowprune.studies.preset_phases import short_form
@@ -30,7 +36,8 @@ from flowprune.studies.recipe import Recipe
 from flowprune.training import load_data, loop
 
 IMPORTED = (plotly.graph_objects, sklearn.cluster, torch._dynamo, flowprune.studies.flow_paths)
-STEPS, STEPS_AN_EPOCH = 60, 3
+BATCH, STEPS_AN_EPOCH, EPOCHS = 8, 5, 12
+"""Sixty steps, which one, two, three, four or six trainings share evenly."""
 TIMED = ("seconds", "images_per_second", "stage_seconds", "environment")
 
 
@@ -39,13 +46,15 @@ def toy(name: str) -> Recipe:
     content = short_form(REGISTRY[name])
     trained = [phase for phase in content["phases"] if phase["phase"] in ("train", "recover") or "training" in phase]
     for phase in trained:
-        epochs = STEPS // STEPS_AN_EPOCH // len(trained)
-        phase["training"] = {**phase.get("training", {}), "epochs": epochs, "evaluate_every": 1000}
+        short = {"epochs": EPOCHS // len(trained), "batch_size": BATCH, "evaluate_every": 1000}
+        phase["training"] = {**phase.get("training", {}), **short}
     for phase in content["phases"]:
         if phase.get("budgets"):
             phase["budgets"] = phase["budgets"][:1]  # each further one is a row of the same kind
-    content["network"] = {"name": "resnet8", "options": {"in_channels": 1, "width": 8}}
-    content["data"] = {**content["data"], "subset": 32 * STEPS_AN_EPOCH, "size": 8}
+        if "points" in phase.get("allocator_options", {}):
+            phase["allocator_options"]["points"] = 3  # each further one is a forward
+    content["network"] = {"name": "toy_network:ToyNetwork"}
+    content["data"] = {**content["data"], "subset": BATCH * STEPS_AN_EPOCH, "size": 8}
     return Recipe.model_validate(content)
 
 
@@ -62,17 +71,16 @@ def forked(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_after(checkpoints: int) -> None:
-    """From now on this process kills itself as soon as it has written so many checkpoints."""
-    write, written = loop.write_checkpoint, []
+def killed_after(times: int, owner: Any, name: str) -> None:
+    """From now on this process kills itself as soon as it has written so many times by ``owner``'s function of this name."""
+    write, written = getattr(owner, name), count(1)
 
-    def writing(folder: Path, state: dict[str, Any]) -> None:
-        write(folder, state)
-        written.append(folder)
-        if len(written) == checkpoints:
+    def writing(*given: Any) -> None:
+        write(*given)
+        if next(written) == times:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    loop.write_checkpoint = writing
+    setattr(owner, name, writing)
 
 
 def without_times(value: Any) -> Any:
@@ -103,21 +111,28 @@ def disturbed(name: str, folder: Path) -> dict[str, Any]:
     training = [phase.training.epochs for phase in courses if hasattr(phase, "share")]
     before = courses[: next((n for n, some in enumerate(acting) if some), 0)]
     behind = sum(phase.training.epochs for phase in before if hasattr(phase, "share"))
+    deaths = [(behind + max(1, training[0] // 2), loop, "write_checkpoint")]
+    allocators = [getattr(phase, "allocator", None) for phase in courses]
+    if any(one is not None and getattr(ALLOCATORS[one], "needs_training", False) for one in allocators):
+        deaths.append((2, KeptOnDisk, "__setitem__"))  # in the middle of the search, too
 
-    def dying() -> None:
-        killed_after(behind + max(1, training[0] // 2))
-        run(recipe, resumed, progress=False)
+    def dying(death: tuple[int, Any, str]) -> None:
+        killed_after(*death)
+        run(recipe, resumed, progress=False, resume=True)
 
-    killed = forked(dying)
+    killed = [forked(partial(dying, death)) for death in deaths]
     ended = forked(lambda: (run(recipe, resumed, progress=False, resume=True), None)[1])
     different = differences(whole, resumed) if ended == 0 else []
-    return {"whole": 0, "killed": killed, "resumed": ended, "different": different, "epochs": sum(epochs)}
+    steps = STEPS_AN_EPOCH * sum(epochs)
+    return {"whole": 0, "killed": killed, "resumed": ended, "different": different, "steps": steps}
 
 
 def main() -> None:
     torch.set_num_threads(1)
     job.write_report = lambda results, path: None  # the page is drawn from results that are compared anyway
     load_data("digits", size=8)
+    for room in Path(flowprune.methods.__file__).parent.glob("*/registry.py"):
+        list_methods(room.parent.name)  # which imports all of it
     for line in sys.stdin:
         print(json.dumps(disturbed(line.strip(), Path(sys.argv[1]))), flush=True)
 

@@ -99,11 +99,11 @@ def acted_on(name: str, kind: str, data: Data, folder: Path) -> list[str] | str:
                 whole=lambda small, dense=dense: (dense, cuts_between(dense, small)[0]),
             )
             before, (model, _, decided) = len(lineage_of(model).steps), carried_out(phase, model, work)
+            if outcome is None:
+                touched |= changed(model, before)
             if decided is not None:
                 outcome = decided
                 touched |= named(outcome)
-            elif outcome is None:
-                touched |= changed(model, before)
             assert torch.isfinite(model.eval()(work.example())).all()
     except FlowpruneError as error:
         assert "\n" not in str(error)

@@ -21,7 +21,7 @@ from flowprune.engine.measuring.evaluation_mode import evaluating
 from flowprune.engine.measuring.onnx_program import OPSET, feed_of, onnx_program, quiet, session_of
 from flowprune.engine.signatures import Inputs
 from flowprune.engine.tracing import call_model, first_tensor, model_of
-from flowprune.errors import ArtifactError, ModelError, one_line
+from flowprune.errors import ArtifactError, ModelError, counted, one_line
 from flowprune.old_paths import formerly
 
 TOLERANCE = 1e-4
@@ -138,7 +138,9 @@ def _difference(model: nn.Module, session: Any, inputs: Any, tolerance: float) -
             "dynamic_batch=False fixes the batch size"
         ) from error
     if len(found) != len(expected):
-        raise ArtifactError(f"the ONNX file has {len(found)} outputs, the model {len(expected)}; nothing was written")
+        raise ArtifactError(
+            f"the ONNX file has {counted(len(found), 'output')}, the model {len(expected)}; nothing was written"
+        )
     worst = 0.0
     for theirs, ours in zip(found, expected, strict=True):
         reference = ours.detach().double().cpu().numpy()

@@ -17,7 +17,7 @@ from flowprune.engine.steps.carried_masks import held_where
 from flowprune.engine.steps.lineage import Lineage, attach_lineage
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
-from flowprune.errors import ArtifactError, FlowpruneError, ModelError, UnknownNameError, one_line
+from flowprune.errors import ArtifactError, FlowpruneError, ModelError, UnknownNameError, counted, one_line
 from flowprune.methods.codecs.stored_model import StoredModel, restored_tensors
 from flowprune.models import create, runs_own_code
 
@@ -145,7 +145,7 @@ def fill(model: nn.Module, stored: dict[str, Tensor], header: Header, complaint:
     wrong = [name for name, tensor in held.items() if name in stored and tensor.shape != stored[name].shape]
     if missing or unknown or wrong:
         parts = [
-            *([f"{len(missing)} tensors missing ({missing[0]}, ...)"] if missing else []),
+            *([f"{counted(len(missing), 'tensor')} missing ({missing[0]}, ...)"] if missing else []),
             *([f"{len(unknown)} not in it ({unknown[0]}, ...)"] if unknown else []),
             *(
                 [

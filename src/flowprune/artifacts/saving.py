@@ -18,7 +18,7 @@ from flowprune.artifacts.header import Header
 from flowprune.engine.steps.lineage import lineage_of
 from flowprune.engine.tracing import model_of
 from flowprune.engine.tracing.shadow import check_sizes_known
-from flowprune.errors import FlowpruneWarning
+from flowprune.errors import FlowpruneWarning, counted
 from flowprune.methods.codecs.stored_model import stored_model
 
 
@@ -58,7 +58,8 @@ def save(model: nn.Module, path: str | Path, *, notes: Mapping[str, Any] | None 
     lost = sorted(set(lineage.masks) - set(stored.masks))
     if lost:
         warnings.warn(
-            f"{len(lost)} masks are saved no more: {lost[0]} has weights where it was masked; fp.hold keeps zeros in a training",
+            f"saved no more: {counted(len(lost), 'mask')}; {lost[0]} has weights where it was masked; fp.hold keeps zeros in a "
+            "training",
             FlowpruneWarning,
             stacklevel=2,
         )

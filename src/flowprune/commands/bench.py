@@ -10,7 +10,7 @@ import typer
 from flowprune.commands.cut_options import BACKENDS
 from flowprune.commands.known_names import complete_models, refuse_unknown
 from flowprune.commands.options import Allow, AsJson, Input, ModelName, ModelOption, image_shape, key_values
-from flowprune.errors import RecipeError, checked_name
+from flowprune.errors import RecipeError, checked_name, counted
 
 if TYPE_CHECKING:
     from flowprune.studies.speed import Contestant, SpeedRow
@@ -178,4 +178,4 @@ def _show(rows: list[SpeedRow], turns: int) -> None:
             "-" if row.feature_mb is None else f"{row.feature_mb:.2f}",
         )
     wide_console(140).print(table)
-    typer.echo(f"the middle of {turns} turns; features: what lives at once in a PyTorch forward, counted")
+    typer.echo(f"the middle of {counted(turns, 'turn')}; features: what lives at once in a PyTorch forward, counted")

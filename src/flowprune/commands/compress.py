@@ -20,7 +20,7 @@ from flowprune.commands.cut_options import (
 )
 from flowprune.commands.interruption import can_go_on_by_resume
 from flowprune.commands.jobs import Quiet, Remove, Resume, check_folder
-from flowprune.commands.known_names import complete_data_sets, complete_importances, is_artifact, refuse_unknown
+from flowprune.commands.known_names import complete_data_sets, complete_methods, is_artifact, refuse_unknown
 from flowprune.commands.options import (
     DATA,
     OUTPUT,
@@ -95,7 +95,7 @@ def compress(
             help="A criterion to choose from; may be repeated. l2, fpgm and nuclear_norm if left out.",
             show_default=False,
             rich_help_panel=RANKING,
-            autocompletion=complete_importances,
+            autocompletion=complete_methods("importance"),
         ),
     ] = None,
     rounds: Annotated[

@@ -6,8 +6,9 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from flowprune.commands.known_names import complete_allocators
+from flowprune.commands.known_names import complete_methods
 from flowprune.commands.options import RANKING, pairs
+from flowprune.errors import BudgetError
 
 BUDGET, LIMITS, STEPS = "Budget: exactly one", "Limits", "Steps"
 """The groups of these options in a command's help."""
@@ -116,7 +117,7 @@ AllocatorName = Annotated[
         help="Who says how many channels leave where under --macs or --params; else all are ranked together.",
         show_default=False,
         rich_help_panel=RANKING,
-        autocompletion=complete_allocators,
+        autocompletion=complete_methods("allocators"),
     ),
 ]
 AllocatorOption = Annotated[list[str] | None, pairs("--allocator-option", "Option of the allocator", RANKING)]
@@ -146,5 +147,11 @@ StepLr = Annotated[float, typer.Option("--step-lr", help="Learning rate of that 
 
 
 def width_multiple(given: str) -> int | str:
-    """``--round-to`` as ``fp.plan`` takes it, which refuses what is neither a number nor "auto"."""
+    """``--round-to`` as ``fp.plan`` takes it.
+
+    Raises:
+        BudgetError: it is neither a whole number above 0 nor "auto".
+    """
+    if given != "auto" and not (given.isdecimal() and int(given)):
+        raise BudgetError(f"--round-to {given!r}: use a whole number, such as 8, or auto")
     return int(given) if given.isdecimal() else given

@@ -17,6 +17,7 @@ from flowprune.commands.options import (
     Weights,
     key_values,
 )
+from flowprune.errors import counted
 
 
 def evaluate(
@@ -48,4 +49,6 @@ def evaluate(
     if as_json:
         print_json({**asdict(found), "data": images.name})
         return
-    typer.echo(f"top-1 {found.top1:.2f} %, loss {found.loss:.4f}, {found.images} test images of {images.name}")
+    typer.echo(
+        f"top-1 {found.top1:.2f} %, loss {found.loss:.4f}, {counted(found.images, 'test image')} of {images.name}"
+    )

@@ -29,7 +29,7 @@ from flowprune.commands.options import (
     pairs,
 )
 from flowprune.commands.teacher import Teacher, TeacherOption, taught
-from flowprune.errors import OutputError
+from flowprune.errors import OutputError, counted
 
 
 def finetune(
@@ -139,8 +139,7 @@ def finetune(
             }
         )
         return
-    after = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     typer.echo(
-        f"top-1 {result.top1:.2f} % after {after} in {result.precision} (before: {before.top1:.2f} %; {before.images} test "
-        f"images of {images.name})\nsaved: {out}"
+        f"top-1 {result.top1:.2f} % after {counted(epochs, 'epoch')} in {result.precision} (before: {before.top1:.2f} %; "
+        f"{counted(before.images, 'test image')} of {images.name})\nsaved: {out}"
     )

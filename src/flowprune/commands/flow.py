@@ -27,7 +27,7 @@ from flowprune.commands.options import (
     check_free,
     key_values,
 )
-from flowprune.errors import DataError, OutputError, RecipeError, TraceError
+from flowprune.errors import DataError, OutputError, RecipeError, TraceError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,7 +113,8 @@ def flow(
     records = {name: FlowRecord.model_validate(content) for name, content in found.items()}
     said = verdicts(records)
     content = {**about, "models": found, "comparison": said, "environment": environment()}
-    lead = f"Measured on {about['images']} {'training' if split == 'train' else 'test'} images of {about['data']}, seed {seed}."
+    half = "training" if split == "train" else "test"
+    lead = f"Measured on {counted(about['images'], f'{half} image')} of {about['data']}, seed {seed}."
     random = [name for name, one_found in found.items() if one_found["random_weights"]]
     if random:
         lead += f" Random weights: {', '.join(random)}."
@@ -187,7 +188,7 @@ def _drawn(
     wanted, count = min(classes, data.classes), min(images, len(whole))
     if count < wanted:
         raise DataError(
-            f"--images {images}: {count} images cannot show {wanted} classes; use more images, or --classes {count}"
+            f"--images {images}: {counted(count, 'image')} cannot show {wanted} classes; use more images, or --classes {count}"
         )
     seen = replace(data, test=drawn(whole, count, seed))
     size = max(1, min(_BATCH, _POSITIONS // (data.shape[1] * data.shape[2])))

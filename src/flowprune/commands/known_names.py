@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from flowprune.errors import ArtifactError, UnknownNameError, checked_name
 from flowprune.methods import names_before_import
 from flowprune.models.own_names import OWN_NAMES, UnknownModelError
-from flowprune.studies.recipe_file import override, read_content
+from flowprune.studies.recipe_file import checked_sections, override, read_content, where_of
 from flowprune.training.data_names import DATA_SETS
+from flowprune.training.settings import TrainingSettings
 
 DATA_OPTIONS = ("normalize", "size", "subset", "workers", "unreadable")
+
+
+class _Trainings(BaseModel):
+    """The sections of a recipe that say how to train."""
+
+    training: TrainingSettings | None = None
+    finetuning: TrainingSettings | None = None
 
 
 def refuse_unknown(
@@ -63,10 +73,11 @@ def refuse_unknown_method(kind: str, room: str, name: str) -> None:
 
 
 def refuse_unknown_in(recipe: Path | None, changes: Sequence[str]) -> None:
-    """Look at a recipe's names of networks and data, as far as that needs no library; its form is checked by whoever reads it.
+    """Look at a recipe's names and the settings of its trainings, as far as that needs no library; all of it is checked by whoever
+    reads it.
 
     Raises:
-        RecipeError: the file is missing or no YAML, or a change is none.
+        RecipeError: the file is missing or no YAML, a change is none, or a training has no such setting.
         UnknownNameError: a name is none of this package's, and of nobody else's.
     """
     content = read_content(recipe)
@@ -79,6 +90,11 @@ def refuse_unknown_in(recipe: Path | None, changes: Sequence[str]) -> None:
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("name"), str):
         checked_name("data set", data["name"], DATA_SETS)
+    pruning = content.get("pruning")
+    importance = pruning.get("importance") if isinstance(pruning, dict) else None
+    if isinstance(importance, dict) and isinstance(importance.get("name"), str):
+        refuse_unknown_method("importance", "importance", importance["name"])
+    checked_sections(_Trainings, {key: content.get(key) for key in _Trainings.model_fields}, where_of(recipe))
 
 
 def _refuse_unknown_model(name: str) -> None:
@@ -99,14 +115,13 @@ def complete_models(typed: str) -> list[str]:
     return [name for name in known if name.startswith(typed)]
 
 
-def complete_importances(typed: str) -> list[str]:
-    """What a shell may offer for a criterion."""
-    return [name for name in names_before_import("importance") if name.startswith(typed)]
+def complete_methods(room: str) -> Callable[[str], list[str]]:
+    """What a shell may offer for a method of a room of ``flowprune.methods``."""
 
+    def offered(typed: str) -> list[str]:
+        return [name for name in names_before_import(room) if name.startswith(typed)]
 
-def complete_allocators(typed: str) -> list[str]:
-    """What a shell may offer for an allocator."""
-    return [name for name in names_before_import("allocators") if name.startswith(typed)]
+    return offered
 
 
 def complete_data_sets(typed: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,8 +11,9 @@ import typer
 import yaml
 
 from flowprune.commands.device import use_device, use_methods_of_others, use_threads
-from flowprune.commands.known_names import complete_data_sets, complete_importances, complete_models
+from flowprune.commands.known_names import complete_data_sets, complete_methods, complete_models
 from flowprune.errors import BudgetError, OutputError, RecipeError
+from flowprune.registry import from_per_cent
 
 DATA, MODEL, RANKING, OUTPUT, MACHINE = "Data", "Model", "Ranking", "Output", "Machine"
 """The groups of options in a command's help."""
@@ -19,9 +21,25 @@ DATA, MODEL, RANKING, OUTPUT, MACHINE = "Data", "Model", "Ranking", "Output", "M
 
 def pairs(name: str, said: str, group: str | None = None) -> Any:
     """An option that takes KEY=VALUE, any number of times; ``key_values`` reads what was typed."""
+
+    def well_formed(typed: list[str] | None) -> list[str] | None:
+        key_values(typed, name)
+        return typed
+
     return typer.Option(
-        name, metavar="KEY=VALUE", help=f"{said}; may be repeated.", show_default=False, rich_help_panel=group
+        name,
+        metavar="KEY=VALUE",
+        help=f"{said}; may be repeated.",
+        show_default=False,
+        rich_help_panel=group,
+        callback=well_formed,
     )
+
+
+def _well_formed_shape(typed: str | None) -> str | None:
+    if typed is not None:
+        image_shape(typed)
+    return typed
 
 
 ModelArgument = Annotated[
@@ -53,7 +71,10 @@ DataOption = Annotated[
 ImportanceName = Annotated[
     str,
     typer.Option(
-        "--importance", help="What a channel is worth.", rich_help_panel=RANKING, autocompletion=complete_importances
+        "--importance",
+        help="What a channel is worth.",
+        rich_help_panel=RANKING,
+        autocompletion=complete_methods("importance"),
     ),
 ]
 ImportanceOption = Annotated[list[str] | None, pairs("--importance-option", "Option of the importance", RANKING)]
@@ -70,6 +91,7 @@ Input = Annotated[
         help="Shape of an image, such as 3x32x32; else the usual one.",
         show_default=False,
         rich_help_panel=MODEL,
+        callback=_well_formed_shape,
     ),
 ]
 ModelName = Annotated[
@@ -97,7 +119,13 @@ Allow = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", help="Weights for a model given by name.", show_default=False, rich_help_panel=MODEL),
+    typer.Option(
+        "--weights",
+        exists=True,
+        help="Weights for a model given by name.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.", rich_help_panel=OUTPUT)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]
@@ -186,12 +214,9 @@ def shares_of(typed: list[str] | None, option: str) -> dict[str, Any]:
 
 def _number(text: str) -> float | None:
     """A plain number, or one in per cent; None if it is neither."""
-    percent = text.strip().endswith("%")
-    try:
-        number = float(text.strip().removesuffix("%"))
-    except ValueError:
-        return None
-    return number / 100 if percent else number
+    with suppress(ValueError):
+        return float(str(from_per_cent(text)))
+    return None
 
 
 def image_shape(text: str) -> tuple[int, ...]:

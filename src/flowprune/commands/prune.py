@@ -58,7 +58,7 @@ from flowprune.commands.options import (
     share_or_count,
     shares_of,
 )
-from flowprune.errors import BudgetError, DataError, RecipeError
+from flowprune.errors import BudgetError, DataError, RecipeError, counted
 
 
 def prune(
@@ -126,6 +126,10 @@ def prune(
     }
     if allocator_option and allocator is None:
         raise RecipeError("--allocator-option is for an allocator; name one with --allocator")
+    if sum(asked[kind] is not None for kind in ("macs", "params", "channels", "threshold", "latency")) != 1:
+        raise BudgetError(
+            "a cut needs exactly one budget: --macs, --params, --channels (or --channels-of), --threshold or --latency"
+        )
     names = {"builder": model_name, "importance": importance, "allocator": allocator, "data": data}
     refuse_unknown(model, **names, data_option=data_option)
     from dataclasses import replace
@@ -199,8 +203,8 @@ def prune(
     typer.echo(str(made))
     if accuracies is not None and images is not None:
         typer.echo(
-            f"top-1 {accuracies[0]:.2f} % before, {accuracies[1]:.2f} % right after the cut; {len(images.test)} test images of "
-            f"{images.name}"
+            f"top-1 {accuracies[0]:.2f} % before, {accuracies[1]:.2f} % right after the cut; "
+            f"{counted(len(images.test), 'test image')} of {images.name}"
         )
     typer.echo(f"saved: {out}")
 

@@ -10,6 +10,7 @@ import typer
 from flowprune.commands.compare import show_comparison
 from flowprune.commands.options import AsJson
 from flowprune.commands.terminal import print_json, wide_console
+from flowprune.errors import ArtifactError
 
 
 def report(
@@ -25,6 +26,10 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print the table of a run or a comparison and write its page anew."""
+    if not run_folder.exists():
+        raise ArtifactError(
+            f"{run_folder}: there is no such file; pass the folder of a finished run or its results.json"
+        )
     from flowprune.studies.pipeline.run_folder import COMPARISON, REPORT
 
     page = out if out is not None else (run_folder if run_folder.is_dir() else run_folder.parent) / REPORT

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowprune.commands.jobs import Changes, Folder, Quiet, Remove, Resume, carry_out, check_folder
-from flowprune.commands.known_names import refuse_unknown_in
+from flowprune.commands.known_names import complete_methods, refuse_unknown_in
 from flowprune.commands.options import AsJson, DataDir, Device, Threads
 from flowprune.commands.terminal import wide_console
 from flowprune.errors import checked_name
@@ -25,6 +25,7 @@ def run(
             "--method",
             help="A system of `flowprune methods` in the place of the recipe's; its short form on digits without a recipe.",
             show_default=False,
+            autocompletion=complete_methods("presets"),
         ),
     ] = None,
     changes: Changes = None,

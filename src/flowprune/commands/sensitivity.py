@@ -34,7 +34,7 @@ from flowprune.commands.options import (
     key_values,
     share,
 )
-from flowprune.errors import BudgetError, RecipeError
+from flowprune.errors import BudgetError, RecipeError, counted
 
 
 def sensitivity(
@@ -121,7 +121,8 @@ def sensitivity(
             shares=removed,
             progress=lambda done, cuts, group: bar.at(done, cuts, group),
         )
-    lead = f"Top-1 in per cent on {count} {'training' if split == 'train' else 'test'} images of {whole.name}."
+    half = "training" if split == "train" else "test"
+    lead = f"Top-1 in per cent on {counted(count, f'{half} image')} of {whole.name}."
     about = {"model": model, "data": whole.name, "split": split, "images": count, "seed": seed}
     content = {**about, **found.as_dict(), "environment": environment()}
     if drop is not None:
@@ -133,7 +134,7 @@ def sensitivity(
         return
     typer.echo(str(found))
     if drop is not None:
-        typer.echo(f"channels to keep, if each group alone may cost {drop:g} points:")
+        typer.echo(f"channels to keep, if each group alone may cost {counted(drop, 'point')}:")
         for name, share in content["allocation"]["channels"].items():
             typer.echo(f"  --channels-of {name}={share!r}")  # in full: rounded down it would be a channel less
         typer.echo(f"cut so by: flowprune prune MODEL --importance {importance} --largest-cut 1, with these options")

@@ -6,14 +6,20 @@ from typing import Annotated
 
 import typer
 
-from flowprune.commands.known_names import complete_allocators
+from flowprune.commands.known_names import complete_methods
 from flowprune.commands.options import RANKING, pairs
 
 METHOD, BUDGET = "Method", "Budget"
 """The groups of these options in a command's help."""
 
 MaskName = Annotated[
-    str, typer.Option("--mask", help="Which weights are zero (`flowprune methods`).", rich_help_panel=METHOD)
+    str,
+    typer.Option(
+        "--mask",
+        help="Which weights are zero (`flowprune methods`).",
+        rich_help_panel=METHOD,
+        autocompletion=complete_methods("masks"),
+    ),
 ]
 MaskOption = Annotated[list[str] | None, pairs("--mask-option", "Option of the mask, such as m=4", METHOD)]
 Keep = Annotated[
@@ -26,7 +32,13 @@ Keep = Annotated[
     ),
 ]
 ScoreName = Annotated[
-    str, typer.Option("--score", help="What a single weight is worth: magnitude, random.", rich_help_panel=RANKING)
+    str,
+    typer.Option(
+        "--score",
+        help="What a single weight is worth: magnitude, random.",
+        rich_help_panel=RANKING,
+        autocompletion=complete_methods("importance.weight_scores"),
+    ),
 ]
 WeightAllocator = Annotated[
     str | None,
@@ -35,7 +47,7 @@ WeightAllocator = Annotated[
         help="Who shares --keep out among the layers; the mask's own way if left out.",
         show_default=False,
         rich_help_panel=RANKING,
-        autocompletion=complete_allocators,
+        autocompletion=complete_methods("allocators"),
     ),
 ]
 LeftWhole = Annotated[
@@ -49,7 +61,13 @@ LeftWhole = Annotated[
     ),
 ]
 ReplacementName = Annotated[
-    str, typer.Option("--replacement", help="What takes a module's place.", rich_help_panel=METHOD)
+    str,
+    typer.Option(
+        "--replacement",
+        help="What takes a module's place.",
+        rich_help_panel=METHOD,
+        autocompletion=complete_methods("replacements"),
+    ),
 ]
 ReplacementOption = Annotated[
     list[str] | None, pairs("--replacement-option", "Option of the replacement, such as expansion=4", METHOD)
@@ -65,14 +83,25 @@ Modules = Annotated[
     ),
 ]
 QuantizerName = Annotated[
-    str, typer.Option("--quantizer", help="Which few values the weights become.", rich_help_panel=METHOD)
+    str,
+    typer.Option(
+        "--quantizer",
+        help="Which few values the weights become.",
+        rich_help_panel=METHOD,
+        autocompletion=complete_methods("quantizers"),
+    ),
 ]
 QuantizerOption = Annotated[
     list[str] | None, pairs("--quantizer-option", "Option of the quantizer, such as values=16", METHOD)
 ]
 CodecName = Annotated[
     str,
-    typer.Option("--codec", help="How they are stored: huffman, sparse_huffman, packed_bits.", rich_help_panel=METHOD),
+    typer.Option(
+        "--codec",
+        help="How they are stored: huffman, sparse_huffman, packed_bits.",
+        rich_help_panel=METHOD,
+        autocompletion=complete_methods("codecs"),
+    ),
 ]
 CodecOption = Annotated[list[str] | None, pairs("--codec-option", "Option of the codec, such as table_bits=0", METHOD)]
 Bytes = Annotated[

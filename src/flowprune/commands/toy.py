@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from flowprune.commands.known_names import complete_importances, refuse_unknown
+from flowprune.commands.known_names import complete_methods, refuse_unknown
 from flowprune.commands.options import OUTPUT, AsJson, Overwrite, check_free, files_beside
 from flowprune.commands.terminal import print_json, wide_console
-from flowprune.errors import RecipeError
+from flowprune.errors import RecipeError, counted
 
 
 def toy(
@@ -28,7 +28,7 @@ def toy(
             "--importance",
             help="Only this criterion; may be repeated.",
             show_default=False,
-            autocompletion=complete_importances,
+            autocompletion=complete_methods("importance"),
         ),
     ] = None,
     width: Annotated[int, typer.Option("--width", min=8, help="Units of each hidden layer.")] = 1000,
@@ -60,7 +60,7 @@ def toy(
     from flowprune.reporting.template import PagePicture, PageTable, summary_html, write_page
     from flowprune.studies.toy import toy_experiment
     from flowprune.studies.toy.picture import picture
-    from flowprune.training.progress import LinesNowAndThen
+    from flowprune.training.log_lines import LinesNowAndThen
 
     notes = LinesNowAndThen()
     with torch.random.fork_rng(devices=[]):
@@ -87,8 +87,8 @@ def toy(
             PageTable(
                 "table",
                 "Accuracy after, by reference points a class",
-                f"Per cent, mean and deviation over {seeds} draws of the reference points. Decisions kept: share of the pictured "
-                "square whose class did not change, with the most reference points of the first draw.",
+                f"Per cent, mean and deviation over {counted(seeds, 'draw')} of the reference points. Decisions kept: share of the "
+                "pictured square whose class did not change, with the most reference points of the first draw.",
                 result.headers(),
                 result.rows(),
                 2,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flowprune.registry import on_first_use
 
 if TYPE_CHECKING:
-    from flowprune.models.catalogue import create, names, runs_own_code, takes_classes
+    from flowprune.models.catalogue import check_name, create, names, runs_own_code, takes_classes
     from flowprune.models.resnet import BasicBlock, CifarResNet, PaddedShortcut
     from flowprune.models.vgg import PlainNet
     from flowprune.models.weights import load_weights
@@ -17,6 +17,7 @@ __all__ = [
     "CifarResNet",
     "PaddedShortcut",
     "PlainNet",
+    "check_name",
     "create",
     "load_weights",
     "names",
@@ -26,7 +27,7 @@ __all__ = [
 
 # Imported on first use: the names alone (``own_names``) must not wait for torch.
 _HOMES = {
-    "flowprune.models.catalogue": "create names runs_own_code takes_classes",
+    "flowprune.models.catalogue": "check_name create names runs_own_code takes_classes",
     "flowprune.models.resnet": "BasicBlock CifarResNet PaddedShortcut",
     "flowprune.models.vgg": "PlainNet",
     "flowprune.models.weights": "load_weights",

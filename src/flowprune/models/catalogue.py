@@ -40,6 +40,14 @@ def runs_own_code(name: str) -> bool:
     return bool(colon) and source not in ("torchvision", "timm")
 
 
+def check_name(name: str) -> None:
+    """Raise what ``create`` raises for a name that neither this package, torchvision nor timm has. Nothing is built, and a module
+    of somebody else's is not looked at.
+    """
+    if not runs_own_code(name):
+        _resolve(name)
+
+
 def create(name: str, *, classes: int | None = None, weights: str | Path | None = None, **options: Any) -> nn.Module:
     """Build a model in training mode, randomly initialised, or with the weights of a file.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from flowprune.errors import counted
 from flowprune.reporting.flow_comparison import TOTALS, Flow, verdict
 from flowprune.reporting.flow_record import FlowRecord
 from flowprune.reporting.table import ruled_table
@@ -81,7 +82,7 @@ def verdicts(records: Mapping[str, FlowRecord]) -> list[str]:
 def terminal_tables(records: Mapping[str, FlowRecord]) -> Iterator[Table]:
     """Everything, table by table, for the terminal."""
     for name, record in records.items():
-        title = Text(f"{name}: the flow of {record.images} images, point by point")
+        title = Text(f"{name}: the flow of {counted(record.images, 'image')}, point by point")
         yield ruled_table(title, POINT_HEADERS, point_cells(record), 2)
         yield ruled_table(Text("stage by stage"), STAGE_HEADERS, stage_cells(record), 2)
         if record.layers:

@@ -18,6 +18,7 @@ from flowprune.methods.regularizers.feature_flow.maps.magnitude import Reduction
 from flowprune.methods.regularizers.feature_flow.penalty.terms import CurvatureForm
 from flowprune.methods.regularizers.strength.control import Schedule
 from flowprune.methods.regularizers.strength.given_strength import strength_of
+from flowprune.registry import from_per_cent
 from flowprune.training.settings import TrainingSettings
 
 
@@ -33,14 +34,8 @@ def _strength(value: object) -> object:
     return value
 
 
-def _per_cent(value: object) -> object:
-    """``50%`` as 0.5, wherever a share is."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip().removesuffix("%")) / 100
-    return value
-
-
-Share = Annotated[float, BeforeValidator(_per_cent)]
+Share = Annotated[float, BeforeValidator(from_per_cent)]
+"""Also ``50%``, wherever a share is."""
 Strength = Annotated[float | str, BeforeValidator(_strength)]
 
 
@@ -90,9 +85,10 @@ class FlowSection(Section):
     size: Size = "absolute"
     weights: Weights = "equal"
     pushed_scales: PushedScales = "subgradient"
+    compiled: bool = False
     schedule: Schedule = "constant"
-    target_dead: float | None = Field(default=None, gt=0, lt=1)
-    target_macs: float | None = Field(default=None, gt=0, lt=1)
+    target_dead: Share | None = Field(default=None, gt=0, lt=1)
+    target_macs: Share | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _one_rule(self) -> FlowSection:

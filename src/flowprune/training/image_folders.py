@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flowprune.errors import DataError, FlowpruneWarning
+from flowprune.errors import DataError, FlowpruneWarning, counted
 from flowprune.training.halves import Halves
 from flowprune.training.locating import data_folder, data_root
 from flowprune.training.pictures import is_readable, read_picture
@@ -151,11 +151,9 @@ def _readable(samples: Samples, unreadable: str, root: Path) -> Samples:
     left = [sample[0] for sample, good in zip(samples, fine, strict=True) if not good]
     if left:
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        count = "1 picture" if len(left) == 1 else f"{len(left)} pictures"
-        message = f"imagefolder: {count} of {root} cannot be read and is left out: {', '.join(left[:3])}{more}"
-        warnings.warn(
-            message if len(left) == 1 else message.replace(" is left", " are left"), FlowpruneWarning, stacklevel=2
-        )
+        count, be = counted(len(left), "picture"), "is" if len(left) == 1 else "are"
+        message = f"imagefolder: {count} of {root} cannot be read and {be} left out: {', '.join(left[:3])}{more}"
+        warnings.warn(message, FlowpruneWarning, stacklevel=2)
     return [sample for sample, good in zip(samples, fine, strict=True) if good]
 
 

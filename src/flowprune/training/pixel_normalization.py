@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowprune.errors import DataError, UnknownNameError
+from flowprune.errors import DataError, UnknownNameError, counted
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,11 @@ def normalization(choice: str | Sequence[Sequence[float]], channels: int) -> Nor
     if choice == "none":
         found = Normalization(found.mean * channels, found.deviation * channels)
     if len(found.mean) != len(found.deviation):
-        raise DataError(f"normalize: {choice!r} has {len(found.mean)} means and {len(found.deviation)} deviations")
+        raise DataError(
+            f"normalize: {choice!r} has {counted(len(found.mean), 'mean')} and {counted(len(found.deviation), 'deviation')}"
+        )
     if len(found.mean) != channels:
-        raise DataError(f"normalize: {choice!r} has {len(found.mean)} channels, the images have {channels}")
+        raise DataError(f"normalize: {choice!r} has {counted(len(found.mean), 'channel')}, the images have {channels}")
     if min(found.deviation) <= 0:
         raise DataError(f"normalize: deviations must be above 0, got {list(found.deviation)}")
     return found

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-EVERY = 10.0
-"""Seconds between two lines where there is no terminal."""
-
-
-class LinesNowAndThen:
-    """Says how far something is: every line on a terminal; in a log the latest one, at most every ten seconds."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._said = time.monotonic()
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether somebody watches."""
-        return self._console.is_terminal
-
-    def say(self, line: str) -> None:
-        """Say the line if it is time."""
-        if self._console.is_terminal:
-            self._console.print(line, markup=False)
-        elif time.monotonic() - self._said >= EVERY:
-            print(line, file=sys.stderr, flush=True)
-            self._said = time.monotonic()
+from flowprune.training.log_lines import LinesNowAndThen
 
 
 class TrainingProgress:

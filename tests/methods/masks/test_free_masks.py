@@ -176,6 +176,8 @@ def test_scores_leave_the_model_and_the_random_state_alone() -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     one, two = RandomWeights(seed=3)(model), RandomWeights(seed=3)(model)
     assert all(torch.equal(one[key], two[key]) for key in one)
+    kernels = RandomWeights(seed=3, kernels=True)(model)["layer1.0.conv1.weight"]
+    assert torch.equal(kernels, kernels[:, :, :1, :1].expand_as(kernels)) and len(kernels.unique()) == 16 * 16
     name = next(iter(one))
     assert torch.equal(WeightMagnitude()(model)[name], model.get_parameter(name).abs())
 

@@ -12,7 +12,7 @@ from torch import nn
 import flowprune as fp
 from flowprune.errors import FlowpruneError
 from flowprune.methods.recovery import FilterSketch, frequent_directions
-from flowprune.methods.recovery.filter_sketch import aligned
+from flowprune.methods.recovery.filter_sketch import Form, aligned, rotated
 
 torch.set_num_threads(1)
 
@@ -56,6 +56,20 @@ def test_rows_go_back_to_the_channels_they_are_like():
     torch.testing.assert_close(aligned(turned, survivors) / 3, survivors, rtol=0, atol=0.1)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 9), st.integers(1, 12), st.integers(0, 10**6))
+def test_a_turned_sketch_has_the_same_moments_and_is_nearer_than_a_reordered_one(
+    count: int, more: int, width: int, seed: int
+):
+    rows = torch.randn(count + more, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    survivors, sketch = rows[:count], frequent_directions(rows, count)
+    turned, reordered = rotated(sketch, survivors), aligned(sketch, survivors)
+    torch.testing.assert_close(turned.T @ turned, sketch.T @ sketch, rtol=0, atol=1e-9)
+    assert (turned - survivors).norm() <= (reordered - survivors).norm() + 1e-9
+    mixing = torch.linalg.qr(torch.randn(count, count, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(rotated(mixing.Q @ survivors, survivors), survivors, rtol=0, atol=1e-8)
+
+
 class Branching(nn.Module):
     """Two convolutions that make the same channels, a depthwise one that reads them, and a head."""
 
@@ -79,9 +93,10 @@ def halved() -> tuple[nn.Module, fp.Plan, nn.Module, torch.Tensor]:
     return model, plan, fp.prune(model, plan).eval(), x
 
 
-def test_coupled_layers_are_sketched_as_one():
+@pytest.mark.parametrize("form", ["rotated", "aligned"])
+def test_coupled_layers_are_sketched_as_one(form: Form):
     model, plan, small, x = halved()
-    method = FilterSketch()
+    method = FilterSketch(form=form)
     sketched = fp.recover(small, model, plan, [x], recovery=method)
     assert set(method.sketched) == {"stem", "back", "inside"} and "grouped" in method.left["depthwise"]
     assert torch.equal(sketched.depthwise.weight, small.depthwise.weight)

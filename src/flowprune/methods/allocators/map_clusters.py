@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -14,8 +15,6 @@ from flowprune.methods.allocators._clusters.average_maps import average_maps, ma
 from flowprune.methods.allocators._clusters.different_maps import Distances, different_maps, map_distances
 from flowprune.methods.allocators._levels.proportions import levels_in_proportion
 from flowprune.methods.allocators.registry import REGISTRY
-
-_HALVINGS = 30
 
 
 @REGISTRY.register("map_clusters")
@@ -73,16 +72,18 @@ class MapClusters:
         distances = [[map_distances(maps[name]) for name in names if name in maps] for names in makers]
         if self.eps is not None:
             return self._at(self.eps, problem, distances)
-        low, high = 0.0, 2.0
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            kept = np.floor(self._at(middle, problem, distances)).astype(np.int64)
+        # The counts change where eps is one of the distances, so these are tried, and one below all of them.
+        apart = [one[one > 0] for layers in distances for one in layers]
+        tried = np.unique(np.concatenate([*apart, [2.0]]))
+        tried = np.concatenate([tried[:1] / 2, tried])
+
+        def fits(eps: float) -> bool:
+            kept = np.floor(self._at(eps, problem, distances)).astype(np.int64)
             lost = problem.rounding(np.minimum(problem.sizes - kept, problem.limits))
-            if problem.count(np.minimum(lost, problem.limits)) <= problem.target:
-                high = middle
-            else:
-                low = middle
-        return self._at(high, problem, distances)
+            return problem.count(np.minimum(lost, problem.limits)) <= problem.target
+
+        first = bisect_left(tried, True, hi=len(tried) - 1, key=fits)
+        return self._at(float(tried[first]), problem, distances)
 
     def _at(
         self, eps: float, problem: AllocationProblem, distances: Sequence[Sequence[Distances]]

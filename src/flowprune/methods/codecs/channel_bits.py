@@ -15,6 +15,7 @@ from flowprune.methods.codecs._canonical.matrix import as_array, as_matrix, desc
 from flowprune.methods.codecs._canonical.seal import opened, sealed
 from flowprune.methods.codecs.registry import REGISTRY
 
+_Grids = tuple[list[int], NDArray[Any], list[NDArray[np.int64]]]
 _NEAR = 4
 """Steps of the last bit within which a scale is looked for around the largest weight divided by its level."""
 
@@ -40,10 +41,13 @@ class ChannelBits:
         self._bits = None if bits is None else [int(one) for one in bits]
         if any(not 0 <= one <= 8 or one == 1 for one in self._bits or ()):
             raise FlowpruneError(f"bits={self._bits}: give 0, or 2 to 8 for every row")
+        self._fitting: tuple[tuple[Any, ...], _Grids] | None = None
 
     def fits(self, array: NDArray[Any]) -> bool:
         """Whether every row lies on a grid of its number of bits, so that ``encode`` takes it."""
-        return self._grids(array) is not None
+        found = self._grids(array)
+        self._fitting = None if found is None else (_numbers(array), found)
+        return found is not None
 
     def encode(self, array: NDArray[Any]) -> Parts:
         """Store an array of any shape, row by row of its first dimension.
@@ -51,7 +55,9 @@ class ChannelBits:
         Raises:
             FlowpruneError: it holds no floating-point numbers, or a row is on no such grid.
         """
-        found = self._grids(array)
+        known, self._fitting = self._fitting, None
+        # ``fits`` was asked of these numbers just now, as a rule: the search is most of the work.
+        found = known[1] if known is not None and known[0] == _numbers(array) else self._grids(array)
         if found is None:
             raise FlowpruneError("channel_bits stores rows of multiples of a scale; quantize by mixed_precision first")
         widths, scales, levels = found
@@ -99,7 +105,7 @@ class ChannelBits:
             return None
         return np.stack(found[2]).astype(np.int8).reshape(array.shape), found[1]
 
-    def _grids(self, array: NDArray[Any]) -> tuple[list[int], NDArray[Any], list[NDArray[np.int64]]] | None:
+    def _grids(self, array: NDArray[Any]) -> _Grids | None:
         """Widths, scales and levels of all rows; None where one is on no grid of its width, or holds no floating-point numbers."""
         if array.dtype.kind != "f":
             return None
@@ -115,6 +121,11 @@ class ChannelBits:
             scales[number], level = found
             levels.append(level)
         return widths, scales, levels
+
+
+def _numbers(array: NDArray[Any]) -> tuple[Any, ...]:
+    """What two arrays of the same numbers in the same places have in common."""
+    return array.dtype.str, array.shape, array.tobytes()
 
 
 def grid_of(row: NDArray[Any], bits: int) -> tuple[Any, NDArray[np.int64]] | None:

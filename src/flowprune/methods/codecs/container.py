@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprune.engine.interfaces import Codec, Parts
-from flowprune.errors import ArtifactError, FlowpruneError
+from flowprune.errors import ArtifactError, FlowpruneError, counted
 from flowprune.methods.codecs.huffman import Huffman
 from flowprune.methods.codecs.packed_bits import PackedBits
 from flowprune.methods.codecs.sparse_huffman import SparseHuffman
@@ -116,5 +116,5 @@ def unpack(data: bytes, codecs: Mapping[str, Codec] | None = None) -> dict[str, 
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"damaged packed arrays ({error})") from error
     if position != len(data):
-        raise ArtifactError(f"damaged packed arrays: {len(data) - position} bytes too many")
+        raise ArtifactError(f"damaged packed arrays: {counted(len(data) - position, 'byte')} too many")
     return arrays

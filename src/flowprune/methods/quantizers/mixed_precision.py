@@ -47,6 +47,8 @@ class MixedPrecision:
 
     size_option: ClassVar[str] = "bits"
     sizes: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
+    on_grids: ClassVar[bool] = True
+    """A filter's values are a grid's and not free: what is trained on are the numbers behind them, see ``GridTraining``."""
 
     def fit(self, weights: Mapping[str, Tensor], *, bits: int | Mapping[str, Sequence[int]]) -> ChannelGrids:
         """The weights on their grids.

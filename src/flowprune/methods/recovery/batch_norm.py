@@ -51,7 +51,10 @@ class BatchNorm(Recovery):
             DataError: no batch, one without a tensor, or with a single number a channel.
             ModelError: the activations are NaN or infinite.
         """
-        inputs = calibration_inputs(small, batches)
+        self._estimate(small, calibration_inputs(small, batches))
+        return super().prepare(small, dense, plan, ())
+
+    def _estimate(self, small: nn.Module, inputs: Iterable[Any]) -> None:
         norms = {
             name: module
             for name, module in small.named_modules()
@@ -83,7 +86,6 @@ class BatchNorm(Recovery):
             assert norm.running_mean is not None and norm.running_var is not None
             norm.running_mean.copy_(mean)
             norm.running_var.copy_(variance)
-        return super().prepare(small, dense, plan, ())
 
 
 class _Sums:

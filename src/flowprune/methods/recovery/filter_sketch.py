@@ -21,7 +21,7 @@ from flowprune.methods.recovery._calibration.in_step import calibration_inputs
 from flowprune.methods.recovery.frequent_directions import Tail, frequent_directions
 from flowprune.methods.recovery.registry import REGISTRY
 
-Form = Literal["aligned", "original"]
+Form = Literal["rotated", "aligned", "original"]
 Along = Literal["transposed", "memory"]
 SKETCHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -31,11 +31,15 @@ class FilterSketch(Recovery):
     """What is left of a layer keeps the second moments of all its filters, also of those that have left.
 
     Lin et al., Filter Sketch for Network Pruning, IEEE TNNLS, arXiv 2001.08514: of a weight W, a row a filter,
-    ``frequent_directions`` makes as many rows as filters are left, with ``W'^T W'`` near ``W^T W``. As the rows of a sketch are
-    nobody's filters, here each goes, with its sign turned where needed, to the survivor that it is most like: the assignment with
-    the largest sum of absolute cosines (Hungarian method). The layers of a coupled group are sketched side by side, as one
-    matrix, so that a channel of theirs stays one; of their inputs only those that are left count. Biases and norms stay;
-    ``batch_norm`` behind it makes statistics fit.
+    ``frequent_directions`` makes as many rows as filters are left, with ``W'^T W'`` near ``W^T W``. The rows of a sketch are
+    nobody's filters, and what reads the channels was trained on filters. But moments are the same for every rotation of the rows:
+    ``Q W'``, and here Q is the one that brings them nearest to the filters that are left (orthogonal Procrustes: with S these,
+    ``Q = U V^T`` of ``S W'^T = U s V^T``). The layers of a coupled group are sketched side by side, as one matrix, so that a
+    channel of theirs stays one; of their inputs only those that are left count. Biases and norms stay; ``batch_norm`` behind it
+    makes statistics fit.
+
+    "aligned" only reorders the rows: each goes, with its sign turned where needed, to the survivor that it is most like, by the
+    assignment with the largest sum of absolute cosines (Hungarian method). That is one of those rotations, and farther away.
 
     "original" is the authors' own form: weights are sketched one by one along their filters, then along their input channels,
     rows stay in the order of the sketch, whatever channel they come to stand for, and the batch norms behind them start anew
@@ -47,7 +51,7 @@ class FilterSketch(Recovery):
     is only an example input.
 
     Args:
-        form: "aligned" or "original".
+        form: "rotated", "aligned" or "original".
         along: how the original form takes input channels as rows: "transposed" or "memory".
         normalize: whether a sketch is divided by its Frobenius norm, as the authors' commands do ("l2").
         tail: of the rows, see ``frequent_directions``; the original's is "dropped".
@@ -58,9 +62,9 @@ class FilterSketch(Recovery):
     """
 
     def __init__(
-        self, *, form: Form = "aligned", along: Along = "transposed", normalize: bool = False, tail: Tail = "kept"
+        self, *, form: Form = "rotated", along: Along = "transposed", normalize: bool = False, tail: Tail = "kept"
     ) -> None:
-        self.form = checked_name("form", form, ("aligned", "original"))
+        self.form = checked_name("form", form, ("rotated", "aligned", "original"))
         self.along = checked_name("reading along the inputs", along, ("transposed", "memory"))
         self.tail = checked_name("tail", tail, ("kept", "dropped"))
         self.normalize = normalize
@@ -79,7 +83,7 @@ class FilterSketch(Recovery):
         self.sketched, self.left = (), {}
         self._held = held_by_steps(small)
         with torch.no_grad():
-            if self.form == "aligned":
+            if self.form != "original":
                 for group in CoupledModel.of(dense, example).coupling.groups:
                     self._align(group, small, dense, plan)
             else:
@@ -111,7 +115,7 @@ class FilterSketch(Recovery):
         survivors = torch.from_numpy(np.flatnonzero(stay))
         rows = torch.cat([matrix for _, matrix, _ in producers], dim=1)
         sketch = self._sketch(rows, len(survivors))
-        sketch = aligned(sketch, rows[survivors])
+        sketch = (rotated if self.form == "rotated" else aligned)(sketch, rows[survivors])
         start = 0
         for name, matrix, places in producers:
             part = sketch[:, start : start + matrix.shape[1]]
@@ -177,6 +181,17 @@ def aligned(rows: Tensor, survivors: Tensor) -> Tensor:
     order = torch.from_numpy(mine[np.argsort(theirs)]).to(rows.device)
     signs = cosines[order, torch.arange(len(order), device=rows.device)].sign()
     return rows[order] * torch.where(signs == 0, 1, signs)[:, None]
+
+
+def rotated(rows: Tensor, survivors: Tensor) -> Tensor:
+    """The rows turned, all together, as near to the survivors as they can be; their second moments stay.
+
+    Args:
+        rows, survivors: ``[channels, d]``.
+    """
+    left, _, right = torch.linalg.svd(survivors.double() @ rows.double().mT)
+    turned: Tensor = left @ right @ rows.double()
+    return turned
 
 
 def _objection(module: nn.Module) -> str | None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flowprune.errors import FlowpruneError, ModelError
 from flowprune.methods.replacements.filter_basis import FilterBasis
+from flowprune.methods.replacements.hooks import objection_to_hooks
 from flowprune.methods.replacements.registry import REGISTRY
 
 
@@ -129,8 +130,9 @@ def _objection(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if type(module) not in KINDS:
         return f"a {kind} has no kernels to make a basis of; only Conv1d, Conv2d and Conv3d themselves have"
-    if module._forward_hooks or module._forward_pre_hooks:
-        return f"this {kind} has hooks, which another module would not have; take them off first"
+    hooked = objection_to_hooks(module)
+    if hooked is not None:
+        return hooked
     if math.prod(module.kernel_size) == 1:  # type: ignore[arg-type]
         return f"this {kind} is 1x1, which has no kernel to make a basis of"
     return None

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from flowprune.errors import FlowpruneError, ModelError
 from flowprune.methods.replacements.channel_hashes import codes, sparse_planes, spent
+from flowprune.methods.replacements.hooks import objection_to_hooks
 from flowprune.methods.replacements.registry import REGISTRY
 
 LARGEST = 2**24
@@ -239,8 +240,9 @@ def _objection(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if type(module) not in KINDS:
         return f"a {kind} has no tiles to hash channels in; only Conv1d, Conv2d and Conv3d themselves have"
-    if module._forward_hooks or module._forward_pre_hooks:
-        return f"this {kind} has hooks, which another module would not have; take them off first"
+    hooked = objection_to_hooks(module)
+    if hooked is not None:
+        return hooked
     if not isinstance(module.weight, nn.Parameter) or hasattr(module, "parametrizations"):
         return f"the weight of this {kind} is computed from others"
     if module.weight.shape[1] == 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprune.errors import FlowpruneError, ModelError
+from flowprune.methods.replacements.hooks import objection_to_hooks
 from flowprune.methods.replacements.layer_contraction import contract
 from flowprune.methods.replacements.registry import REGISTRY
 
@@ -149,8 +150,9 @@ def _objection(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if type(module) not in KINDS:
         return f"a {kind} cannot be expanded; only Linear, Conv1d, Conv2d and Conv3d themselves can"
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-        return f"a {kind} with hooks cannot be expanded; take them off first"
+    hooked = objection_to_hooks(module)
+    if hooked is not None:
+        return hooked
     weight = module.weight
     if not isinstance(weight, nn.Parameter) or weight.dtype not in (torch.float32, torch.float64):
         return f"a {kind} whose weight is no parameter in float32 or float64 cannot be expanded; convert it first"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from flowprune.engine.steps.copying import copy_of
 from flowprune.errors import FlowpruneError, ModelError, checked_name
+from flowprune.methods.replacements.implant_masks import implants_in
+from flowprune.methods.replacements.in_model import matching, replace_modules
 from flowprune.methods.replacements.registry import REGISTRY
 
 Start = Literal["zero", "centre"]
@@ -43,8 +46,8 @@ class ImplantedConvolution(nn.Module):
 class NeuralImplant:
     """The filters of a convolution that are worth little become 1x1, and learn again.
 
-    Yu et al., Hessian-Aware Pruning and Optimal Neural Implant (HAP), WACV 2022, arXiv 2101.08940: ``three_way_split`` says which,
-    by ``importance.Hessian``; those that leave are cut by the engine first. Agrees with fixtures of the authors' code: implants
+    Yu et al., Hessian-Aware Pruning and Optimal Neural Implant (HAP), WACV 2022, arXiv 2101.08940: ``decisions.HessianSplit`` says
+    which; those that leave are cut by the engine first. Agrees with fixtures of the authors' code: implants
     that start from zero compute what the network without them does, those that start from the centre are their "fast" form.
     Their third form, depthwise and pointwise, is left out.
 
@@ -105,6 +108,35 @@ class NeuralImplant:
                 implant.weight.copy_(weight[chosen][:, :, middle[0], middle[1], None, None])
         new = ImplantedConvolution(full, implant, chosen, conv.bias)
         return new.to(weight.device).train(conv.training)
+
+    def in_model(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        names: Sequence[str] | None = None,
+        *,
+        masks: Mapping[str, Tensor] | None = None,
+        **options: Any,
+    ) -> tuple[nn.Module, list[tuple[list[str], dict[str, Any]]]]:
+        """A copy of the model with implants in the convolutions that are named, and what was put where, with which options.
+
+        Args:
+            model, inputs, names: see ``replace``.
+            masks: name of a weight -> which of it is not zero for good, as a decision has them: in place of ``implants``, of each
+                convolution the filters of which only the middle tap is left; none where there is no such mask.
+            **options: of ``replace``.
+        """
+        if masks is None:
+            chosen = matching(model, self, names)
+            return replace_modules(model, self, chosen, **options), [(chosen, options)]
+        done: list[tuple[list[str], dict[str, Any]]] = []
+        new = copy_of(model)
+        for name, implants in implants_in(masks).items():
+            if names is None or name in names:
+                own = {**options, "implants": implants}
+                new = replace_modules(new, self, [name], **own)
+                done.append(([name], own))
+        return new, done
 
     def restore(self, module: nn.Module) -> nn.Module | None:
         """The plain convolution with the implants as middle taps; None where there are no implants."""

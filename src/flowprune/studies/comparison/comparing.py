@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from flowprune.engine.allocation import KINDS
 from flowprune.engine.measuring.number_of_threads import threads
 from flowprune.errors import OutputError
+from flowprune.models import check_name
 from flowprune.reporting import environment
 from flowprune.reporting.template import write_page
 from flowprune.studies.comparison.cells import Cell, carried_out, cells_of, left_out, located, names_of_cell
@@ -90,6 +91,7 @@ def compare(
         recipe = as_begun(recipe, folder)
     if folder.writes:
         folder.check(recipe, resume=resume, overwrite=overwrite)
+    check_name(recipe.network.name)
     data = data_of(recipe.data, data_dir, recipe.seeds[0])
     cells = list(cells_of(recipe))
     with threads(recipe.threads):

@@ -9,6 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from flowprune.errors import counted
 from flowprune.reporting.figures import dressed
 from flowprune.reporting.template import PageFigures, PageTable, summary_html
 from flowprune.studies.comparison.comparison_recipe import CONTROL, DENSE, SCRATCH
@@ -31,8 +32,8 @@ def comparison_html(comparison: Mapping[str, Any]) -> str:
     table, recipe = comparison["table"], comparison["recipe"]
     seeds = recipe["seeds"]
     lead = (
-        f"{recipe['network']['name']} on {recipe['data']['name']}: {len(recipe['methods'])} methods, "
-        f"{len(recipe['pruning']['budgets'])} budgets, {len(seeds)} seed{'s' * (len(seeds) > 1)}, one loop."
+        f"{recipe['network']['name']} on {recipe['data']['name']}: {counted(len(recipe['methods']), 'method')}, "
+        f"{counted(len(recipe['pruning']['budgets']), 'budget')}, {counted(len(seeds), 'seed')}, one loop."
     )
     figures = [("before fine-tuning", pareto_figure(table, "before"))]
     if any(row["after"] for row in table):

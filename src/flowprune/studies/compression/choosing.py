@@ -11,7 +11,7 @@ from torch import nn
 from flowprune.engine.allocation import Budget
 from flowprune.engine.planning.exemptions import Ignored
 from flowprune.engine.signatures import Inputs
-from flowprune.errors import UnreachableBudgetError
+from flowprune.errors import UnreachableBudgetError, counted
 from flowprune.studies.compression.compression_record import CompressionRecord
 from flowprune.studies.compression.cutting_ways import Cutting, Way
 from flowprune.studies.compression.goal import Goal
@@ -54,7 +54,7 @@ def scanned(
         if limit is not None and record.seconds > OF_THE_TIME * limit:
             raise _TooLongError
         if done == cuts:
-            say(f"sensitivity: {cuts} cuts of single groups evaluated")
+            say(f"sensitivity: {counted(cuts, 'cut')} of single groups evaluated")
 
     def scan() -> dict[str, Any] | None:
         try:

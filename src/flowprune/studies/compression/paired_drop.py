@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprune.errors import DataError, ModelError
+from flowprune.errors import DataError, ModelError, counted
 
 CONFIDENCE = 0.95
 QUANTILE = NormalDist().inv_cdf(CONFIDENCE)
@@ -34,7 +34,7 @@ class Drop:
     won: int
 
     def __str__(self) -> str:
-        return f"{self.points:.2f} points lost, at most {self.at_most:.2f} (95 %, {self.images} images)"
+        return f"{self.points:.2f} points lost, at most {self.at_most:.2f} (95 %, {counted(self.images, 'image')})"
 
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:
@@ -45,7 +45,7 @@ def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:
     """
     if before.shape != after.shape:
         raise ModelError(
-            f"evaluate answered for {len(before)} images first and for {len(after)} now; use the same ones"
+            f"evaluate answered for {counted(len(before), 'image')} first and for {len(after)} now; use the same ones"
         )
     images, lost, won = len(before), int((before & ~after).sum()), int((after & ~before).sum())
     return Drop(100 * (lost - won) / images, 100 * upper_bound(lost, won, images), images, lost, won)
@@ -102,6 +102,7 @@ def check_resolvable(points: float, images: int, advice: str = "give more of the
     needed = fewest_images(points)
     if images < needed:
         raise DataError(
-            f"a drop of {points:g} points cannot be told from none by {images} validation images: a model that answers all of "
-            f"them alike may still lose {100 * upper_bound(0, 0, max(1, images)):.2f} (95 %); it takes at least {needed}; {advice}"
+            f"a drop of {counted(points, 'point')} cannot be told from none by {counted(images, 'validation image')}: a model "
+            f"that answers all of them alike may still lose {100 * upper_bound(0, 0, max(1, images)):.2f} (95 %); it takes at "
+            f"least {needed}; {advice}"
         )

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from flowprune.engine.allocation import Budget
-from flowprune.errors import BudgetError, ModelError, UnreachableBudgetError
+from flowprune.errors import BudgetError, ModelError, UnreachableBudgetError, counted
 from flowprune.studies.compression.compression_record import CompressionRecord
 from flowprune.studies.compression.cutting_ways import Cutting, Way
 from flowprune.studies.compression.goal import Goal
@@ -122,8 +122,8 @@ class Trials:
         self.record.put("tried", [{"macs": share, "passed": passed} for share, passed in tried.items()])
         if best is None:
             raise BudgetError(
-                f"none of the {len(tried)} models that were tried keeps within {goal.max_drop:g} points (the nearest: {nearest}); "
-                "train longer, give more validation images, or allow a larger drop"
+                f"no model of {counted(len(tried), 'trial')} keeps within {counted(goal.max_drop, 'point')} (the nearest: "
+                f"{nearest}); train longer, give more validation images, or allow a larger drop"
             )
         return self.to(Budget("macs", share=best))
 

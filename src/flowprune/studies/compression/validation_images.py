@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from flowprune.errors import DataError
+from flowprune.errors import DataError, counted
 from flowprune.studies.compression.paired_drop import check_resolvable, fewest_images
 from flowprune.training import Data
 from flowprune.training.splits import drawn, split_off
@@ -43,14 +43,16 @@ def with_validation(
     kind = "training" if half == "train" else "test"
     if not 1 <= wanted < len(whole):
         raise DataError(
-            f"{wanted} validation images cannot be taken from the {len(whole)} {kind} images of {data.name}; ask for 1 to "
-            f"{len(whole) - 1} with --validation-images"
+            f"{counted(wanted, 'validation image')} cannot be taken from the {counted(len(whole), f'{kind} image')} of "
+            f"{data.name}; ask for 1 to {len(whole) - 1} with --validation-images"
         )
     if max_drop is not None:
         needed = fewest_images(max_drop)
-        enough = f"hold out as many with --validation-images (of {len(whole)} {kind} images)"
+        enough = f"hold out as many with --validation-images (of {counted(len(whole), f'{kind} image')})"
         check_resolvable(
-            max_drop, wanted, enough if needed < len(whole) else f"{data.name} has {len(whole)} {kind} images in all"
+            max_drop,
+            wanted,
+            enough if needed < len(whole) else f"{data.name} has {counted(len(whole), f'{kind} image')} in all",
         )
     chosen, others = split_off(whole, wanted, seed)
     if half == "train":

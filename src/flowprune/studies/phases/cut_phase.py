@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
+from flowprune.engine.allocation import Plan
+from flowprune.engine.interfaces import Outcome
 from flowprune.engine.planning import Request
 from flowprune.engine.planning.falling_short import attempts
+from flowprune.engine.steps.lineage import Lineage, lineage_of
 from flowprune.errors import RecipeError
 from flowprune.methods.allocators import REGISTRY as ALLOCATORS
 from flowprune.methods.decisions import REGISTRY as DECISIONS
@@ -18,7 +21,7 @@ from flowprune.methods.importance import Random
 from flowprune.pruning import plan_as_asked, prune
 from flowprune.studies.phases.criteria import importance_from
 from flowprune.studies.phases.cuts_in_steps import prune_with_training
-from flowprune.studies.phases.decided_cut import decided
+from flowprune.studies.phases.decided_cut import check_steps, decided, decided_anew
 from flowprune.studies.phases.named_regularizers import NamedRegularizer
 from flowprune.studies.phases.short_trainings import short_trainings
 from flowprune.studies.phases.working import Done, Work
@@ -35,7 +38,9 @@ class CutPhase(PruningSection):
     Attributes:
         budgets: the targets; none, where the training before this phase decided what leaves.
         importance: the criterion; "outcome" asks the training before this phase what its filters are worth.
-        decided_by: who looks at training images and decides in a training's place, by its name in ``methods/decisions``.
+        decided_by: who looks at training images and decides in a training's place, by its name in ``methods/decisions``; masks
+            that it decides beside what leaves are for the phases after this one. With a budget of its own and several ``steps``, it
+            decides anew in each of them.
     """
 
     budgets: list[BudgetSection] = Field(default_factory=list)
@@ -50,7 +55,11 @@ class CutPhase(PruningSection):
         if self.allocator is not None:
             ALLOCATORS.built(self.allocator, self.allocator_options, list)
         if self.decided_by is not None:
-            DECISIONS.built(self.decided_by.name, self.decided_by.options, list)
+            decision = DECISIONS.built(self.decided_by.name, self.decided_by.options, list)
+            if not self.budgets:
+                check_steps(self.decided_by.name, decision, self.steps)
+            if hasattr(decision, "check"):  # one with a budget of its own
+                decision.check(model, example)
         for budget in self.budgets:
             if budget.kind in ("macs", "params", "channels"):
                 with attempts():
@@ -101,24 +110,32 @@ class CutPhase(PruningSection):
 
     def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
         """A smaller model; with several steps, trained between them."""
+        between: dict[str, Any] = {
+            "steps": self.steps,
+            "settings": self.between,
+            "data": work.data,
+            "run_folder": lambda step: work.folder.with_name(f"{work.folder.name}-step{step}"),
+            "title": work.title,
+            "progress": work.progress,
+        }
+        images = partial(work.batches, self.batches, self.batch_size)
+        if self.decided_by is not None and self.steps > 1 and budget is None:
+            return self._done(
+                *decided_anew(model, work, self.decided_by, images, partial(self.request, None), **between)
+            )
         if self.decided_by is not None:
-            images = partial(work.batches, self.batches, self.batch_size)
             model, work = decided(model, work, self.decided_by, images, budget)
         request = self.asked(budget, work)
         if self.steps == 1:
             made = plan_as_asked(model, work.example(), request)
-            small = prune(model, made)
-        else:
-            small, made = prune_with_training(
-                model,
-                work.example(),
-                request,
-                steps=self.steps,
-                settings=self.between,
-                data=work.data,
-                run_folder=lambda step: work.folder.with_name(f"{work.folder.name}-step{step}"),
-                title=work.title,
-                progress=work.progress,
-            )
+            return self._done(prune(model, made), made, work)
+        return self._done(*prune_with_training(model, work.example(), request, **between), work)
+
+    def _done(self, small: nn.Module, made: Plan, work: Work) -> Done:
+        """What is handed on; masks that a decision had beside what leaves, as the last cut has left them."""
         kept = [{"layer": layer.layer, "dense": layer.channels[0], "kept": layer.channels[1]} for layer in made.layers]
-        return Done(small, {"top1": evaluate(small, work.data).top1, "channels": kept, "plan": made.summary()})
+        found = {"top1": evaluate(small, work.data).top1, "channels": kept, "plan": made.summary()}
+        if self.decided_by is None or work.outcome is None or work.outcome.masks is None:
+            return Done(small, found)
+        held = Lineage(masks=work.outcome.masks).with_plan(lineage_of(small).plans[-1])
+        return Done(small, found, Outcome(masks=held.masks))

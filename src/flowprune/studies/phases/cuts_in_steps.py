@@ -36,6 +36,23 @@ def prune_with_training(
         title: of the progress bars.
         progress: show them.
     """
+    finetune = training_between(
+        steps=steps, settings=settings, data=data, run_folder=run_folder, title=title, progress=progress
+    )
+    small = prune_in_steps(model, example, request, steps, finetune)
+    return small, composed(cuts_between(model, small), f"{request.budget} in {steps} steps")
+
+
+def training_between(
+    *,
+    steps: int,
+    settings: TrainingSettings | None,
+    data: Data | None,
+    run_folder: Callable[[int], Path | None],
+    title: str,
+    progress: bool,
+) -> Callable[[nn.Module, int], None]:
+    """What trains the small model of a step in place, before the next one; arguments as above."""
 
     def finetune(small: nn.Module, step: int) -> None:
         nonlocal settings
@@ -52,5 +69,4 @@ def prune_with_training(
             )
             settings = settings.model_copy(update={"precision": result.precision})  # measured once, if at all
 
-    small = prune_in_steps(model, example, request, steps, finetune)
-    return small, composed(cuts_between(model, small), f"{request.budget} in {steps} steps")
+    return finetune

@@ -13,6 +13,7 @@ from flowprune.engine.interfaces import Regularizer
 from flowprune.engine.measuring.single_weights import single_weights
 from flowprune.engine.steps.lineage import lineage_of
 from flowprune.methods.codecs.stored_model import stored_model
+from flowprune.methods.quantizers import REGISTRY as QUANTIZERS
 from flowprune.methods.quantizers import CumulativeRetraining, GridTraining, SharedValues, quantize
 from flowprune.studies.phases.budgeted_phase import BudgetedPhase
 from flowprune.studies.phases.working import Done, Work
@@ -121,7 +122,7 @@ class _Sharing(Regularizer):
 def _on_grids(few: nn.Module, model: nn.Module) -> GridTraining | None:
     """What trains the weights behind the grids of a model's last quantization, which began as those of ``model``."""
     step = next(step for step in reversed(lineage_of(few).steps) if step.kind == "quantize")
-    if step.data["quantizer"] != "mixed_precision":
+    if not getattr(QUANTIZERS[step.data["quantizer"]], "on_grids", False):
         return None
     asked = step.data["options"]["bits"]
     parameters = dict(model.named_parameters())

@@ -12,6 +12,8 @@ from flowprune.studies.phases.working import Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection, Section
 from flowprune.training import evaluate
 
+OUTCOME = "outcome"
+
 
 class ReplacePhase(Section):
     """Put a replacement in the places of modules, or take it back.
@@ -19,7 +21,7 @@ class ReplacePhase(Section):
     Attributes:
         replacement: its registered name.
         names: dotted paths of the modules; every one that the replacement takes if None.
-        options: of the replacement.
+        options: of the replacement; ``masks: outcome`` takes those that a training or a cut before this phase decided.
         restore: put plain modules back where an earlier phase put this replacement.
     """
 
@@ -39,7 +41,7 @@ class ReplacePhase(Section):
 
     def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
         """Replace modules of the untrained model."""
-        if not self.restore:
+        if not self.restore and self.options.get("masks") != OUTCOME:
             replace(model, example, replacement=self.replacement, names=self.names, **self.options)
 
     def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
@@ -47,6 +49,8 @@ class ReplacePhase(Section):
         if self.restore:
             new = restore(model, replacement=self.replacement)
         else:
-            new = replace(model, work.example(), replacement=self.replacement, names=self.names, **self.options)
+            decided = {"masks": work.decided("masks", "masks")} if self.options.get("masks") == OUTCOME else {}
+            options = {**self.options, **decided}
+            new = replace(model, work.example(), replacement=self.replacement, names=self.names, **options)
         new = new.to(work.device)
         return Done(new, {"top1": evaluate(new, work.data).top1})

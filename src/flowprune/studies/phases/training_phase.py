@@ -15,7 +15,7 @@ from flowprune.engine.planning.falling_short import attempts
 from flowprune.pruning import plan_as_asked
 from flowprune.studies.phases.named_regularizers import NamedRegularizer, regularizers_on
 from flowprune.studies.phases.working import Done, Work
-from flowprune.studies.sections import BudgetSection, PruningSection, Section
+from flowprune.studies.sections import BudgetSection, PruningSection, Section, Share
 from flowprune.training import Data, TrainingSettings, train
 from flowprune.training.splits import drawn
 
@@ -31,7 +31,7 @@ class TrainingPhase(Section):
 
     training: TrainingSettings = TrainingSettings()
     regularizers: list[NamedRegularizer] = Field(default_factory=list)
-    share: float = Field(default=1.0, gt=0, le=1)
+    share: Share = Field(default=1.0, gt=0, le=1)
 
     def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
         """Find out before any training whether the regularizers can act on the model."""

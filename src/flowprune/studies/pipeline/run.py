@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from flowprune.artifacts.atomic_write import replacing
 from flowprune.engine.measuring.number_of_threads import threads
+from flowprune.models import check_name
 from flowprune.reporting import environment, write_report
 from flowprune.studies.pipeline.chosen_precision import as_begun, measured
 from flowprune.studies.pipeline.course import course_of
@@ -62,6 +63,8 @@ def run(
         recipe = as_begun(recipe, folder)
     if folder.writes:
         folder.check(recipe, resume=resume, overwrite=overwrite)
+    for network in recipe.networks:
+        check_name(network.name)
     data = data_of(recipe.data, data_dir, recipe.training.seed)
     with threads(recipe.threads):
         job = Job(recipe, data, state.device)

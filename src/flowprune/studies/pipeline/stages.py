@@ -14,6 +14,8 @@ from flowprune.artifacts import load, read_header, save
 from flowprune.engine.allocation import Plan
 from flowprune.engine.allocation.composition import composed, cuts_between
 from flowprune.engine.interfaces import Outcome
+from flowprune.engine.measuring import dead_filters
+from flowprune.errors import counted
 from flowprune.studies.phases import CutPhase
 from flowprune.studies.phases.outcome_file import bits_left, read_outcome, write_outcome
 from flowprune.studies.phases.working import Done, Work
@@ -85,7 +87,7 @@ class Stages:
                 self.folder.stage(name).mkdir(parents=True, exist_ok=True)
                 write_outcome(done.outcome, self.folder.stage(name) / _OUTCOME)
         self.folder.finish(name, record)
-        removed = f", {row['filters_removed']} filters removed" if row["filters_removed"] is not None else ""
+        removed = f", {counted(row['filters_removed'], 'filter')} removed" if row["filters_removed"] is not None else ""
         self.say(
             f"{title}: {row['top1']:.2f} % top-1, {row['dead_filters']} of {row['filters']} filters dead{removed} "
             f"({record['seconds']:.0f} s)"
@@ -169,7 +171,7 @@ class Stages:
         record = None if first.phase.changes_shape else self.folder.finished(self.name(first.stage, first.budgets))
         if record is not None:
             return int(record["row"]["filters"])
-        return int(measured(self.job.build(self.network), self.job.example())["filters"])
+        return dead_filters(self.job.build(self.network), self.job.example()).filters
 
     def _notes(self, top1: float) -> Record:
         data = self.job.recipe.data

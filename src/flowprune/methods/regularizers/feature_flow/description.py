@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowprune.errors import counted
 from flowprune.methods.regularizers.feature_flow.maps.trajectory import Trajectory
 
 
@@ -9,7 +10,7 @@ def described(trajectory: Trajectory) -> str:
     """One line a point under one heading a trajectory, then what does not enter, and why."""
     points = trajectory.points
     count = points[-1].flow + 1
-    head = f"feature flow: {len(points)} points" + (f" in {count} trajectories" if count > 1 else "")
+    head = f"feature flow: {counted(len(points), 'point')}" + (f" in {count} trajectories" if count > 1 else "")
     width = max(len(point.name) for point in points)
     lines = [head]
     for index, point in enumerate(points):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowprune.engine.interfaces import Outcome, Regularizer, Training
-from flowprune.errors import ArtifactError
+from flowprune.errors import ArtifactError, counted
 
 
 @runtime_checkable
@@ -134,8 +134,8 @@ class Regularizers:
         states = state if isinstance(state, list) else [] if state is None else [state]
         if len(states) != len(self._each):
             raise ArtifactError(
-                f"the checkpoint is of a training with {len(states)} regularizers, this one has {len(self._each)}; use the same, "
-                "or another folder"
+                f"the checkpoint is of a training with {counted(len(states), 'regularizer')}, this one has {len(self._each)}; use "
+                "the same, or another folder"
             )
         for one, own in zip(self._each, states, strict=True):
             one.load_state_dict(own)
