@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from documents import ROOT, blocks, run
+from documents import ROOT, blocks, run, text_of
 
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +21,13 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (tmp_path / "small.fp").is_file()
     if not lacking:  # here, since the first export of a process takes many seconds
         run(blocks("docs/deploy.md", "python"), "docs/deploy.md")
+
+
+def test_it_is_short_and_shows_six_rows() -> None:
+    text = text_of("README.md")
+    assert len(text.splitlines()) < 170
+    table = text.partition("<!-- results:begin -->")[2].partition("<!-- results:end -->")[0]
+    assert len(table.strip().splitlines()) == 2 + 6
 
 
 def test_every_public_name_is_there_and_few() -> None:

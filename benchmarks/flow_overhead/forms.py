@@ -42,6 +42,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "group, by MACs": {**CHANNELS, "norm": "group", "weights": "macs"},
     "path": {**CHANNELS, "norm": "path"},
     "path, by MACs": {**CHANNELS, "norm": "path", "weights": "macs"},
+    "today's, compiled": {"compiled": True},
     "today's, proximal": {"pushed_scales": "proximal"},
 }
 """What they are called in the table -> options of ``FeatureFlow``; gradient and curvature act in all of them."""

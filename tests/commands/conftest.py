@@ -34,7 +34,7 @@ def flowprune(home: Path) -> Callable[..., Finished]:
 
 @pytest.fixture
 def installed(home: Path) -> Callable[..., Finished]:
-    """The same, as a fresh process: for how it starts, and once for what each command does."""
+    """The same, as a fresh process, which waits for every import: for how it starts, and what only then shows."""
 
     def run(*words: object, **environment: str) -> Finished:
         return finished(fresh(*words, folder=home, **environment), words)

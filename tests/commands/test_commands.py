@@ -58,7 +58,7 @@ def test_prune_finetune_and_evaluate_an_artifact(
     small, x = load(path), torch.zeros(1, 1, 16, 16)
     assert measure(small, x).macs <= 0.4 * measure(dense, x).macs
     again = succeeded(
-        installed(
+        flowprune(
             "finetune", path, "--epochs", 2, "--batch-size", 32, "--out", "tuned.fp", "--set", "augmentation=null"
         )
     )
@@ -66,16 +66,18 @@ def test_prune_finetune_and_evaluate_an_artifact(
     expected = evaluate(tuned, load_data("digits")).top1
     assert top1_in(again) == pytest.approx(expected, abs=0.01)
     assert expected > evaluate(small, load_data("digits")).top1
-    assert top1_in(succeeded(installed("evaluate", "tuned.fp"))) == pytest.approx(expected, abs=0.01)
+    assert top1_in(succeeded(flowprune("evaluate", "tuned.fp"))) == pytest.approx(expected, abs=0.01)
     before = path.read_bytes()
     refused = flowprune("prune", trained, "--macs", 0.9, "--out", "small.fp")
     assert refused.returncode == 2 and "--overwrite" in refused.stderr and path.read_bytes() == before
 
 
-def test_measure_counts_and_export_writes_onnx(installed: Flowprune, trained: Path, tmp_path: Path) -> None:
+def test_measure_counts_and_export_writes_onnx(
+    installed: Flowprune, flowprune: Flowprune, trained: Path, tmp_path: Path
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra flowprune[onnx] is not installed")
     dense, x = load(trained), torch.linspace(-1, 1, 3 * 256).view(3, 1, 16, 16)
-    found = json.loads(succeeded(installed("measure", trained, "--json")))
+    found = json.loads(succeeded(flowprune("measure", trained, "--json")))
     assert found["params"] == sum(parameter.numel() for parameter in dense.parameters())
     cost = measure(dense, x)
     assert {key: found[key] for key in ("macs", "effective_macs", "nonzero", "bytes", "stored_bytes")} == {
@@ -151,7 +153,7 @@ def test_a_model_and_an_importance_of_ones_own(installed: Flowprune, flowprune: 
         "width=6",
     ]
     option = ["--importance", "last_is_best", "--importance-option", "factor=2"]
-    succeeded(installed("prune", *arguments, *option, PYTHONPATH=both))
+    succeeded(flowprune("prune", *arguments, *option, PYTHONPATH=both))
     (plan,) = read_header(tmp_path / "work" / "own.fp").plans
     assert plan["importance"] == "LastIsBest"
     assert plan["removed"]["0.weight"]["0"] == [0, 1, 2]

@@ -21,13 +21,11 @@ Finished = subprocess.CompletedProcess[str]
 NETWORK = ("resnet8", "--model-option", "width=4", "--input", "3x16x16")
 
 
-def test_a_network_is_masked_and_packed_by_the_installed_command(
-    installed: Callable[..., Finished], tmp_path: Path
-) -> None:
-    masked = installed("mask", *NETWORK, "--mask", "n_m", "--keep", "50%", "--out", "sparse.fp")
+def test_a_network_is_masked_and_packed_by_the_command(flowprune: Callable[..., Finished], tmp_path: Path) -> None:
+    masked = flowprune("mask", *NETWORK, "--mask", "n_m", "--keep", "50%", "--out", "sparse.fp")
     assert masked.returncode == 0 and masked.stdout.startswith("n_m keeps 2,436 of 4,876 weights (49.96 %)"), masked
     asked = ("--quantizer", "uq", "--codec", "sparse_huffman", "--bytes", "0.4", "--out", "packed.fp", "--json")
-    said = json.loads(installed("quantize", "sparse.fp", *asked).stdout)
+    said = json.loads(flowprune("quantize", "sparse.fp", *asked).stdout)
     before, now = said["bytes"]
     assert now <= 0.4 * before and said["options"]["values"] > 2
     packed = load(tmp_path / "work" / "packed.fp")

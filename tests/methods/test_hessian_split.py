@@ -119,7 +119,7 @@ def test_the_least_sensitive_leave_and_the_next_become_1x1(work: Work) -> None:
     batches = work.batches(1, 64)
     outcome = HessianSplit(batches, macs=0.4, implants=0.5, probes=2)(dense)
     groups = CoupledModel.of(dense, batches[0][0]).coupling.groups
-    ranked = zip(groups, Hessian(batches, probes=2)(dense, batches[0][0], groups), strict=True)
+    ranked = zip(groups, Hessian(batches, probes=2, aggregation="sum")(dense, batches[0][0], groups), strict=True)
     scores = next(worth for group, worth in ranked if group.name == name)
     assert outcome.leaves is not None and outcome.masks is not None
     gone, small = outcome.leaves[f"{name}.weight"].tolist(), implants_in(outcome.masks)[name]

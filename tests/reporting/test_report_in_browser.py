@@ -15,6 +15,17 @@ from flowprune.reporting import write_report
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "runs" / "digits-seed0.json"
 SCREENS = [(width, scheme) for width in (390, 1400) for scheme in ("light", "dark")]
 
+OVERLAPPING = """
+[...document.querySelectorAll('.js-plotly-plot')].flatMap(figure => {
+  const titles = [...figure.querySelectorAll('.gtitle, .xtitle, .ytitle, .annotation-text, .legendtext')]
+    .map(title => [title.textContent, title.getBoundingClientRect()]);
+  return titles.flatMap(([text, a], position) => titles.slice(position + 1)
+    .filter(([_, b]) => a.left + 2 < b.right && b.left + 2 < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom)
+    .map(([other]) => [text, other]));
+})
+"""
+"""Titles of one figure that lie over one another, two by two; they may touch."""
+
 playwright = pytest.importorskip("playwright.sync_api", reason="the report in a browser needs Playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -55,6 +66,8 @@ def test_nothing_is_asked_for_and_nothing_is_cut_off(browser: Any, report: Path,
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     cut_off = "[...document.querySelectorAll('.card')].filter(card => card.scrollWidth > card.clientWidth).length"
     assert page.evaluate(cut_off) == 0
+    assert page.evaluate(OVERLAPPING) == []
+    assert page.locator("details").count() and page.locator("details[open]").count() == 0  # the recipe
     background, text = page.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
     light = [sum(map(int, color[4:-1].split(","))) for color in (background, text)]
     assert (light[0] > light[1]) == (scheme == "light")

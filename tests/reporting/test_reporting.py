@@ -169,6 +169,8 @@ def test_the_first_screen_says_what_was_gained(tmp_path):
         "after it and 90.5 % after training on."
     ) in text
     assert text.index("became 2.0 times smaller") < text.index('id="results"')
+    words = ("Multiply-accumulates (MACs) are ", "Top-1 is ", "A dead filter is ", "ffr is ")
+    assert all(text.index(word) < text.index('id="results"') for word in words)
     assert re.search(r"<details><summary>[^<]*</summary><pre>.*epochs: 3", text, re.DOTALL)
 
 

@@ -85,6 +85,7 @@ class FlowSection(Section):
     size: Size = "absolute"
     weights: Weights = "equal"
     pushed_scales: PushedScales = "subgradient"
+    compiled: bool = False
     schedule: Schedule = "constant"
     target_dead: Share | None = Field(default=None, gt=0, lt=1)
     target_macs: Share | None = Field(default=None, gt=0, lt=1)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from installed_command import forked, fresh, wait_until
+from installed_command import forked, wait_until
 
 import flowprune
 from flowprune.artifacts import load, read_header
@@ -195,7 +195,7 @@ def test_weights_in_the_data_folder_make_one_dense_model_for_all_seeds(tmp_path:
 def test_a_killed_comparison_goes_on_and_ends_as_one_never_disturbed(finished: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "disturbed"
     recipe.write_text(yaml.safe_dump(RECIPE))
-    killed = fresh("compare", recipe, "--out", out)
+    killed = forked("compare", recipe, "--out", out)
     wait_until(out / "stages" / "energy-macs=0.6-seed0" / "checkpoint.pt", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()

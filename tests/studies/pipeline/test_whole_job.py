@@ -236,6 +236,9 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_never_disturbed(finish
     printed, errors = done.communicate()
     assert done.returncode == 0, errors
     assert errors.count("done before") >= 6 and first_model.stat().st_mtime_ns == stamp
+    assert errors.splitlines()[-1].startswith(
+        f"{out}: report.html to look at, results.json with every number, model.fp "
+    )
     assert "finetuned" in printed and "threshold=0.7" in printed
     assert results_of(out)["rows"] == results_of(finished)["rows"]
     for path in (finished / "models").iterdir():

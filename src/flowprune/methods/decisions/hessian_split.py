@@ -54,8 +54,8 @@ class HessianSplit:
 
     The authors' code takes a ratio of the filters; here it is the smallest ratio at which the network with its implants has no
     more MACs than asked. Theirs ranks every layer's filters by themselves and lets what an addition joins follow; here what can
-    only leave together has one score, and becomes 1x1 together. Equal sensitivities (an estimate below zero counts as zero) are
-    ordered by ``importance.L2``; their threshold takes all equals.
+    only leave together costs the sum of what each costs, and becomes 1x1 together. Equal sensitivities (an estimate below zero
+    counts as zero) are ordered by ``importance.L2``; their threshold takes all equals.
 
     A channel that is to become 1x1 stays whole where nothing that makes it can: linear layers, grouped and depthwise
     convolutions, kernels of even size.
@@ -93,7 +93,7 @@ class HessianSplit:
         self._batches, self._budget = list(batches), budget_from(macs=macs)
         self._implants, self._cap = implants, cap
         three_way_split({"": torch.zeros(1)}, 0, implants=implants, cap=cap)  # which says what is wrong
-        self._hessian = Hessian(self._batches, probes=probes, seed=seed)
+        self._hessian = Hessian(self._batches, probes=probes, seed=seed, aggregation="sum")
 
     def __call__(self, model: nn.Module) -> Outcome:
         """What leaves, and masks of what becomes 1x1: of such a filter only the middle tap is not zero for good.

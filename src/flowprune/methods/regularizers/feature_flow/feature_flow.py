@@ -121,6 +121,8 @@ class FeatureFlow(Followed):
         size: "absolute", "relative" or "detached".
         weights: "equal", or "macs" with channel groups and paths.
         pushed_scales: "subgradient" or "proximal".
+        compiled: fuse the penalty's passes by ``torch.compile``: the same penalty for less time, after some seconds of compiling.
+            For ``norm=1`` with absolute sizes; it needs a C++ compiler on the CPU.
         schedule: "constant", "warm-up" (rises over the first tenth of the epochs) or "linear" (rises over all of them).
         target_dead: the share of dead filters to end with; ``gradient`` and ``curvature`` are then only what it starts with.
         target_macs: the share of the MACs that a cut of what is dead shall leave in the end, likewise.
@@ -157,6 +159,7 @@ class FeatureFlow(Followed):
         size: Size = "absolute",
         weights: Weights = "equal",
         pushed_scales: PushedScales = "subgradient",
+        compiled: bool = False,
         schedule: Schedule = "constant",
         target_dead: float | None = None,
         target_macs: float | None = None,
@@ -165,7 +168,7 @@ class FeatureFlow(Followed):
     ) -> None:
         checked_name("across", across, ("skip", "project", None))
         checked_name("schedule", schedule, SCHEDULES)
-        self._form = Form(norm, reduction, curvature_form, size, weights, pushed_scales)
+        self._form = Form(norm, reduction, curvature_form, size, weights, pushed_scales, compiled)
         self._steering = Steering(schedule, epochs, target_dead, target_macs)
         self._control = self._steering.control
         self.wants = ("macs_left",) if self._steering.by_macs else ()
@@ -286,7 +289,9 @@ class FeatureFlow(Followed):
         if not form.plain:
             return stream_penalty(self._found(), forwards, coefficients, form, self._ways)
         assert form.norm == 1 or form.norm == 2
-        return flow_penalty(self._found(), forwards, coefficients, form.norm, form.reduction, form.curvature_form)
+        return flow_penalty(
+            self._found(), forwards, coefficients, form.norm, form.reduction, form.curvature_form, form.compiled
+        )
 
     def _met(self, trajectory: Trajectory, inputs: Any) -> None:
         self._steering.remember(inputs)

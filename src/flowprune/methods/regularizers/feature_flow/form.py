@@ -30,6 +30,7 @@ class Form:
     size: Size = "absolute"
     weights: Weights = "equal"
     pushed_scales: PushedScales = "subgradient"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.norm not in (1, 2, "group", "path") or isinstance(self.norm, bool):
@@ -43,6 +44,8 @@ class Form:
             raise RecipeError('weights="macs" weighs channels; it needs norm="group" or norm="path"')
         if self.by_channels and self.curvature_form == "angle":
             raise RecipeError(f'the angle is one of whole images; with norm="{self.norm}" leave curvature_form= out')
+        if self.compiled and not (self.plain and self.norm == 1):
+            raise RecipeError('compiled=True is for norm=1 and size="absolute"; all others are left to autograd')
         if self.norm == "path" and self.reduction == "sum":
             raise RecipeError(
                 'the points of a path have different numbers of positions; use reduction="channel" or "mean"'

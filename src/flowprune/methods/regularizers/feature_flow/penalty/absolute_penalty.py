@@ -31,6 +31,7 @@ def absolute_penalty(
     links: Sequence[Link],
     weights: Sequence[float],
     coefficients: tuple[float, float],
+    compiled: bool = False,
 ) -> Tensor:
     """``k1 sum_l w_l sum |d_l| + k2 sum_l w_l sum |c_l|``, 0-dim, on autograd's graph; subgradient 0 at 0.
 
@@ -39,12 +40,13 @@ def absolute_penalty(
         links: those that enter.
         weights: one for each link.
         coefficients: k1 and k2; a term whose coefficient is 0 is not computed.
+        compiled: whether its passes are fused.
     """
     weighed = {
         link.index: WeighedLink(link, coefficients[0] * weight, coefficients[1] * weight)
         for link, weight in zip(links, weights, strict=True)
     }
-    pass_through = _Backward(weighed, [feature is not None for feature in features])
+    pass_through = _Backward(weighed, [feature is not None for feature in features], compiled)
     present = [feature for feature in features if feature is not None]
     total: Tensor = _AbsolutePenalty.apply(pass_through, links, weights, coefficients, *present)
     if total.requires_grad:
@@ -55,8 +57,8 @@ def absolute_penalty(
 class _Backward:
     """What the node and the hooks of one forward share. It holds features only while a backward pass is under way."""
 
-    def __init__(self, links: dict[int, WeighedLink], present: Sequence[bool]) -> None:
-        self.links = links
+    def __init__(self, links: dict[int, WeighedLink], present: Sequence[bool], compiled: bool) -> None:
+        self.links, self.compiled = links, compiled
         self.present = present
         self.explicit: list[int] = []
         self.codes: dict[int, Tensor] = {}
@@ -122,7 +124,7 @@ class _Backward:
     def add_pulls(self, into: Tensor, index: int, scale: float) -> None:
         """Add the penalty's pull at this feature to ``into``."""
         images = Images(into, self.features, self.codes)
-        self.carry = add_pulls(images, index, self.links, scale, self.carry)
+        self.carry = add_pulls(images, index, self.links, scale, self.carry, self.compiled)
 
     def passed(self, index: int) -> None:
         """Let go of the features that no hook still to come reads."""
@@ -165,7 +167,8 @@ class _AbsolutePenalty(torch.autograd.Function):
         features = [next(given) if here else None for here in backward.present]
         names = [name for name, each in zip(("gradient", "curvature"), coefficients, strict=True) if each]
         codes: dict[int, Tensor] = {}
-        totals = absolute_sums(features, links, weights, names, codes if any(ctx.needs_input_grad) else None)
+        kept = codes if any(ctx.needs_input_grad) else None
+        totals = absolute_sums(features, links, weights, names, kept, backward.compiled)
         ctx.save_for_backward(*present, *codes.values())
         backward.kept = list(codes)
         ctx.backward_pass = backward

@@ -14,6 +14,7 @@ from torch import Tensor
 from flowprune.methods.regularizers.feature_flow.maps.links import Link, carried_by
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated
 from flowprune.methods.regularizers.feature_flow.maps.transposition import selected
+from flowprune.methods.regularizers.feature_flow.penalty.fused_passes import sizes
 from flowprune.methods.regularizers.feature_flow.penalty.pieces import image_pieces, pieces
 from flowprune.methods.regularizers.feature_flow.penalty.sign_codes import encode
 
@@ -47,6 +48,7 @@ def absolute_sums(
     weights: Sequence[float],
     wanted: Sequence[str],
     codes: dict[int, Tensor] | None = None,
+    compiled: bool = False,
 ) -> dict[str, Tensor]:
     """``sum_l w_l sum |d_l|`` and ``sum_l w_l sum |c_l|``, as far as wanted; 0 for the other.
 
@@ -56,8 +58,10 @@ def absolute_sums(
         weights: one for each link.
         wanted: of "gradient" and "curvature".
         codes: receives the signs of the links that cross a change of shape, by the point they arrive at.
+        compiled: whether the passes over a link are fused.
     """
     sums = Sums()
+    add = _add_fused if compiled else _add
     weight = {link.index: each for link, each in zip(links, weights, strict=True)}
     for run in _runs(links):
         start = run[0].index - (2 if run[0].second is not None else 1)
@@ -65,8 +69,8 @@ def absolute_sums(
         plain, across = [link for link in run if link.plain], [link for link in run if not link.plain]
         room = _Room(len(wanted))
         if not across:
-            for piece in pieces(present):
-                _add(sums, run, weight, wanted, piece, start, room, [])
+            for piece in pieces(present, compiled):
+                add(sums, run, weight, wanted, piece, start, room, [])
             continue
         kept = []
         if codes is not None:
@@ -76,7 +80,7 @@ def absolute_sums(
             here = some[len(kept) :]
             # These bring the features into the cache, where picking out positions is quick.
             for piece in pieces(here[: plain[-1].index - start + 1]) if plain else ():
-                _add(sums, plain, weight, wanted, piece, start, room, [])
+                add(sums, plain, weight, wanted, piece, start, room, [])
             _add(sums, across, weight, wanted, here, start, room, some[: len(kept)])
     return sums.totals()
 
@@ -127,6 +131,25 @@ def _add(
             signs = dict(zip(terms, rows, strict=True))
             encode(codes[place], signs.get("gradient"), signs.get("curvature"))
         before = (link.index - 1, near)
+
+
+def _add_fused(
+    sums: Sums,
+    run: Sequence[Link],
+    weight: dict[int, float],
+    wanted: Sequence[str],
+    piece: Sequence[Tensor],
+    start: int,
+    room: _Room,
+    codes: Sequence[Tensor],
+) -> None:
+    """The same of plain links, whose features go unmapped."""
+    for link in run:
+        feature, near = (accumulated(piece[link.index - start - back]) for back in (0, 1))
+        terms = [term for term in wanted if term == "gradient" or link.second is not None]
+        far = accumulated(piece[link.index - start - 2]) if "curvature" in terms else None
+        if terms:
+            sums.add(terms, weight[link.index], sizes(feature, near, far, "gradient" in terms))
 
 
 class _Room:

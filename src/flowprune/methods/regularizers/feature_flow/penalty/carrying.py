@@ -18,6 +18,7 @@ from torch import Tensor
 
 from flowprune.methods.regularizers.feature_flow.maps.links import Link
 from flowprune.methods.regularizers.feature_flow.maps.magnitude import accumulated
+from flowprune.methods.regularizers.feature_flow.penalty.fused_passes import pass_on
 from flowprune.methods.regularizers.feature_flow.penalty.pieces import piece_elements, pieces
 from flowprune.methods.regularizers.feature_flow.penalty.pulls import (
     Images,
@@ -43,7 +44,12 @@ class Carry:
 
 
 def add_pulls(
-    images: Images, point: int, links: Mapping[int, WeighedLink], scale: float, carry: Carry | None
+    images: Images,
+    point: int,
+    links: Mapping[int, WeighedLink],
+    scale: float,
+    carry: Carry | None,
+    compiled: bool = False,
 ) -> Carry | None:
     """Add ``scale`` times the penalty's gradient with respect to the feature at ``point`` to ``images.into``, in place.
 
@@ -53,6 +59,7 @@ def add_pulls(
         links: those that enter, by the point they arrive at.
         scale: what the penalty is multiplied by, the same in one backward pass.
         carry: what the point served last handed on; overwritten.
+        compiled: whether the passes over a link are fused.
 
     Returns:
         What this point hands on.
@@ -72,7 +79,7 @@ def add_pulls(
         bend = 0.0 if first or ahead is None or ahead.link.second is None else scale * ahead.curvature
         for some, part in _cut(images, point, links, known):
             assert part is not None
-            _pass_on(some, link, part, bend, scale, first)
+            _pass_on(some, link, part, bend, scale, first, compiled)
             add_crossing_pulls(some, point, links, scale)
         known.point = point
         return known
@@ -121,16 +128,22 @@ def _finish(into: Tensor, carry: Carry, ahead: WeighedLink | None, scale: float)
         into.add_(carry.signs, alpha=-scale * ahead.curvature)
 
 
-def _pass_on(some: Images, link: WeighedLink, carry: Carry, ahead: float, scale: float, first: bool) -> None:
+def _pass_on(
+    some: Images, link: WeighedLink, carry: Carry, ahead: float, scale: float, first: bool, compiled: bool
+) -> None:
     index = link.link.index
     bends = bool(link.curvature) and link.link.second is not None
     read = [some.features[index - back] for back in range(3 if bends else 2)]
     tensors = [some.into, carry.pull, *([] if carry.signs is None else [carry.signs])]
     count = len(tensors)
-    for piece in pieces([*tensors, *(feature for feature in read if feature is not None)]):
+    for piece in pieces([*tensors, *(feature for feature in read if feature is not None)], compiled):
         gradient, pull = piece[0], piece[1]
         signs = piece[2] if count == 3 else None
         feature, near = piece[count], piece[count + 1]
+        if compiled:
+            factors = scale * link.gradient, ahead, scale * link.curvature
+            pass_on(gradient, pull, signs, feature, near, piece[count + 2] if bends else None, factors, first)
+            continue
         if not first:
             gradient.sub_(pull)
         torch.sub(feature, near, out=pull).sign_().mul_(scale * link.gradient)

@@ -20,10 +20,11 @@ def piece_elements(device: torch.device) -> int:
     return ELEMENTS * torch.get_num_threads() if device.type == "cpu" else _ELEMENTS_ELSEWHERE
 
 
-def pieces(tensors: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+def pieces(tensors: Sequence[Tensor], whole: bool = False) -> Iterator[Sequence[Tensor]]:
     """Pieces of tensors of one shape, element by element the same ones of each; their order does not matter to the caller.
 
-    Dense tensors in one memory layout are cut anywhere and come flat, others come as some images.
+    Dense tensors in one memory layout are cut anywhere and come flat, others come as some images. One fused loop needs
+    no cache, and takes dense ones ``whole``.
     """
     first = tensors[0]
     most = piece_elements(first.device)
@@ -31,7 +32,7 @@ def pieces(tensors: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
         return
     if _alike(tensors):
         flat = [tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors]
-        if first.numel() <= most:
+        if whole or first.numel() <= most:
             yield flat
         else:
             yield from zip(*(tensor.split(most) for tensor in flat), strict=True)

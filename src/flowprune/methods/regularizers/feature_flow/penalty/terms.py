@@ -31,6 +31,7 @@ def flow_penalty(
     norm: Norm,
     reduction: Reduction,
     curvature_form: CurvatureForm,
+    compiled: bool = False,
 ) -> Tensor:
     """``k1 sum_l |d_l| + k2 sum_l |c_l|``, 0-dim, for the ``coefficients`` given by "gradient" and "curvature".
 
@@ -52,7 +53,7 @@ def flow_penalty(
             if here & short.keys():
                 weights = [share * _weight(link, reduction) for link in links]
                 pair = (short.get("gradient", 0.0), short.get("curvature", 0.0))
-                parts.append(absolute_penalty(forward.features, links, weights, pair))
+                parts.append(absolute_penalty(forward.features, links, weights, pair, compiled))
             for step in steps_of(trajectory, forward.features) if rest else ():
                 if "gradient" in rest:
                     parts.append(share * rest["gradient"] * magnitude(step.gradient(), norm, reduction))
