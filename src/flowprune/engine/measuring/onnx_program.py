@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from flowprune.engine.measuring.attention_in_onnx import SpelledOutBeyondFourDimensions
 from flowprune.engine.tracing import first_tensor
 
 OPSET = 20
@@ -39,7 +40,7 @@ def onnx_program(model: nn.Module, inputs: Any, dynamic_batch: bool) -> Any:
             lambda tensor: {0: torch.export.Dim.AUTO} if tensor.dim() and len(tensor) == size else None,
             keywords if keywords is not None else positional,
         )
-    with quiet():
+    with quiet(), SpelledOutBeyondFourDimensions():
         program = torch.onnx.export(
             model,
             positional,
