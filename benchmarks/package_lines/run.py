@@ -55,6 +55,7 @@ ADDED: dict[str, tuple[str, ...]] = {
                 "followed",
                 "form",
                 "penalty/between_processes",
+                "penalty/fused_passes",
                 "points/makers",
                 "stream_penalty",
                 "ways",
@@ -68,6 +69,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *(
             f"engine/measuring/{name}.py"
             for name in [
+                "attention_in_onnx",
                 "backends",
                 "evaluation_mode",
                 "layer_times",
@@ -90,14 +92,15 @@ BROUGHT = {
     "soundness": ("3498113", "8ae85bf", "405247e", "7126d53"),
     "methods of the literature, and what hands them in": (
         *("9dcf1f5", "016d28b", "1c9bc61", "dccc502", "73895b1", "774c750", "232c702", "a4af2f9", "8780a80"),
-        *("b149fa4", "906db5f", "33cc1e7", "4b57295", "e70fe8f"),
+        *("b149fa4", "906db5f", "33cc1e7", "4b57295", "e70fe8f", "b94435e", "d7524ad", "75eff97", "4c7f766"),
+        *("52ebf59", "5ded452", "cfd239f", "f4d542e", "923cd8b", "bddf974"),
     ),
-    "forms and units of feature flow regularization": ("6f8b72e",),
+    "forms and units of feature flow regularization": ("6f8b72e", "61ef67a"),
     "recipes of phases": ("4585312", "12655f7", "649c3da", "8ea383a", "afae5be", "4f5ee33"),
     "training": ("1fd83d5",),
     "speed, measured": ("2deae7f",),
     "compressing a model of one's own": ("a77c23e",),
-    "the command line, and names known before torch is": ("c9f1e49",),
+    "the command line, and names known before torch is": ("c9f1e49", "45ccd6d", "e10c298", "facc8aa"),
     "predictions and the report's first screen": ("37f3382", "c4e4d9a", "2d72029"),
 }
 """The commits of a group that went into files which stood before, all but one after the move; ``git show`` says what for."""

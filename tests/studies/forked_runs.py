@@ -53,9 +53,6 @@ def toy(name: str) -> Recipe:
             phase["budgets"] = phase["budgets"][:1]  # each further one is a row of the same kind
         if "points" in phase.get("allocator_options", {}):
             phase["allocator_options"]["points"] = 3  # each further one is a forward
-        for recovery in phase.get("recoveries", ()):
-            if "layers" in (options := recovery.get("options", {}) if isinstance(recovery, dict) else {}):
-                options["layers"] = ["layer1", "layer2"]  # those of the short form's network are three
     content["network"] = {"name": "toy_network:ToyNetwork"}
     content["data"] = {**content["data"], "subset": BATCH * STEPS_AN_EPOCH, "size": 8}
     return Recipe.model_validate(content)

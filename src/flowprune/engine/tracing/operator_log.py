@@ -49,10 +49,7 @@ _LITERALS = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.d
 
 @dataclass
 class PythonCall:
-    """The Python-level call that is running: what both modes know of it, without knowing each other.
-
-    If they did, a pass could only be freed by the cyclic collector, as late as that likes.
-    """
+    """The Python-level call that is running. Modes that knew each other would leave every pass to the cyclic collector."""
 
     name: str = ""
     sequences: list[tuple[int, ...]] = field(default_factory=list)
