@@ -32,7 +32,6 @@ class Analysis(Propagation):
         super().__init__(graph, notebook.heads, notebook.places)
         self.notebook = notebook
         self._model = model
-        self._fresh = 0
         for value, name in graph.parameters.items():
             shape = graph.values[value].shape
             blocks = [Block((d,), notebook.slot(name, d, size).labels) for d, size in enumerate(shape) if size > 1]
@@ -125,12 +124,11 @@ class Analysis(Propagation):
     def _is_standard(self, operation: Operation) -> bool:
         return isinstance(self._model.get_submodule(operation.module), (_ConvNd, nn.LayerNorm))
 
-    def fresh(self, count: int) -> Array:
+    def fresh(self, count: int, slot: int) -> Array:
         """New labels, remembered by operation so that the certificate finds them again."""
         assert self.operation is not None
         labels = self.notebook.allocate(count)
-        self.notebook.fresh[self.graph.training, self.operation.index, self._fresh] = labels
-        self._fresh += 1
+        self.notebook.fresh[self.graph.training, self.operation.index, slot] = labels
         return labels
 
     def demand(self, attribute: Attribute, labels: Array) -> None:

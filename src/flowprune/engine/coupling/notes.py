@@ -89,7 +89,7 @@ class Notes:
         demands, extents: the integers of the code that count channels; ``numbers`` has what attributes are in the dense model.
         held: attributes that must not follow a cut, and why.
         costs: the multiply-accumulates of the evaluation pass.
-        fresh: the channels that an operator makes, by where it is and how many it made before.
+        fresh: the channels that an operator makes, by where it is and which of its slots they are in.
     """
 
     slots: tuple[Slot, ...]

@@ -107,8 +107,8 @@ class Propagation(ABC):
         """
 
     @abstractmethod
-    def fresh(self, count: int) -> Array:
-        """Labels for channels that appear here out of nothing (padding)."""
+    def fresh(self, count: int, slot: int) -> Array:
+        """Labels for channels that appear here out of nothing (padding), in one of the operator's slots."""
 
     @abstractmethod
     def cost(self, constant: int, factors: Sequence[Array]) -> None:

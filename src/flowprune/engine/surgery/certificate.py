@@ -97,7 +97,6 @@ class _Certification(Propagation):
         self._dense = dense
         self._planned = planned
         self._predicted = PredictedPass(planned, dense)
-        self._fresh = 0
         self._altered: dict[int, str] = {}
         self._decided = False
 
@@ -256,11 +255,12 @@ class _Certification(Propagation):
     def extent(self, block: Block, axis: int, expression: Expression) -> None:
         """Sizes show in the shapes."""
 
-    def fresh(self, count: int) -> Array:
-        """The dense pass's new channels at this place, less the removed ones."""
+    def fresh(self, count: int, slot: int) -> Array:
+        """The dense pass's new channels at this place, less the removed ones; where all have left, the small one may not ask."""
         assert self.operation is not None
-        dense = self._planned.coupling.notes.fresh[self._dense.graph.training, self.operation.index, self._fresh]
-        self._fresh += 1
+        dense = self._planned.coupling.notes.fresh.get((self._dense.graph.training, self.operation.index, slot))
+        if dense is None:
+            raise MismatchError("channels are made where the dense model makes none")
         kept = self._planned.left(dense)
         self._require(len(kept) == count, f"{count} channels are padded instead of {len(kept)}")
         return kept

@@ -39,9 +39,9 @@ def concatenate(operation: Operation, state: Propagation) -> None:
         state.set(operation, others)
         return
     parts: list[Array] = []
-    for tensor, block in zip(tensors, along, strict=True):
+    for slot, (tensor, block) in enumerate(zip(tensors, along, strict=True)):
         if block is None:
-            labels = state.fresh(state.shape(tensor)[dimension])
+            labels = state.fresh(state.shape(tensor)[dimension], slot)
             state.freeze(labels, "concatenated from the model's input, or from channels that are not known")
             parts.append(labels)
         else:
@@ -189,7 +189,7 @@ def constant_pad(operation: Operation, state: Propagation) -> None:
         if len(block.dimensions) > 1 or before < 0 or after < 0:
             state.freeze(block.labels, "a reshaped block is padded, or channels are cut off by a negative padding")
             continue
-        low, high = state.fresh(before), state.fresh(after)
+        low, high = state.fresh(before, place), state.fresh(after, place + 1)
         state.count(low, "pad", place, "zero channels are padded by")
         state.count(high, "pad", place + 1, "zero channels are padded by")
         layout.append(Block(block.dimensions, np.concatenate([low, block.labels, high])))
