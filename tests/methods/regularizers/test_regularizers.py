@@ -22,18 +22,23 @@ def test_ffr_is_known_by_name_and_keeps_the_interface():
     assert isinstance(regularizer, Regularizer)
 
 
+ACTS_ON = {"mixed_precision": "folded_norms", "squeezing": "widened_convolution"}
+"""Regularizers of networks in which modules were replaced before: the first searches bits of the filters that are run."""
+
+
 def test_every_regularizer_trains_in_one_line_resumes_and_leaves():
     for name in REGISTRY:
         model: nn.Module = CifarResNet(1, width=4).eval()
-        if name == "mixed_precision":  # it searches bits of the filters that are run
-            model = replace(model, torch.zeros(1, 3, 8, 8), replacement="folded_norms")
+        if name in ACTS_ON:
+            model = replace(model, torch.zeros(1, 3, 8, 8), replacement=ACTS_ON[name])
         model.train()
         options = {"gradient": "5%"} if name == "ffr" else {}
         regularizer = REGISTRY[name](model, inputs=torch.zeros(1, 3, 8, 8), **options)
         regularizer.begin(Training(torch.optim.SGD(model.parameters(), lr=0.1), 1, 60))
         for _ in range(3):
-            loss = nn.functional.cross_entropy(model(torch.randn(4, 3, 8, 8)), torch.arange(4)) + regularizer.penalty()
-            loss.backward()
+            images, targets = torch.randn(4, 3, 8, 8), torch.arange(4)
+            loss = nn.functional.cross_entropy(model(images), targets)
+            (loss + regularizer.penalty(loss, batch=(images, targets))).backward()
         regularizer.load_state_dict(regularizer.state_dict())
         regularizer.close()
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
