@@ -121,7 +121,7 @@ class FeatureFlow(Followed):
         size: "absolute", "relative" or "detached".
         weights: "equal", or "macs" with channel groups and paths.
         pushed_scales: "subgradient" or "proximal".
-        compiled: fuse the penalty's passes by ``torch.compile``: the same penalty for less time, after some seconds of compiling.
+        compiled: fuse the penalty's passes by ``torch.compile``: faster in some networks, not in all (docs/flow.md).
             For ``norm=1`` with absolute sizes; it needs a C++ compiler on the CPU.
         schedule: "constant", "warm-up" (rises over the first tenth of the epochs) or "linear" (rises over all of them).
         target_dead: the share of dead filters to end with; ``gradient`` and ``curvature`` are then only what it starts with.
