@@ -92,7 +92,7 @@ def subjects() -> list[Subject]:
 
 def row(subject: Subject, timeout: float) -> dict[str, Any]:
     """What became of a model."""
-    found: dict[str, Any] = {"model": subject.name, "size": subject.size}
+    found: dict[str, Any] = {"model": subject.name, "size": subject.size, "revision": revision(ROOT)}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for step in ("prune", "deploy"):
@@ -130,7 +130,6 @@ def main() -> None:
         rows.sort(key=lambda one: [each.name for each in chosen].index(one["model"]))
         content = {
             "command": "python benchmarks/deployed/run.py",
-            "revision": revision(ROOT),
             "limit": LIMIT,
             "models": len(chosen),
             "environment": environment(),

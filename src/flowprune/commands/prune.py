@@ -143,7 +143,7 @@ def prune(
     from flowprune.methods.allocators import REGISTRY as ALLOCATORS
     from flowprune.pruning import plan_as_asked
     from flowprune.pruning import prune as cut
-    from flowprune.studies.phases.cuts_in_steps import prune_with_training
+    from flowprune.studies.phases.cuts_in_steps import prune_with_training, training_between
     from flowprune.studies.pipeline import importance_from
     from flowprune.studies.recipe_file import checked_sections
     from flowprune.training import TrainingSettings, evaluate
@@ -174,10 +174,7 @@ def prune(
             raise DataError(
                 "the training between --steps needs a data set: name one with --data, or --step-epochs 0 leaves it out"
             )
-        small, made = prune_with_training(
-            given.model,
-            x,
-            request,
+        finetune = training_between(
             steps=steps,
             settings=checked_sections(
                 TrainingSettings,
@@ -189,6 +186,7 @@ def prune(
             title="between cuts",
             progress=True,
         )
+        small, made = prune_with_training(given.model, x, request, steps, finetune)
     else:
         made = plan_as_asked(given.model, x, request)
         small = cut(given.model, made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -20,15 +20,14 @@ from flowprune.methods.decisions import REGISTRY as DECISIONS
 from flowprune.methods.importance import Random
 from flowprune.pruning import plan_as_asked, prune
 from flowprune.studies.phases.criteria import importance_from
-from flowprune.studies.phases.cuts_in_steps import prune_with_training
+from flowprune.studies.phases.cuts_in_steps import prune_with_training, training_between
 from flowprune.studies.phases.decided_cut import check_steps, decided, decided_anew
 from flowprune.studies.phases.named_regularizers import NamedRegularizer
 from flowprune.studies.phases.short_trainings import short_trainings
-from flowprune.studies.phases.working import Done, Work
+from flowprune.studies.phases.working import OUTCOME, Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import evaluate
 
-OUTCOME = "outcome"
 """As a criterion: what the training before has found its filters to be worth."""
 
 
@@ -110,18 +109,18 @@ class CutPhase(PruningSection):
 
     def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
         """A smaller model; with several steps, trained between them."""
-        between: dict[str, Any] = {
-            "steps": self.steps,
-            "settings": self.between,
-            "data": work.data,
-            "run_folder": lambda step: work.folder.with_name(f"{work.folder.name}-step{step}"),
-            "title": work.title,
-            "progress": work.progress,
-        }
+        finetune = training_between(
+            steps=self.steps,
+            settings=self.between,
+            data=work.data,
+            run_folder=lambda step: work.folder.with_name(f"{work.folder.name}-step{step}"),
+            title=work.title,
+            progress=work.progress,
+        )
         images = partial(work.batches, self.batches, self.batch_size)
         if self.decided_by is not None and self.steps > 1 and budget is None:
             return self._done(
-                *decided_anew(model, work, self.decided_by, images, partial(self.request, None), **between)
+                *decided_anew(model, work, self.decided_by, images, partial(self.request, None), self.steps, finetune)
             )
         if self.decided_by is not None:
             model, work = decided(model, work, self.decided_by, images, budget)
@@ -129,7 +128,7 @@ class CutPhase(PruningSection):
         if self.steps == 1:
             made = plan_as_asked(model, work.example(), request)
             return self._done(prune(model, made), made, work)
-        return self._done(*prune_with_training(model, work.example(), request, **between), work)
+        return self._done(*prune_with_training(model, work.example(), request, self.steps, finetune), work)
 
     def _done(self, small: nn.Module, made: Plan, work: Work) -> Done:
         """What is handed on; masks that a decision had beside what leaves, as the last cut has left them."""

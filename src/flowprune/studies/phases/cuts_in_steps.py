@@ -18,27 +18,10 @@ def prune_with_training(
     model: nn.Module,
     example: Tensor,
     request: Request,
-    *,
     steps: int,
-    settings: TrainingSettings | None,
-    data: Data | None,
-    run_folder: Callable[[int], Path | None],
-    title: str,
-    progress: bool,
+    finetune: Callable[[nn.Module, int], None],
 ) -> tuple[nn.Module, Plan]:
-    """Cut in steps; the plan is that of all steps together.
-
-    Args:
-        model, example, steps: see ``flowprune.prune_iteratively``.
-        request: what is asked.
-        settings, data: the training between the steps; None trains nothing.
-        run_folder: step -> where its training keeps its state, from which it goes on after an interruption; None keeps none.
-        title: of the progress bars.
-        progress: show them.
-    """
-    finetune = training_between(
-        steps=steps, settings=settings, data=data, run_folder=run_folder, title=title, progress=progress
-    )
+    """Cut in steps, as ``flowprune.prune_iteratively`` does; the plan is that of all steps together."""
     small = prune_in_steps(model, example, request, steps, finetune)
     return small, composed(cuts_between(model, small), f"{request.budget} in {steps} steps")
 
@@ -52,7 +35,15 @@ def training_between(
     title: str,
     progress: bool,
 ) -> Callable[[nn.Module, int], None]:
-    """What trains the small model of a step in place, before the next one; arguments as above."""
+    """What trains the small model of a step in place, before the next one.
+
+    Args:
+        steps: how many cuts.
+        settings, data: of the training; None trains nothing.
+        run_folder: step -> where its training keeps its state, from which it goes on after an interruption; None keeps none.
+        title: of the progress bars.
+        progress: show them.
+    """
 
     def finetune(small: nn.Module, step: int) -> None:
         nonlocal settings

@@ -16,7 +16,6 @@ from flowprune.engine.steps.copying import copy_of
 from flowprune.errors import RecipeError
 from flowprune.methods.decisions import REGISTRY
 from flowprune.pruning import plan_as_asked, prune
-from flowprune.studies.phases.cuts_in_steps import training_between
 from flowprune.studies.phases.named_regularizers import RegularizerSection
 from flowprune.studies.phases.working import Work
 from flowprune.studies.sections import BudgetSection
@@ -62,9 +61,8 @@ def decided_anew(
     by: RegularizerSection,
     images: Callable[[], list[Any]],
     request: Callable[[Outcome], Request],
-    *,
     steps: int,
-    **between: Any,
+    finetune: Callable[[nn.Module, int], None],
 ) -> tuple[nn.Module, Plan, Work]:
     """Several cuts, each decided on the model that the one before left, trained since.
 
@@ -72,14 +70,13 @@ def decided_anew(
         model, work, by, images: see ``decided``.
         request: what ``plan`` is asked for, by what was decided.
         steps: how many cuts.
-        **between: see ``training_between``.
+        finetune: trains between them, see ``training_between``.
 
     Returns:
         The small model, the plan of all cuts together, and the work with what was decided for the last.
     """
     decision: Any = REGISTRY.built(by.name, by.options, images)
     check_steps(by.name, decision, steps)
-    finetune = training_between(steps=steps, **between)
     small = model
     for step, one in enumerate(decision.in_steps(model, work.example(), steps), start=1):
         work = replace(work, outcome=one(small))

@@ -14,7 +14,7 @@ from flowprune.methods.allocators import REGISTRY as ALLOCATORS
 from flowprune.methods.importance.weight_scores import REGISTRY as SCORES
 from flowprune.methods.masks import mask
 from flowprune.studies.phases.budgeted_phase import BudgetedPhase
-from flowprune.studies.phases.working import Done, Work
+from flowprune.studies.phases.working import OUTCOME, Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import evaluate
 
@@ -52,7 +52,7 @@ class MaskPhase(BudgetedPhase):
 
     def check(self, model: nn.Module, example: Tensor, next_cut: PruningSection | None) -> None:
         """Mask the untrained model by chance, whose budgets can be met alike."""
-        if self.mask == "outcome":
+        if self.mask == OUTCOME:
             return
         self._score()
         if self.allocator is not None:
@@ -71,7 +71,7 @@ class MaskPhase(BudgetedPhase):
     def carried_out(self, model: nn.Module, work: Work, budget: BudgetSection | None = None) -> Done:
         """A model whose masked weights are zero."""
         example = work.example()
-        if self.mask == "outcome":
+        if self.mask == OUTCOME:
             sparse = mask(model, example, mask=work.decided("masks", "the masks"))
         else:
             images = work.batches(self.batches, self.batch_size)

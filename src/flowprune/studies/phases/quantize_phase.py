@@ -16,11 +16,9 @@ from flowprune.methods.codecs.stored_model import stored_model
 from flowprune.methods.quantizers import REGISTRY as QUANTIZERS
 from flowprune.methods.quantizers import CumulativeRetraining, GridTraining, SharedValues, quantize
 from flowprune.studies.phases.budgeted_phase import BudgetedPhase
-from flowprune.studies.phases.working import Done, Work
+from flowprune.studies.phases.working import OUTCOME, Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection
 from flowprune.training import TrainingSettings, evaluate, train
-
-OUTCOME = "outcome"
 
 
 class QuantizePhase(BudgetedPhase):

@@ -8,11 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from flowprune.methods.replacements import replace, restore
-from flowprune.studies.phases.working import Done, Work
+from flowprune.studies.phases.working import OUTCOME, Done, Work
 from flowprune.studies.sections import BudgetSection, PruningSection, Section
 from flowprune.training import evaluate
-
-OUTCOME = "outcome"
 
 
 class ReplacePhase(Section):

@@ -16,6 +16,9 @@ from flowprune.errors import RecipeError
 from flowprune.studies.sections import PruningSection
 from flowprune.training import Data
 
+OUTCOME = "outcome"
+"""What a phase is given in place of a name or of numbers, where the training before it decided."""
+
 
 @dataclass(frozen=True)
 class Work:

@@ -61,7 +61,6 @@ def absolute_sums(
         compiled: whether the passes over a link are fused.
     """
     sums = Sums()
-    add = _add_fused if compiled else _add
     weight = {link.index: each for link, each in zip(links, weights, strict=True)}
     for run in _runs(links):
         start = run[0].index - (2 if run[0].second is not None else 1)
@@ -70,7 +69,7 @@ def absolute_sums(
         room = _Room(len(wanted))
         if not across:
             for piece in pieces(present, compiled):
-                add(sums, run, weight, wanted, piece, start, room, [])
+                _add(sums, run, weight, wanted, piece, start, room, [], compiled)
             continue
         kept = []
         if codes is not None:
@@ -80,7 +79,7 @@ def absolute_sums(
             here = some[len(kept) :]
             # These bring the features into the cache, where picking out positions is quick.
             for piece in pieces(here[: plain[-1].index - start + 1]) if plain else ():
-                add(sums, plain, weight, wanted, piece, start, room, [])
+                _add(sums, plain, weight, wanted, piece, start, room, [], compiled)
             _add(sums, across, weight, wanted, here, start, room, some[: len(kept)])
     return sums.totals()
 
@@ -107,6 +106,7 @@ def _add(
     start: int,
     room: _Room,
     codes: Sequence[Tensor],
+    compiled: bool = False,
 ) -> None:
     ready = [accumulated(part) for part in piece]
     before: tuple[int, Tensor] | None = None  # P_{l-1} Y_{l-1} of the link before, and its point
@@ -114,6 +114,10 @@ def _add(
         feature = ready[link.index - start]
         near = room.mapped(link, 1, ready[link.index - start - 1], feature)
         terms = [term for term in wanted if term == "gradient" or link.second is not None]
+        if compiled and terms:  # within one shape: the three are the features themselves
+            far = ready[link.index - start - 2] if "curvature" in terms else None
+            sums.add(terms, weight[link.index], sizes(feature, near, far, "gradient" in terms))
+            continue
         flat, rows = room.differences(feature, len(terms))
         if "gradient" in terms:
             torch.sub(feature, near, out=rows[0])
@@ -124,32 +128,13 @@ def _add(
                 far = room.mapped(link, 2, ready[link.index - start - 2], feature)
             torch.sub(feature, near, alpha=2, out=rows[-1]).add_(far)
         if terms:
-            sizes = torch.abs(flat, out=room.like(flat)) if codes else flat.abs_()
-            sums.add(terms, weight[link.index], sizes.sum(1))
+            absolute = torch.abs(flat, out=room.like(flat)) if codes else flat.abs_()
+            sums.add(terms, weight[link.index], absolute.sum(1))
         if codes:
             flat.sign_()
             signs = dict(zip(terms, rows, strict=True))
             encode(codes[place], signs.get("gradient"), signs.get("curvature"))
         before = (link.index - 1, near)
-
-
-def _add_fused(
-    sums: Sums,
-    run: Sequence[Link],
-    weight: dict[int, float],
-    wanted: Sequence[str],
-    piece: Sequence[Tensor],
-    start: int,
-    room: _Room,
-    codes: Sequence[Tensor],
-) -> None:
-    """The same of plain links, whose features go unmapped."""
-    for link in run:
-        feature, near = (accumulated(piece[link.index - start - back]) for back in (0, 1))
-        terms = [term for term in wanted if term == "gradient" or link.second is not None]
-        far = accumulated(piece[link.index - start - 2]) if "curvature" in terms else None
-        if terms:
-            sums.add(terms, weight[link.index], sizes(feature, near, far, "gradient" in terms))
 
 
 class _Room:

@@ -141,8 +141,9 @@ def _pass_on(
         signs = piece[2] if count == 3 else None
         feature, near = piece[count], piece[count + 1]
         if compiled:
-            factors = scale * link.gradient, ahead, scale * link.curvature
-            pass_on(gradient, pull, signs, feature, near, piece[count + 2] if bends else None, factors, first)
+            factors = pull.new_tensor([scale * link.gradient, ahead, scale * link.curvature])
+            far = piece[count + 2] if bends else None
+            pass_on(gradient, pull, signs, feature, near, far, factors, first, bool(ahead))
             continue
         if not first:
             gradient.sub_(pull)
